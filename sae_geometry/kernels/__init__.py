@@ -1,1 +1,1 @@
-"""Tensors in, tensors out: the exact sweep over C = A·Bᵀ. Knows no Dictionary and does no I/O. See README.md here."""
+"""The exact sweep over C = A·Bᵀ, on plain tensors and without I/O; README.md has the algorithm and its proofs."""

@@ -1,7 +1,7 @@
-"""Audit of a finished sweep: recheck part of the answer without trusting the code that produced it.
+"""Audit of a finished sweep, which rechecks part of the answer without trusting the code that produced it.
 
-Every run on a GPU, and any run that requests it, ends with this audit: every listed score is held against ε, and some
-rows and columns are worked out again in float64 by a path that shares no code with the screens (README.md).
+Every sweep on a GPU, and any sweep that requests it, ends with this audit. It checks every listed score against ε, and
+recomputes some rows and columns in float64 by a path that shares no code with the screens (README.md).
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ SAMPLED = 64
 MOST_EDGES = 64
 LAST = 16
 _CHUNK_ENTRIES = 1 << 20
-_FLOAT64_ERROR = 2.0**-40  # relative; far above the error of a float64 product, far below float32 resolution
+_FLOAT64_ERROR = 2.0**-40  # relative tolerance, far above the error of float64 products and far below that of float32
 
 
 class AuditError(RuntimeError):
-    """A sweep gave a wrong answer on this device; discard its result."""
+    """Error raised when an audit finds a wrong answer; the result of the sweep must be discarded."""
 
 
 def audit(task: Task, row_lists: Shortlist, col_lists: Shortlist | None, rows: Best, cols: Best | None) -> str:
-    """Return what was checked of a finished sweep, in words; raise AuditError at the first error found."""
+    """Audit a finished sweep and return a sentence on what was checked; raise AuditError at the first wrong answer."""
     a, b = task.a, task.others
     by_row = Scoring(task.absolute, task.column_bias, exclude_self=task.within)
     by_col = Scoring(task.absolute)
@@ -39,8 +39,8 @@ def audit(task: Task, row_lists: Shortlist, col_lists: Shortlist | None, rows: B
     if cols is not None:
         _check_answers(b, a, some_cols, cols, by_col, "column")
     return (
-        f"{listed:,} listed scores within ε (worst {worst:.2g} of it); {len(some_rows)} rows and {len(some_cols)} "
-        "columns worked out again in float64"
+        f"{listed:,} listed scores are within ε (worst error: {worst:.2g} ε); {len(some_rows)} rows and "
+        f"{len(some_cols)} columns were recomputed in float64"
     )
 
 
@@ -52,15 +52,15 @@ def _check_listed(x: Tensor, y: Tensor, lists: Shortlist, scoring: Scoring, side
         part = slice(start, start + _CHUNK_ENTRIES)
         r, c = rows[part], lists.indices[rows[part], at[part]]
         if bool((c >= len(y)).any()):
-            raise _wrong(f"{side} {int(r[(c >= len(y)).nonzero()[0, 0]])} lists a partner beyond the last", scoring)
+            raise _wrong(f"{side} {int(r[(c >= len(y)).nonzero()[0, 0]])} lists a partner out of range", scoring)
         exact = scoring(exact_dots(x, y, r, c), c)
         error = (lists.scores[r, at[part]].to(torch.float64) - exact).abs()
         within = error <= lists.epsilon[r]
         if not bool(within.all()):
             where = int((~within).nonzero()[0, 0])
             raise _wrong(
-                f"{side} {int(r[where])} lists partner {int(c[where])} with a score {float(error[where]):.3g} "
-                f"from exact, more than ε = {float(lists.epsilon[r[where]]):.3g}",
+                f"{side} {int(r[where])} lists partner {int(c[where])} with an error of "
+                f"{float(error[where]):.3g} in its score, more than ε = {float(lists.epsilon[r[where]]):.3g}",
                 scoring,
             )
         worst = max(worst, float((error / lists.epsilon[r].clamp(min=1e-300)).max()))
@@ -68,7 +68,7 @@ def _check_listed(x: Tensor, y: Tensor, lists: Shortlist, scoring: Scoring, side
 
 
 def _check_answers(x: Tensor, y: Tensor, rows: Tensor, best: Best, scoring: Scoring, side: str) -> None:
-    """Check that these rows have the partners that float64 finds."""
+    """Check the partners of a sample of rows against a full computation in float64."""
     k = best.score.shape[1]
     every = torch.arange(len(y), device=x.device)
     for row in rows.tolist():
@@ -77,22 +77,22 @@ def _check_answers(x: Tensor, y: Tensor, rows: Tensor, best: Best, scoring: Scor
             score[row] = -torch.inf
         found = best.index[row][best.index[row] >= 0]
         if len(found) < min(k, len(y) - scoring.exclude_self):
-            raise _wrong(f"{side} {row} has {len(found)} partners where it should have {k}", scoring)
-        if len(found) == 0:  # a single row within itself
+            raise _wrong(f"{side} {row} has {len(found)} partners; expected {k}", scoring)
+        if len(found) == 0:  # A dictionary of one row has no partners within itself.
             continue
         tolerance = _FLOAT64_ERROR * float(score[found].abs().max() + 1)
         exact = scoring(exact_dots(x, y, torch.full_like(found, row), found), found)
         if not torch.equal(exact, best.score[row][: len(found)]):
-            raise _wrong(f"{side} {row} has a score that is not the exact one", scoring)
+            raise _wrong(f"{side} {row} has a score that differs from the exact score", scoring)
         if len(found) > 1 and bool((exact.diff() > 0).any()):
-            raise _wrong(f"{side} {row} is out of order", scoring)
+            raise _wrong(f"{side} {row} lists its partners out of order", scoring)
         score[found] = -torch.inf
         if float(score.max()) > float(exact[-1]) + tolerance:
             raise _wrong(f"{side} {row} misses partner {int(score.argmax())}", scoring)
 
 
 def _check_no_better(x: Tensor, y: Tensor, cols: Tensor, best: Best, scoring: Scoring) -> None:
-    """Check that no row scores better with one of these columns than its k-th best without listing it."""
+    """Check that every row lists those of the sampled columns that score above its k-th best."""
     for col in cols.tolist():
         here = torch.full((len(x),), col, device=x.device)
         score = scoring(x.to(torch.float64) @ y[col].to(torch.float64), here)
@@ -105,7 +105,7 @@ def _check_no_better(x: Tensor, y: Tensor, cols: Tensor, best: Best, scoring: Sc
 
 
 def _sample(n: int, block: int, device: torch.device) -> Tensor:
-    """Sample 64 at random, the first and last of up to 32 blocks including the last block, and the last 16."""
+    """Return 64 random indices, both ends of up to 63 blocks including the last block, and the last 16 indices."""
     g = torch.Generator().manual_seed(n)
     some = torch.randperm(n, generator=g)[:SAMPLED] if n <= 1 << 20 else torch.randint(n, (SAMPLED,), generator=g)
     starts = torch.arange(0, n, block)
@@ -117,6 +117,6 @@ def _sample(n: int, block: int, device: torch.device) -> Tensor:
 def _wrong(what: str, scoring: Scoring) -> AuditError:
     kind = "absolute" if scoring.absolute else "signed"
     return AuditError(
-        f"audit of the {kind} sweep failed: {what}. Do not use this device's answers; "
-        "run again on the CPU and report this with the output of `sae-geometry doctor`"
+        f"the audit of the {kind} sweep failed: {what}. Do not use results from this device; "
+        "rerun on the CPU and report this error with the output of `sae-geometry doctor`"
     )

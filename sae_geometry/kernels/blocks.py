@@ -1,4 +1,4 @@
-"""Block sizes of C, chosen from cache sizes, threads and the memory limit."""
+"""Sizes of the blocks of C, chosen from the cache size, the number of threads and the memory limit."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from sae_geometry.kernels.settings import current
 
 MIB = 1 << 20
 DEFAULT_MEMORY = 256 * MIB
-DEVICE_MEMORY = 2048 * MIB  # off the CPU, where blocks must be large to be fast
-_FALLBACK_CACHE = 16 * MIB  # where the system does not report it
+DEVICE_MEMORY = 2048 * MIB  # default limit on other devices, where only large blocks are fast
+_FALLBACK_CACHE = 16 * MIB  # assumed size if the system does not report it
 _SMALLEST_BLOCK = 64
-TIGHT = 128 * MIB  # below this limit, products write into preallocated buffers, which is slower
+TIGHT = 128 * MIB  # Below this limit, products write into preallocated buffers, which is slower.
 
 
 class CeilingError(ValueError):
-    """The work does not fit the memory limit; fewer threads or smaller pieces may fit."""
+    """Error raised when a sweep does not fit the memory limit; fewer threads or smaller pieces may fit."""
 
 
 def memory_limit(given: int | None, device: str) -> int:
-    """Return the bytes that a sweep may take: those given, those of the settings, or the device's default."""
+    """Return the memory limit of a sweep in bytes: `given`, else that of the settings, else the device's default."""
     limit = current().memory if given is None else given
     if limit is None:
         return DEFAULT_MEMORY if device == "cpu" else DEVICE_MEMORY
@@ -59,38 +59,38 @@ def last_level_cache() -> int:
 
 
 def listing_bytes(n: int, m: int, k: int, columns: bool, threads: int, width: int) -> int:
-    """Return the bytes of shortlists and results, which a sweep holds whatever its block size.
+    """Return the size of shortlists and results in bytes, which does not depend on the block size.
 
-    A shortlist entry takes 12 bytes once its index is int64 (8 while screened), a result 24; columns are listed once
-    per thread and merged.
+    A shortlist entry takes 8 bytes during the screen and 12 once its index is int64; a result takes 24. Every thread
+    has column lists, which are merged at the end.
     """
     sides = n + (m if columns else 0)
     return sides * (12 * width + 24 * k + 16) + (m if columns else 0) * 8 * width * threads
 
 
 def too_little(ceiling: int, needed: int) -> CeilingError:
-    """Return the error that says which limit would do."""
+    """Return the error for a memory limit that is too low; its message names a sufficient limit."""
     size = f"{-(-needed // MIB):,}MB".replace(",", "")
     return CeilingError(
-        f"a sweep of this size takes {needed / MIB:,.0f} MiB above its inputs, and the memory ceiling is "
-        f"{ceiling / MIB:,.1f} MiB: raise it with settings(memory='{size}') (--memory {size}), or keep fewer partners"
+        f"a sweep of this size needs {needed / MIB:,.0f} MiB in addition to its inputs, but the memory limit is "
+        f"{ceiling / MIB:,.1f} MiB; raise it with settings(memory='{size}') (--memory {size}) or list fewer partners"
     )
 
 
 def block_copies(memory: int) -> int:
-    """Return how many blocks' worth of memory a CPU thread takes: two where products write into preallocated buffers.
+    """Return the memory of a CPU thread in blocks: 2 if products write into preallocated buffers, else 10.
 
-    Other products allocate each result, and the allocator leaves holes of every size (nine blocks were measured).
+    Products that allocate their results fragment the heap, which was measured to take up to nine blocks.
     """
     return 2 if memory < TIGHT else 10
 
 
 def cpu_blocks(n: int, m: int, threads: int, spare: int, copies: int = 2, *, held: int = 0) -> Blocks:
-    """Choose CPU blocks: one per thread, half of its share of the last-level cache, twice as wide as high.
+    """Return the block size on the CPU: half of a thread's share of the last-level cache, twice as wide as high.
 
-    A block is then still in cache when it is scanned, and high enough for the product to run at full rate. Each thread
-    gets at least four row blocks, so that none waits long for the last. `spare` bytes bound the blocks of all threads
-    together, `copies` of each, or CeilingError is raised; `held` is what is taken next to them, for its message.
+    Such a block is still in cache when it is scanned, and high enough for the product to run at full rate. Each thread
+    gets at least four row blocks, so that no thread waits long for the last one. `copies` blocks per thread must fit
+    `spare` bytes, or CeilingError is raised; its message adds `held`, the bytes of everything else.
     """
     block = min(last_level_cache() // (2 * threads), 8 * MIB, spare // (copies * threads))
     if block < 4 * _SMALLEST_BLOCK**2:
@@ -103,9 +103,9 @@ def cpu_blocks(n: int, m: int, threads: int, spare: int, copies: int = 2, *, hel
 
 
 def device_blocks(n: int, m: int, k: int, spare: int, *, held: int = 0) -> Blocks:
-    """Choose blocks for whole-tensor screens, within `spare` bytes: few and large, since each costs kernel launches.
+    """Return large blocks for whole-tensor screens, within `spare` bytes, since every block costs kernel launches.
 
-    A score takes 4 bytes, and the copies of its block (absolute value, bias, mask, sort) about five times that.
+    A score takes 4 bytes, and its copies (absolute value, bias, mask, sort) take about 20.
     """
     least = 24 * min(n, _SMALLEST_BLOCK) * max(min(m, 1024), 2 * k)
     if spare < least:

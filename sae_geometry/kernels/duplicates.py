@@ -12,11 +12,11 @@ _CHUNK_ELEMENTS = 1 << 20
 def first_equal(
     x: Float32[Tensor, "n d"], extra: Float64[Tensor, " n"] | None = None, up_to_sign: bool = False
 ) -> Int64[Tensor, " n"]:
-    """Return, for every row, the index of the first row equal to it (itself if there is none before).
+    """Return the index of the first row equal to each row, which is its own index if no earlier row is equal.
 
-    −0 equals +0. `extra` is one more number that must be equal; `up_to_sign` also treats x = −y as equal. Rows are
+    −0 equals +0. Equal rows must also agree in `extra`, if given; with `up_to_sign`, x and −x are equal. Rows are
     grouped by a 64-bit hash of their bits and then compared, so different rows are never reported as equal. If hashes
-    collide, equal rows may be reported as different, which costs time only.
+    collide, equal rows may be reported as different, which only costs time.
     """
     n, d = x.shape
     weights = torch.randint(-(2**62), 2**62, (d,), generator=torch.Generator().manual_seed(0)).to(x.device) * 2 + 1
@@ -39,7 +39,7 @@ def first_equal(
 
 
 def rank_among_equals(first: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
-    """Return how many rows before each row are equal to it, given the result of `first_equal`."""
+    """Return the number of earlier rows equal to each row, given the result of `first_equal`."""
     order = first.argsort(stable=True)
     position = torch.arange(first.shape[0], device=first.device)
     starts = torch.full_like(first, first.shape[0]).scatter_reduce(0, first[order], position, "amin")
@@ -49,7 +49,7 @@ def rank_among_equals(first: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
 
 
 def _canonical(x: Tensor, up_to_sign: bool) -> Tensor:
-    x = x + 0.0  # −0 becomes +0
+    x = x + 0.0  # Adding 0 turns −0 into +0.
     if up_to_sign:
         first = (x != 0).to(torch.uint8).argmax(dim=1, keepdim=True)
         x = torch.where(x.gather(1, first) < 0, -x, x) + 0.0

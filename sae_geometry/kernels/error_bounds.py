@@ -6,27 +6,27 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-U32 = 2.0**-24  # half the spacing of float32 numbers at 1
-TINY32 = 2.0**-126  # the smallest normal float32; below it, results may be flushed to zero
-SLACK = 1 + 1e-6  # covers the float64 rounding of the bounds themselves
+U32 = 2.0**-24  # unit roundoff of float32
+TINY32 = 2.0**-126  # the smallest normal float32; smaller results may be flushed to zero
+SLACK = 1 + 1e-6  # factor that covers the float64 rounding of the bounds themselves
 _CHUNK_ELEMENTS = 1 << 20
 
 
 def gamma(d: int) -> float:
-    """Return γ_d = d·u/(1 − d·u): a float32 sum of d terms errs by at most γ_d Σ|terms|, in any order, fused or not.
+    """Return γ_d = d·u/(1 − d·u): a float32 sum of d terms, in any order, is within γ_d Σ|terms| of the exact sum.
 
-    Higham, Accuracy and Stability of Numerical Algorithms (2002), §3.1 and §4.2.
+    This holds with and without fused multiply-add (Higham, Accuracy and Stability of Numerical Algorithms, 2002, §3.1
+    and §4.2).
     """
     if d >= 1 << 23:
-        raise ValueError(f"rows of width {d:,} are too long for float32 sums; the bound needs less than {1 << 23:,}")
+        raise ValueError(f"rows of width {d:,} are too wide for float32 sums; the width must be below {1 << 23:,}")
     return d * U32 / (1 - d * U32)
 
 
 def row_norms(x: Tensor) -> Float64[Tensor, " n"]:
-    """Return Euclidean norms in float64, computed a few rows at a time through one buffer.
+    """Return the Euclidean norms of rows in float64, computed a few rows at a time through one buffer.
 
-    One buffer, because small results allocated between large temporaries fragment the heap: that has cost as much
-    memory as a float64 copy of all rows.
+    Small results that are allocated between large temporaries would fragment the heap by as much as a copy of x.
     """
     step = min(len(x), max(1, _CHUNK_ELEMENTS // x.shape[1]))
     out = torch.empty(len(x), dtype=torch.float64, device=x.device)
@@ -40,8 +40,8 @@ def row_norms(x: Tensor) -> Float64[Tensor, " n"]:
 def float32_error(norms: Float64[Tensor, " n"], largest: float, d: int, bias: float = 0.0) -> Float64[Tensor, " n"]:
     """Return ε_i ≥ |float32 score − exact score| of row i with any column, given its norm and the largest column norm.
 
-    γ_d ‖x‖‖y‖ for the product, (1 + ‖x‖ + ‖y‖) d·2⁻¹²⁴ for entries, products and sums that underflow or are flushed
-    to zero, and, where the largest absolute bias is not 0, the rounding of the bias and of the subtraction.
+    ε_i is γ_d ‖x‖‖y‖ for the product, plus (1 + ‖x‖ + ‖y‖) d·2⁻¹²⁴ for entries, products and sums that underflow or are
+    flushed to zero, plus the rounding of the bias and of its subtraction if `bias`, the largest |bias|, is not 0.
     """
     reach = norms * largest
     epsilon = gamma(d) * reach + d * 2.0**-124 * (1 + norms + largest)

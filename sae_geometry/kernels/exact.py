@@ -1,7 +1,7 @@
-"""The score: the exact inner product of two float32 rows, rounded once to float64.
+"""Exact inner products of float32 rows, rounded once to float64: the scores of a sweep.
 
-The sum is taken by halving (element t with element t + h, h half the width) with Knuth's error-free two-sum, and the
-errors are added at the end: the same bits on every device. README.md says how far it is from `math.fsum`.
+Sums are taken by halving (element t plus element t + h, with h half the width) with Knuth's error-free two-sum, and the
+errors are added at the end. The bits are the same on every device. README.md bounds the difference from `math.fsum`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def exact_dots(
     if x.device.type == "cpu":
         for index, size in ((rows, x.shape[0]), (cols, y.shape[0])):
             if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < size:
-                raise IndexError(f"pairs reach from {int(index.min())} to {int(index.max())} among {size} rows")
-        from sae_geometry.kernels.loops.cpu import exact_dots_loop  # numba takes 0.3 s to import
+                raise IndexError(f"indices must be in 0…{size - 1}; got {int(index.min())}…{int(index.max())}")
+        from sae_geometry.kernels.loops.cpu import exact_dots_loop  # Importing numba takes 0.3 s.
 
         out = np.empty(rows.shape[0], dtype=np.float64)
         exact_dots_loop(x.numpy(), y.numpy(), rows.numpy(), cols.numpy(), out)
@@ -37,7 +37,7 @@ def exact_dots(
 def torch_exact_dots(
     x: Float32[Tensor, "n d"], y: Float32[Tensor, "m d"], rows: Int64[Tensor, " pairs"], cols: Int64[Tensor, " pairs"]
 ) -> Float64[Tensor, " pairs"]:
-    """Compute `exact_dots` in torch operations alone, for any device: same order of operations, same bits."""
+    """Compute `exact_dots` with torch alone, on any device, in the same order of operations and to the same bits."""
     step = max(1, _CHUNK_ELEMENTS // x.shape[1])
     parts = [
         _halving_sum(x[rows[i : i + step]].to(torch.float64) * y[cols[i : i + step]].to(torch.float64))

@@ -1,7 +1,7 @@
-"""Fallback for rows that a shortlist could not certify: score every column within reach of the k-th best.
+"""Fallback for rows that a shortlist could not certify: score every column that may be among the k best.
 
-Such rows are mostly ties, so both sides are first deduplicated by bits: equal rows have equal answers (but for self),
-and among equal columns only the first k by index can be among the k best.
+Such rows mostly have ties, so both sides are first deduplicated bitwise: equal rows have equal answers (except for
+self-pairs), and among equal columns only the first k by index can be among the k best.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from sae_geometry.kernels.screens.products import full_precision
 from sae_geometry.kernels.types import Best, Scoring
 
 _ROWS = 256
-_CHUNK_ELEMENTS = 1 << 20  # entries of a block of columns; scores and hits take four times as many
+_CHUNK_ELEMENTS = 1 << 20  # entries of a block of columns; its scores and hits take four times as many
 
 
 def redo(x: Tensor, y: Tensor, rows: Int64[Tensor, " failed"], best: Best, scoring: Scoring) -> Best:
-    """Return `best` with these rows decided from every column that float32 cannot rule out."""
+    """Return `best` with new answers for the given rows, from every column that float32 cannot rule out."""
     k = best.score.shape[1]
     keep = k + 1 if scoring.exclude_self else k
     first = first_equal(x[rows], up_to_sign=False)
@@ -58,7 +58,7 @@ def _every_column(
     epsilon: Float64[Tensor, " r"],
     scoring: Scoring,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the `keep` best live columns of these rows, self included; `floor` bounds the last score from below."""
+    """Return the `keep` best columns in `live` for each row, self included; `floor` is a lower bound on the last."""
     r = chunk.shape[0]
     score = np.full((r, keep), -np.inf)
     cosine = np.full((r, keep), np.nan)
@@ -77,7 +77,7 @@ def _every_column(
             continue
         dots = exact_dots(x, y, chunk[hit_row], cols[hit_col])
         exact = scoring(dots, cols[hit_col])
-        # All known candidates of these rows, in one order: row, then score descending, then index ascending.
+        # Sort all known candidates by row, then score descending, then index ascending.
         who = np.concatenate([np.repeat(np.arange(r), keep), hit_row.cpu().numpy()])
         all_score = np.concatenate([score.ravel(), exact.cpu().numpy()])
         all_cosine = np.concatenate([cosine.ravel(), dots.cpu().numpy()])
@@ -91,7 +91,7 @@ def _every_column(
 
 
 def _without(lists: list[Tensor], own: Tensor, k: int) -> list[Tensor]:
-    """Drop each row's own index where it is listed, and return the first k of the rest."""
+    """Drop each row's own index from its list, and return the first k of the rest."""
     order = (lists[2] == own[:, None]).to(torch.uint8).argsort(dim=1, stable=True)[:, :k]
     return [t.gather(1, order) for t in lists]
 

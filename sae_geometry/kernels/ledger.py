@@ -1,4 +1,4 @@
-"""Record of the sweeps behind an answer: the screen of each one made while a ledger is open, and why it was chosen."""
+"""Ledger of the sweeps behind a result, with the screen of each sweep and the reason for choosing it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sae_geometry.kernels.settings import changed, current
 
 @dataclass(frozen=True)
 class Entry:
-    """Sweeps that ran alike: on one device, by one screen, for one reason; how many, how long, how many rows redone."""
+    """Totals of the sweeps that share screen, reason and device: their number, duration and redone rows."""
 
     screen: str
     why: str
@@ -24,19 +24,19 @@ class Entry:
 
 @contextmanager
 def ledger() -> Iterator[None]:
-    """Record the sweeps that finish within the context, for `entries`."""
+    """Open a ledger, in which every sweep that finishes within the context is recorded; `entries` returns it."""
     with changed(sweeps={}):
         yield
 
 
 def record(report: Any) -> None:
-    """Enter a finished sweep's `SweepReport`, if a ledger is open."""
+    """Record a finished sweep, given its `SweepReport`, if a ledger is open."""
     redone = report.rows_redone + report.cols_redone
     enter([Entry(report.screen, report.why, report.device, 1, report.seconds, redone)])
 
 
 def enter(others: Iterable[Entry]) -> None:
-    """Add entries of another ledger to the open one, if there is one."""
+    """Add entries to the open ledger; do nothing if none is open."""
     book = current().sweeps
     if book is None:
         return
@@ -52,5 +52,5 @@ def enter(others: Iterable[Entry]) -> None:
 
 
 def entries() -> tuple[Entry, ...]:
-    """Return what the open ledger holds; empty where none is open."""
+    """Return the entries of the open ledger; empty if none is open."""
     return tuple((current().sweeps or {}).values())

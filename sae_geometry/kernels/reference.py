@@ -1,6 +1,6 @@
-"""The definition, dense and slow: the oracle for every fast path.
+"""Dense and slow definition of a sweep, which is the oracle for every fast path.
 
-`exact_cosines` defines the score and `best` the order. Nothing else in the package may disagree with them.
+`exact_cosines` defines the score and `best` the order; everything else in the package must agree with them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def exact_cosines(a: Tensor, b: Tensor) -> np.ndarray:
 def best(score: np.ndarray, k: int, exclude_self: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Return the k best columns of every row as (scores, indices), by score descending, then index ascending.
 
-    Missing entries are −inf and −1 where fewer than k columns exist.
+    Rows are padded with −inf and −1 if there are fewer than k columns.
     """
     n, m = score.shape
     top, where = np.full((n, k), -np.inf), np.full((n, k), -1, dtype=np.int64)

@@ -1,6 +1,6 @@
-"""One decision path for every screen: re-score the shortlisted in float64, order, certify.
+"""Exact answers from the shortlists of any screen: re-score candidates in float64, order them, and certify the rows.
 
-README.md proves the window of 2ε and the certificate. Rows that are not certified are swept again, by `redo`.
+README.md proves the window of 2ε and the certificate. Rows that are not certified are swept again by `redo`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from sae_geometry.kernels.exact import exact_dots
 from sae_geometry.kernels.loops.threads import in_parallel
 from sae_geometry.kernels.types import Best, Scoring, Shortlist
 
-_CHUNK_ENTRIES = 1 << 16  # shortlist entries decided at once; a few dozen bytes each
+_CHUNK_ENTRIES = 1 << 16  # shortlist entries per chunk, of a few dozen bytes each
 
 
 def decide(
     x: Tensor, y: Tensor, shortlist: Shortlist, k: int, scoring: Scoring, threads: int = 1
 ) -> tuple[Best, Bool[Tensor, " n"]]:
-    """Return the k best of every row, and a bool mask of the rows they are certified for; no row depends on another."""
+    """Return the k best of every row, and a bool mask of the certified rows; rows are decided independently."""
     n, width = shortlist.scores.shape
     score = torch.empty((n, k), dtype=torch.float64, device=x.device)
     cosine, index = torch.empty_like(score), torch.empty((n, k), dtype=torch.int64, device=x.device)

@@ -1,6 +1,6 @@
-"""Self-check: small sweeps on a device, compared bit for bit with the dense float64 definition.
+"""Self-check of a device: small sweeps, compared bit for bit with the dense float64 definition.
 
-`doctor` runs it on the user's own device and driver, which the tests never see.
+`sae-geometry doctor` runs it, since the tests never see the user's device and driver.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Case:
 
 
 def cases() -> Iterator[Case]:
-    """Yield cases: ties, duplicates, opposites and zero rows; ragged shapes; one row; fewer than k; 64 best; a bias."""
+    """Yield sweeps with ties, duplicates, opposite rows, zero rows, ragged shapes, a single row, k = 64, and a bias."""
     a, b = _unit(130, 96, 0), _unit(201, 96, 1)
     b[7:40] = b[3]
     a[5], a[6], a[9] = b[3], -b[3], 0.0
@@ -51,9 +51,9 @@ def cases() -> Iterator[Case]:
 
 
 def run_suite(screen: ScreenName, device: str) -> str:
-    """Return "exact (…)" if this screen matches the definition bit for bit in every case on this device.
+    """Return "exact (…)" if a screen matches the definition bit for bit in every case on a device.
 
-    Otherwise "not here: …" where the screen cannot run, or "WRONG: …" where an answer differs.
+    Otherwise return "not here: …" if the screen cannot run, or "WRONG: …" if an answer differs.
     """
     start, asked = time.perf_counter(), truths()
     for case, score in asked:
@@ -80,7 +80,7 @@ def _unit(n: int, d: int, seed: int) -> Tensor:
 
 @cache
 def truths() -> tuple[tuple[Case, np.ndarray], ...]:
-    """Return every case with its score matrix by the definition."""
+    """Return every case of the self-check with its exact score matrix."""
     return tuple((case, _scores(case)) for case in cases())
 
 

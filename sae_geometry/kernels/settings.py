@@ -1,4 +1,4 @@
-"""The settings that hold for every computation of a context, unless an argument says otherwise."""
+"""Settings that hold for every computation within a context, unless an argument overrides them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _UNITS = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a request to a server.
+    """Limits on requests to a server.
 
     Attributes:
-        connect: seconds to connect.
-        silence: seconds without a byte.
+        connect: maximum seconds to connect.
+        silence: maximum seconds without receiving a byte.
         tries: maximum number of attempts.
         pause: seconds before the second attempt, doubled before the third.
-        longest_pause: maximum seconds of a server's Retry-After.
-        slowest: minimum bytes per second, on average over `silence` seconds.
-        end: maximum seconds for a request and all pages of its response.
+        longest_pause: maximum seconds of a pause, even if a server's Retry-After asks for more.
+        slowest: minimum bytes per second, averaged over `silence` seconds.
+        end: maximum seconds for a request, including all pages of its response.
     """
 
     connect: float = 10.0
@@ -40,15 +40,15 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """Values that `sae_geometry.settings` sets.
+    """Settings in force, which `sae_geometry.settings` changes.
 
     Attributes:
-        memory: bytes that a sweep may take above its inputs; None means the device's default.
-        device: where `load` puts a dictionary: "auto" is a GPU if there is one; None is the CPU.
-        offline: whether to use no network.
+        memory: memory limit of a sweep in bytes, excluding its inputs; None means the device's default.
+        device: device of dictionaries from `load`: "auto" is a GPU if there is one; None is the CPU.
+        offline: whether to work without the network.
         cache: folder of downloads; None means $SAE_GEOMETRY_CACHE, or else the user's cache folder.
-        runner: computes sweeps (`kernels.types.Runner`); None means this process.
-        sweeps: the open ledger of finished sweeps, by screen, reason and device; None records none.
+        runner: function that runs sweeps elsewhere (`kernels.types.Runner`); None runs them in this process.
+        sweeps: entries of the open ledger by (screen, reason, device); None if no ledger is open.
     """
 
     memory: int | None = None
@@ -71,11 +71,11 @@ def current() -> Settings:
 
 @contextmanager
 def changed(**values: Any) -> Iterator[Settings]:
-    """Change some settings within the context, in this thread; raise ValueError for a value that cannot be."""
+    """Change some settings within the context, in the current thread; raise ValueError for an invalid value."""
     if values.get("memory") is not None:
         values["memory"] = as_bytes(values["memory"])
     if values.get("device") not in (None, *get_args(Device)):
-        raise ValueError(f"a device is one of {', '.join(get_args(Device))}; got {values['device']!r}")
+        raise ValueError(f"device must be one of {', '.join(get_args(Device))}; got {values['device']!r}")
     token = _NOW.set(replace(current(), **values))
     try:
         yield current()
@@ -84,10 +84,10 @@ def changed(**values: Any) -> Iterator[Settings]:
 
 
 def as_bytes(size: int | str) -> int:
-    """Return a size in bytes.
+    """Convert a size such as 1000 or "64MiB" to bytes.
 
     Raises:
-        ValueError: a text that is no size, or nothing above 0.
+        ValueError: the size cannot be parsed, or is not positive.
 
     Example:
         >>> as_bytes("1.5 GB"), as_bytes("64MiB"), as_bytes(1000)
@@ -96,12 +96,12 @@ def as_bytes(size: int | str) -> int:
     found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*([KMGT]?)(?:I?B)?\s*", str(size).upper())
     n = int(float(found[1]) * _UNITS[found[2]]) if found else 0
     if n <= 0:
-        raise ValueError(f"a memory limit is a size such as 500MB or 2GB; got {size!r}")
+        raise ValueError(f"a memory limit must be a positive size such as 500MB or 2GB; got {size!r}")
     return n
 
 
 def torch_device() -> str:
-    """Return the torch device of the settings."""
+    """Return the torch device that the settings select; raise ValueError if it is not available."""
     device = current().device or "cpu"
     if device == "cpu":
         return device

@@ -1,4 +1,4 @@
-"""The one primitive: the exact k best partners of every row (and every column) of C = A·Bᵀ, without forming C."""
+"""The exact k best partners of every row (and every column) of C = A·Bᵀ, computed without forming C."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from sae_geometry.kernels.types import (
 MAX_K = 64
 _PER_ENTRY = 64  # bytes per listed pair while it is screened, re-scored and ordered
 _PER_THREAD = 16  # bytes per listed pair in the lists of each thread
-_LARGEST = 2.0**126  # beyond this a float32 product or sum may overflow
+_LARGEST = 2.0**126  # A larger float32 product or sum may overflow.
 
 
 def sweep(
@@ -70,35 +70,35 @@ def sweep(
 
     The score of (i, j) is the exact inner product of the float32 rows rounded to float64, its absolute value with
     `absolute=True`, minus `column_bias[j]` if a bias is given. The order is score descending, then index ascending, so
-    the answer does not depend on block sizes, threads or device. With `b=None` partners are searched within A,
-    self excluded by index, at half the blocks. The proof that the answer is exact is in README.md next to this file.
+    the answer does not depend on block sizes, threads or device. With `b=None`, partners are searched within A,
+    excluding self by index, from half the blocks. README.md in this folder proves that the answer is exact.
 
     Args:
         a: float32 [n, d].
-        b: float32 [m, d] on the same device, or None for within A.
+        b: float32 [m, d] on the same device, or None to search within A.
         k: number of partners, 1…64. Missing ones have score −inf, cosine nan, index −1.
-        columns: also the k best rows of every column. Ignored within A, where they are the same.
+        columns: whether to find the k best rows of every column too; ignored within A, where they are the same.
         absolute: rank by |⟨a, b⟩|.
         column_bias: float64 [m], subtracted from the score; rows only (`columns=False`).
         screen: "cpu" (float32 products, compiled loops), "int8" (integer products on the CPU), "torch" (any device),
             "fp16" and "tf32" (any device, made for tensor cores), "triton", "triton-fp16" and "triton-tf32" (fused, on
-            CUDA, with triton installed), or "auto": int8 where a sample says it pays, float32 otherwise,
-            torch off the CPU. `report.why` says why.
-        threads: number of CPU threads; torch's own if None.
+            CUDA, with triton installed), or "auto": on the CPU int8 if a sample shows that it pays, else float32;
+            torch on other devices. `report.why` has the reason.
+        threads: number of CPU threads; if None, torch's number, but at most the CPUs that this process may use.
         progress: called with the share of blocks done, in (0, 1], on the thread that did the block.
         blocks: rows and columns of a block; chosen from cache sizes and memory if None.
-        memory: limit on peak memory in bytes, including results but not inputs; if None that of
+        memory: limit on peak memory in bytes, including results but not inputs; if None, the limit of
             `sae_geometry.settings`, else 256 MiB on the CPU and 2 GiB on other devices.
-        audit: check the answer by an independent path (`audit`); by default on every device but the CPU.
+        audit: whether to check the answer by an independent path (`audit`); by default on every device but the CPU.
 
     Returns:
         Sweep with `.rows`, `.cols` (`Best`: score, cosine, index) and `.report`.
 
     Raises:
-        ValueError: shapes, types or devices that do not fit, NaN or infinite entries or rows so large that float32
-            products overflow, k out of range.
-        CeilingError: the memory limit is too low (a ValueError too).
-        AuditError: the audit found the answer wrong.
+        ValueError: mismatched shapes, types or devices; NaN or infinite entries; rows so large that float32 products
+            overflow; or k out of range.
+        CeilingError: the memory limit is too low (a subclass of ValueError).
+        AuditError: the audit found a wrong answer.
 
     Example:
         >>> import torch
@@ -147,7 +147,7 @@ def sweep(
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """Plan of a sweep: the screen and why, its blocks and threads, and the bytes it would take."""
+    """Plan of a sweep: its screen and the reason for it, its blocks and threads, and its memory in bytes."""
 
     screen: str
     why: str
@@ -166,7 +166,7 @@ def plan_sweep(
     threads: int | None = None,
     memory: int | None = None,
 ) -> SweepPlan:
-    """Return what `sweep` with these arguments would do, without doing it, except that it tries a sample of rows."""
+    """Return the plan that `sweep` would follow with these arguments; at most a sample of rows is computed."""
     task = _task(a, b, k, columns, False, None, screen, threads, None, None, memory)
     run, name, why = _choose(screen, task)
     n, m, width = len(task.a), len(task.others), shortlist_width(k)
@@ -179,7 +179,7 @@ def plan_sweep(
 
 
 def cpu_threads() -> int:
-    """Return the CPU threads a sweep uses by default: what torch was given, within what this process may use."""
+    """Return the default number of CPU threads: torch's number, but at most the CPUs that this process may use."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(torch.get_num_threads(), allowed))
 
@@ -197,7 +197,7 @@ def _task(
     blocks: tuple[int, int] | None,
     memory: int | None,
 ) -> Task:
-    """Check the arguments and fill in defaults; blocks that are not given are planned when first needed."""
+    """Check the arguments of a sweep and fill in defaults; blocks that are not given are planned when first needed."""
     a, b = a.detach(), None if b is None else b.detach()
     a_norms, b_norms = _check(a, b, k, columns, column_bias)
     a, b = a.contiguous(), None if b is None else b.contiguous()
@@ -240,7 +240,7 @@ def _choose(screen: ScreenName, task: Task) -> tuple[Screen, str, str]:
 
 
 def _blocks(task: Task, screen: ScreenName) -> Blocks:
-    """Return blocks that fit the memory next to all else that is held; off the CPU a default gives way, a limit not."""
+    """Return blocks that fit the memory limit next to everything else; off the CPU, a default limit may be exceeded."""
     n, m, k, columns = task.a.shape[0], task.others.shape[0], task.k, task.columns or task.within
     if screen not in ("auto", "cpu", "int8") or task.a.device.type != "cpu":
         precision = precision_of(screen)
@@ -254,7 +254,7 @@ def _blocks(task: Task, screen: ScreenName) -> Blocks:
 
 
 def _check(a: Tensor, b: Tensor | None, k: int, columns: bool, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the norms of both sides' rows; raise for what a sweep cannot take."""
+    """Return the row norms of both sides; raise ValueError for arguments that a sweep cannot process."""
     if not 1 <= k <= MAX_K:
         raise ValueError(f"k must be in 1…{MAX_K}; got {k}")
     norms: list[Tensor] = []
@@ -279,25 +279,25 @@ def _check(a: Tensor, b: Tensor | None, k: int, columns: bool, bias: Tensor | No
     if bias is not None:
         m = (a if b is None else b).shape[0]
         if columns and b is not None:
-            raise ValueError("column_bias scores rows only: pass columns=False")
+            raise ValueError("column_bias applies to the scores of rows only; pass columns=False")
         if b is None:
-            raise ValueError("column_bias needs two dictionaries: within one, C − v is not symmetric")
+            raise ValueError("column_bias needs two dictionaries, since C − v is not symmetric within one; pass b")
         if bias.shape != (m,) or bias.dtype != torch.float64 or not bool(torch.isfinite(bias).all()):
             raise ValueError(f"column_bias must be {m} finite float64 numbers; got {bias.dtype} {tuple(bias.shape)}")
         offset = float(bias.abs().max())
     largest = float(norms[0].max()) * float(norms[1].max()) + offset
     if largest > _LARGEST:
-        raise ValueError(f"scores up to {largest:.3g} overflow float32; scale the rows or the bias down")
+        raise ValueError(f"scores up to {largest:.3g} overflow float32; scale down the rows or the bias")
     return norms[0], norms[1]
 
 
 def listing_sweep(a: Tensor, b: Tensor | None, k: int, **how: Any) -> Sweep:
-    """Run `sweep(a, b, k, …)`, refusing lists for their size only under a memory limit."""
+    """Run `sweep(a, b, k, …)`, adding memory for its lists to the default limit, but not to a limit in the settings."""
     return sweep(a, b, k, memory=listing_memory(a, b, k), **how)
 
 
 def listing_memory(a: Tensor, b: Tensor | None, k: int) -> int | None:
-    """Return the bytes that `listing_sweep` allows itself; None under a memory limit, which then holds."""
+    """Return the memory limit of `listing_sweep` in bytes; None if the settings have a limit, which then applies."""
     if current().memory is not None:
         return None
     entries = (a.shape[0] + (0 if b is None else b.shape[0])) * (k + 8)

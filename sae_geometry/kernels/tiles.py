@@ -1,4 +1,4 @@
-"""Tiles of C = A·Bᵀ that can be swept anywhere, in any order, and split again where one is too large."""
+"""Tiles of C = A·Bᵀ that can be swept anywhere and in any order, and split further if they are too large."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from math import ceil, sqrt
 
 @dataclass(frozen=True)
 class Tile:
-    """Rows `rows[0]:rows[1]` of A against rows `cols[0]:cols[1]` of B.
+    """Tile of C: rows `rows[0]:rows[1]` of A against rows `cols[0]:cols[1]` of B.
 
-    With `within`, both are the same rows of the same dictionary, and the tile holds the pairs i < j.
+    With `within`, both are the same rows of one dictionary, and the tile holds the pairs i < j.
     """
 
     rows: tuple[int, int]
@@ -20,37 +20,37 @@ class Tile:
 
     @property
     def pairs(self) -> float:
-        """Return the number of inner products."""
+        """Return the number of inner products in the tile."""
         n, m = self.rows[1] - self.rows[0], self.cols[1] - self.cols[0]
         return n * n / 2 if self.within else float(n * m)
 
 
-WORTH = 16_384  # rows from which another tile pays: each prepares all of B, measured to cost as much as 2,700 rows
+WORTH = 16_384  # Minimum rows per tile. Preparing B again for a new tile costs as much as about 2,700 rows.
 TILES_A_WORKER = 4
-LEAST = 256  # rows of a tile
-_MOST = 32_768  # most rows of a tile, which bounds the work lost with a worker and the lists it holds
+LEAST = 256  # minimum rows per tile
+_MOST = 32_768  # maximum rows per tile, which bounds a worker's memory and the work that is lost with a worker
 
 
 def pieces_for(n: int, workers: int, worth: int = WORTH) -> int:
-    """Return the number of tiles for n rows: as many as pay, at least one per worker, none too large.
+    """Return the number of tiles for n rows: one per `worth` rows, at least one and at most four per worker.
 
-    Another tile pays from `worth` rows on; 0 always makes four tiles per worker.
+    With `worth=0`, it is four per worker. There are more if a tile would otherwise exceed 32,768 rows.
     """
     most = TILES_A_WORKER * workers
     return max(min(n // worth, most) if worth else most, workers, -(-n // _MOST))
 
 
 def sides_for(pieces: int) -> int:
-    """Return the number of spans per side that gives at least this many tiles within one dictionary."""
+    """Return the smallest number of spans per side that gives `pieces` or more tiles within one dictionary."""
     return ceil((sqrt(8 * pieces + 1) - 1) / 2)
 
 
 def cut(n: int, m: int | None, pieces: int, *, least: int = 1) -> list[Tile]:
     """Cut C into about `pieces` tiles, with every pair (i, j) in exactly one of them.
 
-    Between two dictionaries (m not None) only the rows are cut: each tile meets all of B, so that the lists of its rows
-    are final. Within one dictionary (m None) both sides are cut, and every pair i < j is in one tile. A tile has at
-    least `least` rows, if there are that many.
+    Between two dictionaries (m not None), only the rows are cut: each tile spans all of B, so that the lists of its
+    rows are final. Within one dictionary (m None), both sides are cut, and every pair i < j is in one tile. A tile has
+    at least `least` rows, if there are that many.
     """
     if m is not None:
         return [Tile(rows, (0, m)) for rows in _spans(n, min(pieces, max(1, n // least)))]
@@ -59,7 +59,7 @@ def cut(n: int, m: int | None, pieces: int, *, least: int = 1) -> list[Tile]:
 
 
 def halves(tile: Tile, least: int = 1) -> list[Tile]:
-    """Split a tile across its longer side into two (three within), or [] where a part would have under `least` rows."""
+    """Halve a tile's longer side, or both sides within one dictionary; return [] if a part would be below `least`."""
     (i, j), (p, q) = tile.rows, tile.cols
     if max(j - i, q - p) < 2 * least:
         return []

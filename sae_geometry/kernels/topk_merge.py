@@ -2,7 +2,7 @@
 
 A list holds up to k partners by (score descending, index ascending); the merge takes the first k of the union. Scores
 are exact and the order is total, so merging is associative, commutative and idempotent: the k best of a row do not
-depend on how its partners were split into pieces, on their order, or on a piece being done twice.
+depend on how its partners were split into pieces, on the order of the pieces, or on repeated pieces.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from jaxtyping import Float64, Int64
 from sae_geometry.kernels.loops.jit import compiled
 
 Lists = tuple[Float64[np.ndarray, "n k"], Float64[np.ndarray, "n k"], Int64[np.ndarray, "n k"]]
-"""score, cosine and index of every row's partners; −inf, nan and −1 where there are fewer."""
+"""Score, cosine and index of every row's partners, padded with −inf, nan and −1."""
 
 
 def no_lists(n: int, k: int) -> Lists:
-    """Return empty lists; merging them changes nothing."""
+    """Return lists of n rows without partners, to merge others into."""
     return np.full((n, k), -np.inf), np.full((n, k), np.nan), np.full((n, k), -1, dtype=np.int64)
 
 
 def merge_into(lists: Lists, others: Lists, start: int) -> None:
-    """Merge `others`, lists of the rows from `start` on, into `lists`, in place."""
+    """Merge `others`, the lists of consecutive rows from `start`, into `lists` in place."""
     rows = slice(start, start + len(others[0]))
     _merge_rows(lists[0][rows], lists[1][rows], lists[2][rows], others[0], others[1], others[2])
 

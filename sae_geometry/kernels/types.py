@@ -18,7 +18,7 @@ Progress = Callable[[float], None]
 
 
 def precision_of(screen: ScreenName) -> Precision:
-    """Return the precision of a screen's products; those of int8, which are exact, count as float32."""
+    """Return the precision of a screen's products; int8 products are exact and count as float32."""
     return "fp16" if screen.endswith("fp16") else "tf32" if screen.endswith("tf32") else "float32"
 
 
@@ -26,8 +26,8 @@ def precision_of(screen: ScreenName) -> Precision:
 class Best:
     """The k best partners of every row, by (score descending, index ascending).
 
-    score: float64 [n, k], what the order is by; cosine: float64 [n, k], the signed inner product; index: int64 [n, k].
-    Where a row has fewer than k partners: −inf, nan and −1.
+    score: float64 [n, k], the ranking score; cosine: float64 [n, k], the signed inner product; index: int64 [n, k].
+    Rows with fewer than k partners are padded with −inf, nan and −1.
     """
 
     score: Float64[Tensor, "n k"]
@@ -37,14 +37,14 @@ class Best:
 
 @dataclass(frozen=True)
 class Scoring:
-    """Rule by which the exact score follows from the exact inner product; `exclude_self` excludes self-pairs."""
+    """Rule that converts exact inner products to scores; `exclude_self` excludes self-pairs."""
 
     absolute: bool = False
     column_bias: Tensor | None = None
     exclude_self: bool = False
 
     def __call__(self, cosine: Tensor, cols: Tensor) -> Tensor:
-        """Return float64 scores of pairs with these signed cosines and these column indices."""
+        """Return the float64 scores of pairs, given their signed cosines and column indices."""
         score = cosine.abs() if self.absolute else cosine
         return score if self.column_bias is None else score - self.column_bias[cols]
 
@@ -53,9 +53,9 @@ class Scoring:
 class SweepReport:
     """Report of a sweep: how it was run, why its answer can be trusted, and what it cost.
 
-    epsilon: the largest bound on the error of a score that decisions started from. rows_redone, cols_redone: how many
-    could not be certified from their shortlists and were swept again. memory: the bytes it was to stay below.
-    audit: what was checked afterwards, if it was.
+    epsilon: the largest error bound of a row's screened scores. rows_redone, cols_redone: numbers of rows and columns
+    that were swept again, because their shortlists could not certify them. memory: the memory limit in bytes.
+    audit: a sentence on what the audit checked; None without an audit.
     """
 
     screen: str
@@ -77,7 +77,7 @@ class SweepReport:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The k best of every row of A among B, and of every row of B among A (None if not asked, or within A)."""
+    """The k best partners of every row of A in B, and of every row of B in A (None if not requested, or within A)."""
 
     rows: Best
     cols: Best | None
@@ -88,9 +88,9 @@ class Sweep:
 class Shortlist:
     """Candidates for the best of each row, with a bound on all others.
 
-    scores: float32 [n, K] screened scores, in any order; indices: int64 [n, K], −1 (score −inf) where there is none.
-    epsilon: float64 [n], bounds |screened − exact| of every listed score of the row.
-    beyond: float64 [n], bounds from above the exact score of every column that is not listed; −inf if all are.
+    scores: float32 [n, K] screened scores, in any order; indices: int64 [n, K], −1 (score −inf) for none.
+    epsilon: float64 [n], upper bound on |screened − exact| over the row's listed scores.
+    beyond: float64 [n], upper bound on the exact score of every column that is not listed; −inf if all are.
     """
 
     scores: Float32[Tensor, "n width"]
@@ -101,13 +101,13 @@ class Shortlist:
 
 @dataclass(frozen=True)
 class Task:
-    """Task of a screen: shortlists fit for the `k` best of A's rows and, if `columns`, of B's.
+    """Task of a screen: to shortlist candidates for the `k` best partners of A's rows and, if `columns`, of B's rows.
 
-    `b is None` means within A: self is excluded by index, and only one triangle of blocks is computed, each block
-    serving its rows and its columns. The score is ⟨a, b⟩, |⟨a, b⟩| if `absolute`, minus `column_bias[j]` if given.
-    `a_norms` and `b_norms` are the Euclidean norms of A's rows and of the rows scored against. All of it takes at most
-    `memory` bytes, results included; `memory_asked` says whether these were set, or are the device's default. Blocks
-    are planned when first needed: a sweep that runs elsewhere never needs them.
+    If `b` is None, the sweep is within A: self is excluded by index, and only one triangle of blocks is computed, each
+    for its rows and its columns. The score is ⟨a, b⟩, |⟨a, b⟩| if `absolute`, minus `column_bias[j]` if given.
+    `a_norms` and `b_norms` are the Euclidean norms of the rows of A and `others`. The sweep takes at most `memory`
+    bytes, results included; `memory_asked` tells whether this limit was set or is the device's default. Blocks
+    are planned when first needed, since a sweep that runs elsewhere never needs them.
     """
 
     a: Tensor
@@ -126,29 +126,29 @@ class Task:
 
     @cached_property
     def blocks(self) -> Blocks:
-        """Return the size of the blocks; raise CeilingError where none fits `memory`."""
+        """Return the size of the blocks; raise CeilingError if none fits `memory`."""
         return self.plan(self)
 
     @property
     def others(self) -> Tensor:
-        """Return the rows scored against: B, or A itself."""
+        """Return the candidate rows: B, or A itself if `b` is None."""
         return self.a if self.b is None else self.b
 
     @property
     def largest_bias(self) -> float:
-        """Return the largest absolute bias, 0 without one."""
+        """Return the largest absolute bias; 0 without a bias."""
         return 0.0 if self.column_bias is None else float(self.column_bias.abs().max())
 
     @property
     def within(self) -> bool:
-        """Return whether the partners are sought in A itself."""
+        """Return whether partners are searched within A itself."""
         return self.b is None
 
 
 Screen = Callable[[Task], tuple[Shortlist, Shortlist | None]]
-"""Anything that shortlists: rows, and columns if the task asks for them between two dictionaries."""
+"""Function that returns the shortlists of a task's rows and, if requested between two dictionaries, of its columns."""
 
 Runner = Callable[[Task, ScreenName], Sweep | None]
-"""Computes a whole sweep elsewhere, bit-identically; returns None where this process should.
+"""Function that runs a whole sweep elsewhere, bit-identically, or returns None to leave it to this process.
 
-The task's operands have been checked. Its threads and memory are what this process would use."""
+The task's operands have been checked; its threads and memory limit are those of this process."""

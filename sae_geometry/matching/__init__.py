@@ -1,4 +1,4 @@
-"""One-to-one matchings of two dictionaries: mutual, greedy, optimal. Tensors in, numpy out; see README.md."""
+"""Mutual, greedy and optimal one-to-one matchings of two dictionaries, from tensors to numpy arrays; see README.md."""
 
 from sae_geometry.matching.assignment import Assignment, Step
 from sae_geometry.matching.defaults import On, OneToOne

@@ -1,4 +1,4 @@
-"""Frozen values of a one-to-one matching: the assignment, its certificate and its progress."""
+"""Immutable results of a one-to-one matching: the assignment, its certificate and its progress."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Stopped = Literal["optimal", "max_gap", "time_budget", "interrupted"]
 
 @dataclass(frozen=True)
 class Step:
-    """Report progress of a matching.
+    """Progress of a matching.
 
-    stage: "candidates", "greedy", "solve" or "certify"; share: of that stage done, in [0, 1]; gap: the relative
-    optimality gap proven so far, inf until there is one (always, for mutual and greedy).
+    stage: "candidates", "greedy", "solve" or "certify"; share: the completed share of that stage, in [0, 1]; gap: the
+    relative optimality gap proven so far, inf until there is one (for mutual and greedy, always).
     """
 
     stage: str
@@ -29,7 +29,7 @@ class Step:
 
     @property
     def label(self) -> str:
-        """Return the stage and, once one is proven, the gap: "solve · gap 3.1e-04"."""
+        """Return the stage and, once proven, the gap, such as "solve · gap 3.1e-04"."""
         return self.stage if math.isinf(self.gap) else f"{self.stage} · gap {self.gap:.1e}"
 
 
@@ -41,17 +41,17 @@ class Certificate:
     """Bound on how far a matching is from optimal, proven by dual prices rather than by the solver.
 
     For prices u, v with u_i + v_j ≥ S_ij for every pair, and not negative on a side whose members may stay unmatched,
-    no matching is worth more than Σ u_i + Σ v_j. With `min_similarity` t a matching is worth Σ (S_ij − t) over its
+    no matching is worth more than Σ u_i + Σ v_j. With `min_similarity` t, a matching is worth Σ (S_ij − t) over its
     pairs, u_i ≥ t, v_j ≥ 0, and the bound is Σ (u_i − t) + Σ v_j.
 
     Attributes:
         value: the worth of the matching: Σ S_ij, or Σ (S_ij − t).
-        bound: no matching is worth more; `slack` is included.
+        bound: upper bound on the worth of every matching, `slack` included.
         gap: bound − value, the most that another matching could gain.
         relative_gap: gap / max(|value|, 1).
         slack: the part of `bound` that covers float64 rounding.
-        certified: whether the gap is rounding alone, at most 1e-12 per pair that can be made.
-        rounds: restricted problems solved.
+        certified: whether the gap is at most 1e-12 per possible pair, which is rounding alone.
+        rounds: number of restricted problems solved.
         edges_per_row: listed pairs per row of the side that must be matched, after the last round.
         sweeps: pairs swept, in multiples of all n·m.
         seconds: total wall time; solver_seconds: the part spent in restricted problems (always on the CPU).
@@ -109,7 +109,7 @@ class Assignment:
         return self.certificate is not None and self.certificate.stopped == "interrupted"
 
     def completed(self) -> Assignment:
-        """Return the matching itself; raise KeyboardInterrupt if Ctrl-C ended it, since it is not the optimal one."""
+        """Return this matching; raise KeyboardInterrupt if Ctrl-C ended it before it was proven optimal."""
         if self.interrupted:
             raise KeyboardInterrupt
         return self

@@ -1,4 +1,4 @@
-"""Upper bounds from dual prices: on every matching, with float64 rounding included, and on the pairs not listed."""
+"""Upper bounds from dual prices: on the total of every matching, float64 rounding included, and on unlisted pairs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _ULP = 2.0**-52
 
 
 def outside_options(n: int, m: int, min_similarity: float | None) -> tuple[float, float]:
-    """Return the worth of leaving a row and of leaving a column unmatched, −inf where it must be matched.
+    """Return the worth of an unmatched row and of an unmatched column; −inf for a side that must be matched.
 
-    With n ≤ m rows must be matched and, if n < m, columns may be left at 0; with n > m the other way round. With a
-    `min_similarity` t both may be left unmatched, worth t per pair not made; t is charged to the rows.
+    With n ≤ m, rows must be matched and, if n < m, columns may stay unmatched at a worth of 0; with n > m, it is the
+    reverse. With `min_similarity` t, both may stay unmatched, and a pair not made is worth t, credited to the row.
     """
     if min_similarity is not None:
         return float(min_similarity), 0.0
@@ -24,10 +24,10 @@ def outside_options(n: int, m: int, min_similarity: float | None) -> tuple[float
 
 @dataclass(frozen=True)
 class Gap:
-    """Optimality gap of one matching, as proven by prices.
+    """Optimality gap of one matching, as proven by dual prices.
 
-    value: Σ S_ij over its pairs, or Σ (S_ij − t); bound: no matching is worth more; gap: bound − value; slack: the part
-    of bound and gap that covers float64 rounding.
+    value: Σ S_ij over its pairs, or Σ (S_ij − t); bound: upper bound on the value of any matching; gap: bound − value;
+    slack: the part of bound and gap that covers float64 rounding.
     """
 
     value: float
@@ -54,14 +54,14 @@ def gap_of(
     rounded difference, at most 2⁻⁵² |r_i| below the true maximum; the sums are exact until one last rounding.
 
     Args:
-        score: float64 [n], the score of each row's pair, nan where it has none.
+        score: float64 [n], the score of each row's pair, nan for none.
         upper: float64 [n], r_i or an upper bound on it.
         v: float64 [m], the columns' prices, at or above the column option.
         options: see `outside_options`.
     """
     row_option, column_option = options
     if v.size and float(v.min()) < column_option:
-        raise ValueError(f"a column that may stay unmatched has a price below {column_option}: {float(v.min())}")
+        raise ValueError(f"column prices must be at least {column_option}; got {float(v.min())}")
     upper = np.maximum(upper, row_option)
     matched = score[~np.isnan(score)]
     option = row_option if row_option > -math.inf else 0.0
@@ -89,7 +89,7 @@ class Unlisted:
         return self.ceiling + max(0.0, float((self.peak - v).max()))
 
     def fallen(self, v: Float64[np.ndarray, " m"]) -> Int64[np.ndarray, " some"]:
-        """Return the columns whose price is below their peak: all rows must be swept against them again."""
+        """Return the columns whose price is below its peak, against which all rows must be swept again."""
         return np.flatnonzero(v < self.peak)
 
     def rows_swept(

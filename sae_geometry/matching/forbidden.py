@@ -1,4 +1,4 @@
-"""Fall of the total of an optimal matching if one of its pairs is forbidden, bounded by its dual prices."""
+"""Loss in the total of an optimal matching if one of its pairs is forbidden, bounded by its dual prices."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from sae_geometry.matching.bound import outside_options
 
 
 def loss_if_forbidden(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], made: Assignment) -> Float64[np.ndarray, " n"]:
-    """Return a lower bound on the fall of the largest total if a row's pair is forbidden; nan where it has none.
+    """Return a lower bound on how far the largest total falls if a row's pair is forbidden; nan for unmatched rows.
 
-    Without the pair (i, j) row i and column j are matched elsewhere, or not at all, so every matching then pays the
-    smallest slack u_i + v_k − S_ik over k ≠ j, and the smallest u_k + v_j − S_kj over k ≠ i. Two sweeps find both.
+    Without the pair (i, j), row i and column j are matched elsewhere or not at all, so every matching loses the
+    smallest slack u_i + v_k − S_ik over k ≠ j and the smallest u_k + v_j − S_kj over k ≠ i. Two sweeps find both.
     The proven gap of the matching is subtracted, so a bound of 0 means that another matching may be as good.
 
     Args:
-        made: their optimal matching, with its certificate.
+        made: the optimal matching of a and b, with its certificate.
 
     Raises:
-        ValueError: a matching without a certificate.
+        ValueError: the matching has no certificate.
     """
     proof = made.certificate
     if proof is None:
-        raise ValueError(f"only an optimal matching has the prices that this needs; got {made.method}")
+        raise ValueError(f"loss_if_forbidden needs an optimal matching, which has dual prices; got {made.method!r}")
     row_option, column_option = outside_options(len(a), len(b), proof.min_similarity)
     u, v = proof.row_duals, proof.column_duals
     back = inverse(made.partner, len(b))
@@ -40,7 +40,7 @@ def loss_if_forbidden(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], made: As
 
 
 def _best_but(a: Tensor, b: Tensor, price: np.ndarray, partner: np.ndarray, absolute: bool) -> np.ndarray:
-    """Return max_k (S_ik − price_k) over k ≠ partner_i, float64 [n]; −inf where there is none."""
+    """Return max_k (S_ik − price_k) over k ≠ partner_i for every row i, float64 [n]; −inf if there is no such k."""
     bias = torch.from_numpy(np.ascontiguousarray(price)).to(a.device)
     best = listing_sweep(a, b, 2, columns=False, absolute=absolute, column_bias=bias).rows
     score, index = best.score.cpu().numpy(), best.index[:, 0].cpu().numpy()

@@ -1,4 +1,4 @@
-"""Greedy matching without sorting all n·m pairs. README.md proves that rounds equal sequential greedy."""
+"""Greedy matching in rounds, without sorting all n·m pairs; README.md proves that it equals sequential greedy."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from sae_geometry.matching.defaults import listed
 from sae_geometry.matching.pairs import take_rows
 
 _FIRST_K = 16
-_AGAIN_K = 8  # of the few that are swept again: a shorter list costs less, and most find a partner in it
+_AGAIN_K = 8  # Shorter lists cost less when rows are swept again, and most rows find a partner in them.
 
 
 class Lists:
-    """Partner lists of one side, a copy of a sweep's, best first and padded with −1, and each member's position."""
+    """Partner lists of one side, best first and padded with −1, with each member's current position in its list."""
 
     def __init__(self, index: Tensor) -> None:
         self.partners = np.array(index.cpu().numpy(), dtype=np.int64, order="C")
         self.at = np.zeros(len(self.partners), dtype=np.int64)
 
     def spent(self, members: Int64[np.ndarray, " some"]) -> Int64[np.ndarray, " fewer"]:
-        """Return the `members` whose list is exhausted."""
+        """Return the `members` whose lists are exhausted."""
         at = self.at[members]
         padded = np.minimum(at, self.partners.shape[1] - 1)
         return members[(at >= self.partners.shape[1]) | (self.partners[members, padded] < 0)]
@@ -48,16 +48,16 @@ def greedy_partners(
 ) -> tuple[Int64[np.ndarray, " n"], int]:
     """Match greedily over all pairs by (score descending, row ascending, column ascending), exactly.
 
-    Runs rounds of locally dominant pairs over lists of the k best. A row or column whose list is exhausted is swept
-    again among the unmatched only. Memory is that of the lists.
+    Locally dominant pairs are joined in rounds over lists of the k best. A row or column whose list is exhausted is
+    swept again among the unmatched only. Memory grows with the lists, not with n·m.
 
     Args:
-        lists: the nearest rows of b for each row of a, int64 [n, k], and of a for each of b, int64 [m, k]: best first,
-            without gaps, −1 where they end early. Swept if None.
+        lists: nearest rows of b for each row of a, int64 [n, k], and nearest rows of a for each row of b, int64 [m, k]:
+            best first, padded with −1 at the end. Swept if None.
         progress: called with the share of pairs joined, in [0, 1].
 
     Returns:
-        The partner of every row, int64 [n], −1 for the n − m left over when n > m; and the number of pairs swept.
+        The partner of every row, int64 [n], −1 for the n − m rows left over if n > m; and the number of pairs swept.
     """
     from sae_geometry.matching import greedy_cuda, greedy_loops
 
@@ -66,7 +66,7 @@ def greedy_partners(
     swept = 0
     if lists is None:
         start = listing_sweep(a, b, listed(_FIRST_K, len(a), len(b)), absolute=absolute)
-        assert start.cols is not None, "greedy needs the columns' lists too"
+        assert start.cols is not None
         lists, swept = (start.rows.index, start.cols.index), a.shape[0] * b.shape[0]
     rows, cols = map(Lists, lists)
     partner = np.full(a.shape[0], -1, dtype=np.int64)
@@ -84,10 +84,10 @@ def greedy_partners(
 
 
 def quick_partners(lists: Sweep) -> Int64[np.ndarray, " n"]:
-    """Match min(n, m) pairs from finished lists alone: dominant rounds, then the remainder in order."""
+    """Match min(n, m) pairs from the lists of a sweep alone: dominant pairs in rounds, then the rest in order."""
     from sae_geometry.matching.greedy_loops import join_dominant
 
-    assert lists.cols is not None, "a two-sided sweep is needed"
+    assert lists.cols is not None
     rows, cols = Lists(lists.rows.index), Lists(lists.cols.index)
     partner = np.full(rows.at.size, -1, dtype=np.int64)
     owner = np.full(cols.at.size, -1, dtype=np.int64)
@@ -108,10 +108,7 @@ def _ask_again(
     k: int,
     absolute: bool,
 ) -> int:
-    """Sweep again, among the unmatched, for members with exhausted lists: one two-sided sweep or one per side.
-
-    Returns the number of pairs swept.
-    """
+    """Replace exhausted lists by sweeps among the unmatched, for both sides; return the number of pairs swept."""
     ask_rows, ask_cols = rows.spent(free_rows), cols.spent(free_cols)
     assert ask_rows.size + ask_cols.size > 0, "the best remaining pair is dominant, so some list is exhausted"
     free_a, free_b = take_rows(a, free_rows), take_rows(b, free_cols)
@@ -133,6 +130,6 @@ def _ask_again(
 
 
 def _renamed(index: Int64[Tensor, "some k"], names: Int64[np.ndarray, " subset"]) -> Int64[np.ndarray, "some k"]:
-    """Map indices into a subset to indices into the whole; ascending `names` preserve the canonical order of ties."""
+    """Map indices in a subset to indices in the full side; ascending `names` preserve the canonical order of ties."""
     local = index.cpu().numpy()
     return np.where(local >= 0, names[local], -1)

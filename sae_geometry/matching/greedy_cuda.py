@@ -1,8 +1,8 @@
-"""Greedy's rounds on an NVIDIA GPU: two raw kernels without barriers or atomics, launched through CuPy.
+"""Rounds of greedy matching on an NVIDIA GPU: two raw kernels without barriers or atomics, launched through CuPy.
 
-Within one launch no thread reads what another writes (except a flag, to which all write the same 1), so the result
-does not depend on thread order. The tests therefore run the source without a GPU: compiled as C++, threads in
-sequence, forward and backward. CuPy is imported where it is used.
+Within one launch, no thread reads what another writes (except a flag, which is only set to 1), so the result
+does not depend on thread order. The tests therefore compile the source as C++ and run its threads in sequence, forward
+and backward, without a GPU.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sae_geometry.io.extras import require
 SOURCE = r"""
 extern "C" {
 
-// Move the pointer of every free member to its first partner not taken yet. One thread per member.
+// Move the pointer of every free member to its first partner that is still free. There is one thread per member.
 __global__ void point(long long members, long long width, const long long* lists, long long* at,
                       const long long* own_match, const long long* their_match)
 {
@@ -28,7 +28,7 @@ __global__ void point(long long members, long long width, const long long* lists
     }
 }
 
-// Join every free row with the column it points at if that points back. One thread per row; such pairs are disjoint.
+// Join every free row with the column it points at if the column points back. There is one thread per row.
 __global__ void join(long long rows, long long row_width, const long long* row_lists, const long long* row_at,
                      long long col_width, const long long* col_lists, const long long* col_at,
                      long long* partner, long long* owner, int* joined)
@@ -70,12 +70,12 @@ def join_dominant_cuda(
     partner: Int64[np.ndarray, " n"],
     owner: Int64[np.ndarray, " m"],
 ) -> int:
-    """Run `greedy_loops.join_dominant` on the GPU: same arguments, changed in place in the same way.
+    """Run `greedy_loops.join_dominant` on the GPU, with the same arguments and the same changes in place.
 
-    Copies the lists to the GPU and the answer back (a few megabytes at 46,080 latents), and audits the answer.
+    The lists are copied to the GPU and the answer back (a few megabytes at 46,080 latents), and the answer is audited.
 
     Raises:
-        RuntimeError: the answer is not one that rounds of dominant pairs can leave.
+        RuntimeError: the answer fails the audit.
     """
     cupy = require("cupy", "cu13", "greedy matching on a GPU")
     module = cupy.RawModule(code=SOURCE)
@@ -111,22 +111,18 @@ def audit(
     partner: Int64[np.ndarray, " n"],
     owner: Int64[np.ndarray, " m"],
 ) -> None:
-    """Reject an answer that is not a matching, skips a free partner, or leaves a dominant pair unmatched.
-
-    Raises:
-        RuntimeError: what is wrong and where.
-    """
+    """Raise RuntimeError if an answer is not a matching, skips a free partner, or leaves a dominant pair unmatched."""
     rows, cols = np.flatnonzero(partner >= 0), np.flatnonzero(owner >= 0)
     if rows.size != cols.size or bool((owner[partner[rows]] != rows).any()):
-        raise RuntimeError("greedy's rounds on the GPU left partners that disagree; please report this device")
+        raise RuntimeError("greedy matching on the GPU left inconsistent partners; please report this device")
     aims = []
     for lists, at, own, theirs in ((row_list, row_at, partner, owner), (col_list, col_at, owner, partner)):
         width = lists.shape[1]
         passed = (np.arange(width) < at[:, None]) & (lists >= 0)
         if bool((passed & (theirs[lists] < 0)).any()):
-            raise RuntimeError("greedy's rounds on the GPU passed a free partner over; please report this device")
+            raise RuntimeError("greedy matching on the GPU skipped a free partner; please report this device")
         aim = np.where(at < width, lists[np.arange(at.size), np.minimum(at, width - 1)], -1)
         aims.append(np.where(own < 0, aim, -2))
     free = np.flatnonzero(aims[0] >= 0)
     if bool((aims[1][aims[0][free]] == free).any()):
-        raise RuntimeError("greedy's rounds on the GPU left a dominant pair behind; please report this device")
+        raise RuntimeError("greedy matching on the GPU left a dominant pair unmatched; please report this device")

@@ -1,4 +1,4 @@
-"""Inner loop of greedy matching, compiled by numba; imported where it is used, since importing numba takes 0.3 s."""
+"""Inner loop of greedy matching, compiled by numba. Import it where it is used: importing numba takes 0.3 s."""
 
 from __future__ import annotations
 

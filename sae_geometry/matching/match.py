@@ -1,4 +1,4 @@
-"""Entry point of the three one-to-one matchings."""
+"""Entry point of the mutual, greedy and optimal matchings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sae_geometry.matching.greedy import greedy_partners
 from sae_geometry.matching.optimal import optimal_partners
 from sae_geometry.matching.pairs import partner_cosines
 
-_SAMPLE = 16  # rows on which a finished sweep is held against the tensors
+_SAMPLE = 16  # rows of a given sweep that are checked against the tensors
 
 
 def match(
@@ -42,27 +42,27 @@ def match(
     * "greedy": the best remaining pair first, by (score descending, row ascending, column ascending); min(n, m) pairs.
     * "optimal": the greatest total Σ S_ij over all ways of matching min(n, m) pairs (the assignment problem); with
       `min_similarity=t` the greatest Σ (S_ij − t) over all matchings of any size, so that leaving a pair out is worth t
-      and no pair below t is made. The result carries a certificate; where several matchings are optimal, one of them
-      is returned, always the same.
+      and no pair below t is made. The result carries a certificate. If several matchings are optimal, the same
+      one is always returned.
 
     The sweeps run where the tensors are; the optimal matching's solver runs on the CPU.
 
     Args:
         a: float32 [n, d].
         b: float32 [m, d] on the same device.
-        method: which of the three.
+        method: "mutual", "greedy" or "optimal".
         absolute: rank by |cosine|.
-        min_similarity: t above, for "optimal".
+        min_similarity: t as above, for "optimal" only.
         max_gap: stop "optimal" once its relative gap is proven to be at most this.
         time_budget: stop "optimal" after about this many seconds, but not before its first sweep is done.
         nearest: a finished two-sided sweep of a against b with the same `absolute`, any k, to avoid sweeping again.
-        progress: called with a `Step` during the work, also from sweep threads.
+        progress: called with a `Step` during the work, possibly from the threads of a sweep.
 
     Returns:
         Assignment. Ctrl-C during "optimal" returns the best matching so far with its gap, once the first sweep is done.
 
     Raises:
-        ValueError: an unknown method, tensors the sweep refuses, or a `nearest` that is not of these tensors.
+        ValueError: an unknown method, tensors that a sweep rejects, or a `nearest` of other tensors.
 
     Example:
         >>> import torch
@@ -70,11 +70,11 @@ def match(
         [1, 2, 0]
     """
     if method not in get_args(OneToOne):
-        raise ValueError(f"a one-to-one matching is one of {', '.join(get_args(OneToOne))}; got {method!r}")
+        raise ValueError(f"method must be one of {', '.join(get_args(OneToOne))}; got {method!r}")
     if method != "optimal" and (min_similarity is not None or max_gap > 0 or time_budget < math.inf):
         raise ValueError(
-            f"min_similarity, max_gap and time_budget are for 'optimal'; the pairs of a {method} matching can be cut "
-            "at a similarity afterwards, which changes none of the others"
+            f"min_similarity, max_gap and time_budget apply to 'optimal' only; got method={method!r}, whose pairs can "
+            "be filtered by similarity afterwards without changing the others"
         )
     if min_similarity is not None and not math.isfinite(min_similarity):
         raise ValueError(f"min_similarity must be a finite number; got {min_similarity}")
@@ -112,7 +112,7 @@ def _check_nearest(nearest: Sweep, a: Tensor, b: Tensor, absolute: bool) -> None
         raise ValueError("nearest must be a two-sided sweep: sweep(a, b, columns=True)")
     shapes = (nearest.rows.index.shape[0], nearest.cols.index.shape[0])
     if shapes != (a.shape[0], b.shape[0]):
-        raise ValueError(f"nearest is a sweep of {shapes[0]:,} against {shapes[1]:,}; a and b have {len(a):,} and "
+        raise ValueError(f"nearest is a sweep of {shapes[0]:,} rows against {shapes[1]:,}; a and b have {len(a):,} and "
                          f"{len(b):,} rows")  # fmt: skip
     rows = torch.linspace(0, len(a) - 1, min(len(a), _SAMPLE), dtype=torch.float64).round().to(a.device, torch.int64)
     with full_precision():
@@ -122,5 +122,5 @@ def _check_nearest(nearest: Sweep, a: Tensor, b: Tensor, absolute: bool) -> None
     near = 1e-4 * float(a[rows].norm(dim=1).max() * b.norm(dim=1).max())
     if bool(((best - claimed).abs() > near).any()):
         raise ValueError(
-            f"nearest is not a sweep of these tensors with absolute={absolute}: its best scores are not theirs"
+            f"nearest is not a sweep of a and b with absolute={absolute}: its best scores differ; pass nearest=None"
         )

@@ -20,18 +20,18 @@ def operands(a: Sides, b: Sides, on: On) -> tuple[Float[Tensor, "n d"], Float[Te
     * "both": S_ij = (⟨dec a_i, dec b_j⟩ + ⟨enc a_i, enc b_j⟩) / 2, the mean of the two cosines. The rows are
       concatenated, [dec | enc], and A's are halved. Halving is exact in float32 (down to 2⁻¹²⁶), so the canonical
       score, the exact inner product of the operands rounded once to float64, *is* the exact mean rounded once, and
-      needs no scale afterwards. With `absolute` it is |mean of the cosines|, not the mean of their absolute values.
+      needs no rescaling. With `absolute`, it is |mean of the cosines|, not the mean of their absolute values.
 
     Args:
-        a, b: (decoder, encoder) of each side, float32 unit rows [n, d] and [m, d]; the encoder may be None where
-            not needed. An encoder row of zeros (a latent without an encoder) has cosine 0 with everything.
+        a, b: (decoder, encoder) of each side, float32 unit rows [n, d] and [m, d]; an encoder that is not needed may
+            be None. An encoder row of zeros (a latent without an encoder) has cosine 0 with everything.
         on: "decoder", "encoder" or "both".
 
     Returns:
         The operand of A and the operand of B.
 
     Raises:
-        ValueError: a required encoder is missing, or decoder and encoder differ in rows.
+        ValueError: a required encoder is missing, or has a different number of rows than the decoder.
     """
     if on not in get_args(On):
         raise ValueError(f"on must be one of {', '.join(get_args(On))}; got {on!r}")
@@ -40,7 +40,7 @@ def operands(a: Sides, b: Sides, on: On) -> tuple[Float[Tensor, "n d"], Float[Te
     encoders = []
     for name, (decoder, encoder) in (("a", a), ("b", b)):
         if encoder is None:
-            raise ValueError(f'on={on!r} needs an encoder on both sides and {name} has none; use on="decoder"')
+            raise ValueError(f'on={on!r} needs an encoder on both sides, but {name} has none; use on="decoder"')
         if encoder.shape[0] != decoder.shape[0]:
             raise ValueError(f"{name} has {decoder.shape[0]:,} decoder rows and {encoder.shape[0]:,} encoder rows")
         encoders.append(encoder)

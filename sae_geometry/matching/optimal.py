@@ -24,14 +24,14 @@ from sae_geometry.matching.greedy import quick_partners
 from sae_geometry.matching.pairs import pair_cosines, take_rows
 from sae_geometry.matching.restricted import Restricted
 
-CANDIDATES = 32  # best columns listed per row, and half as many rows per column
-MORE = 16  # columns examined for an uncertified row
+CANDIDATES = 32  # columns listed per row; half as many rows are listed per column
+MORE = 16  # columns listed for an uncertified row
 JITTER = 1e-2  # relative jitter of prices when columns are swept
-ROUNDING = 1e-12  # gap per pair that float64 sums of this length cannot distinguish from zero
+ROUNDING = 1e-12  # gap per pair that float64 sums cannot distinguish from zero
 
 
 class _OutOfTimeError(Exception):
-    """The time budget is spent; caught where the best matching so far is returned."""
+    """Signal that the time budget is spent, upon which the best matching so far is returned."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,13 @@ def optimal_partners(
     """Return the matching of greatest total score and its certificate without forming the n×m matrix; see `match`."""
     how = (max_gap, time_budget, progress)
     if a.shape[0] > b.shape[0] and min_similarity is None:
-        turned = None if nearest is None or nearest.cols is None else Sweep(nearest.cols, nearest.rows, nearest.report)
-        return _Run(b, a, absolute, None, *how).go(turned).answer(turned=True)
-    return _Run(a, b, absolute, min_similarity, *how).go(nearest).answer(turned=False)
+        swapped = None if nearest is None or nearest.cols is None else Sweep(nearest.cols, nearest.rows, nearest.report)
+        return _Run(b, a, absolute, None, *how).go(swapped).answer(swapped=True)
+    return _Run(a, b, absolute, min_similarity, *how).go(nearest).answer(swapped=False)
 
 
 class _Run:
-    """State of one column generation. Rows are the side that must be matched, if one must.
+    """State of one column generation, in which rows are the side that must be matched, if one must.
 
     `best` and `proof` are replaced in one assignment, so an interruption always leaves a matching and a valid bound.
     """
@@ -96,12 +96,12 @@ class _Run:
         self.start = time.perf_counter()
 
     def go(self, nearest: Sweep | None) -> _Run:
-        """Iterate until proven, out of budget, or interrupted (Ctrl-C is respected after the first sweep)."""
+        """Iterate until the matching is proven, the budget is spent, or Ctrl-C is pressed after the first sweep."""
         quick = self._list_candidates(nearest)
         try:
             if quick is None:
                 self._keep(self.master.mate.copy())
-            else:  # so that the restricted problem is feasible where rows must be matched
+            else:  # Rows must be matched, and these pairs make the restricted problem feasible.
                 self.master.add(np.arange(self.n), quick, self._keep(quick).score)
             self._rounds()
             return self
@@ -130,17 +130,17 @@ class _Run:
         return True
 
     def _list_candidates(self, nearest: Sweep | None) -> Int64[np.ndarray, " n"] | None:
-        """List the best pairs of every row and column, and return a quick matching; None with `min_similarity`."""
+        """List the best pairs of every row and column; return a quick matching, or None with `min_similarity`."""
         if nearest is None or nearest.rows.index.shape[1] < CANDIDATES // 2:
             k = listed(CANDIDATES, self.n, self.m)
             nearest = listing_sweep(self.a, self.b, k, absolute=self.absolute,
                             progress=lambda share: self._step("candidates", share))  # fmt: skip
             self.pairs_swept += self.n * self.m
         assert nearest.cols is not None
-        self._add(np.arange(self.n), nearest.rows, turned=False)
+        self._add(np.arange(self.n), nearest.rows, swapped=False)
         half = slice(0, max(1, nearest.cols.index.shape[1] // 2))
         cols = Best(nearest.cols.score[:, half], nearest.cols.cosine[:, half], nearest.cols.index[:, half])
-        self._add(np.arange(self.m), cols, turned=True)
+        self._add(np.arange(self.m), cols, swapped=True)
         self.unlisted = Unlisted(_last(nearest.rows), self.master.v)
         self._prove()
         return quick_partners(nearest) if self.min_similarity is None else None
@@ -156,31 +156,31 @@ class _Run:
         self._keep(self.master.mate.copy())
 
     def _certify(self) -> bool:
-        """Sweep uncertified rows. Return False if no new pair was found: the prices hold for all pairs."""
+        """Sweep uncertified rows; return False if there are no new pairs, so that the prices hold for all pairs."""
         fallen = self.unlisted.fallen(self.master.v)
         new = 0
         if fallen.size:
             everyone = np.arange(self.n)
             found = self._sweep(everyone, fallen)
-            new += self._add(everyone, found, turned=False)
+            new += self._add(everyone, found, swapped=False)
             self.unlisted.columns_swept(fallen, _last(found), self.master.v)
         doubt = np.flatnonzero(self.unlisted.at(self.master.v) > self.master.best_listed() + self._tolerance())
         if doubt.size:
             found = self._sweep(doubt, np.arange(self.m))
-            new += self._add(doubt, found, turned=False)
+            new += self._add(doubt, found, swapped=False)
             self.unlisted.rows_swept(doubt, _last(found), self.master.v)
             self.rows_asked += doubt.size
-            if self.rows_asked >= self.n:  # so sweeping columns never costs more than sweeping rows has
+            if self.rows_asked >= self.n:  # Sweeping columns should never cost more than sweeping rows.
                 new += self._ask_columns()
                 self.rows_asked = 0
         self._prove()
         return new > 0
 
     def _ask_columns(self) -> int:
-        """Add rows for every column as well, breaking ties and near-ties at random.
+        """Add the best rows of every column as candidates, breaking ties and near-ties at random.
 
         Similar rows list the same few columns in every round; this spreads them over the columns that prefer them. It
-        proves nothing.
+        does not tighten the bound.
         """
         jitter = np.random.default_rng(self.rounds).uniform(0, JITTER, self.n)
         found = listing_sweep(
@@ -188,10 +188,10 @@ class _Run:
             column_bias=torch.from_numpy(self.master.u + jitter).to(self.a.device), progress=self._tick("certify"),
         ).rows  # fmt: skip
         self.pairs_swept += self.n * self.m
-        return self._add(np.arange(self.m), found, turned=True)
+        return self._add(np.arange(self.m), found, swapped=True)
 
     def _sweep(self, rows: Int64[np.ndarray, " some"], cols: Int64[np.ndarray, " few"]) -> Best:
-        """Sweep S_ij − v_j for these rows and columns; return column indices into the whole."""
+        """Sweep S_ij − v_j for some rows and columns; return column indices in the full matrix."""
         bias = torch.from_numpy(self.master.v[cols]).to(self.a.device)
         a, b = take_rows(self.a, rows), take_rows(self.b, cols)
         found = listing_sweep(a, b, MORE, columns=False, absolute=self.absolute, column_bias=bias,
@@ -201,19 +201,19 @@ class _Run:
         index = torch.where(found.index >= 0, names[found.index.clamp(min=0)], -1)
         return Best(found.score, found.cosine, index)
 
-    def _add(self, members: Int64[np.ndarray, " some"], best: Best, *, turned: bool) -> int:
-        """Add the pairs of `members` (rows, or columns if `turned`) with their best. Return how many were new."""
+    def _add(self, members: Int64[np.ndarray, " some"], best: Best, *, swapped: bool) -> int:
+        """Add the best pairs of `members` (rows, or columns if `swapped`), and return how many were new."""
         index, cosine = best.index.cpu().numpy(), best.cosine.cpu().numpy()
         score = np.abs(cosine) if self.absolute else cosine
         use = index >= 0
         if self.min_similarity is not None:
             use &= score > self.min_similarity
         mine = np.broadcast_to(members[:, None], index.shape)[use]
-        rows, cols = (index[use], mine) if turned else (mine, index[use])
+        rows, cols = (index[use], mine) if swapped else (mine, index[use])
         return self.master.add(rows, cols, score[use])
 
     def _prove(self) -> None:
-        """Store the current prices if their bound is the lowest so far."""
+        """Store the current dual prices if their bound is the lowest so far."""
         v = self.master.v.copy()
         upper = np.maximum(self.master.best_listed(), self.unlisted.at(v))
         bound = gap_of(np.full(self.n, np.nan), upper, v, self.options).bound
@@ -222,7 +222,7 @@ class _Run:
         self._measure()
 
     def _keep(self, partner: Int64[np.ndarray, " n"]) -> _Matching:
-        """Store this matching if its worth is the highest so far."""
+        """Store a matching if its total is the highest so far, and return it."""
         assert self.proof is not None
         rows = np.flatnonzero(partner >= 0)
         cosine = pair_cosines(self.a, self.b, rows, partner[rows])
@@ -254,14 +254,14 @@ class _Run:
         if self.progress is not None:
             self.progress(Step(stage, share, self.relative_gap))
 
-    def answer(self, *, turned: bool) -> tuple[Int64[np.ndarray, " n"], Certificate]:
-        """Return the best matching and the best bound, in the caller's order of sides."""
+    def answer(self, *, swapped: bool) -> tuple[Int64[np.ndarray, " n"], Certificate]:
+        """Return the best matching and its certificate, with the sides in the caller's order."""
         assert self.best is not None
         assert self.proof is not None
         gap = gap_of(self.best.score, self.proof.upper, self.proof.v, self.options)
         certified = gap.gap <= ROUNDING * max(1, min(self.n, self.m))
         u, v, partner = np.maximum(self.proof.upper, self.options[0]), self.proof.v, self.best.partner
-        if turned:
+        if swapped:
             u, v, partner = v, u, inverse(partner, self.m)
         certificate = Certificate(
             **vars(gap),

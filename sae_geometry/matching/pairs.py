@@ -1,4 +1,4 @@
-"""Look up pairs and rows, given as numpy indices, in tensors on any device."""
+"""Scores of pairs and subsets of rows, given by numpy indices into tensors on any device."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pair_cosines(
 def partner_cosines(
     a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], partner: Int64[np.ndarray, " n"]
 ) -> Float64[np.ndarray, " n"]:
-    """Return the canonical score of every row with its partner, nan where it has none."""
+    """Return the canonical score of every row with its partner; nan for a row without a partner."""
     out = np.full(partner.shape[0], np.nan)
     rows = np.flatnonzero(partner >= 0)
     out[rows] = pair_cosines(a, b, rows, partner[rows])
@@ -32,5 +32,5 @@ def partner_cosines(
 
 
 def take_rows(x: Float[Tensor, "n d"], rows: Int64[np.ndarray, " some"]) -> Float[Tensor, "some d"]:
-    """Return x[rows] for ascending rows, without a copy when that is all of x."""
+    """Return x[rows] for ascending rows, without a copy if these are all rows."""
     return x if rows.size == x.shape[0] else x[torch.from_numpy(rows).to(x.device)]

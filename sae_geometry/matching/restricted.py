@@ -1,7 +1,7 @@
 """Assignment problem restricted to a list of pairs, solved exactly with prices and re-solved as the list grows.
 
-Rows are matched to columns; a side may leave members unmatched (its outside option is finite) or may not (−inf). The
-solver runs on the CPU in slices short enough to check the clock and Ctrl-C in between.
+Rows are matched to columns; members of a side may stay unmatched (its outside option is finite) or may not (−inf). The
+solver runs on the CPU, in slices short enough to check the clock and Ctrl-C in between.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
-_SLICE = 50_000_000  # pairs examined between two checks of the clock: a few tenths of a second
+_SLICE = 50_000_000  # pairs examined between two checks of the clock, in a few tenths of a second
 _BIDS_PER_ROW = 20
 
 
@@ -23,7 +23,7 @@ class Restricted:
         mate: int64 [n], the column of every row, −1 for none; owner: int64 [m], the row of every column.
         u: float64 [n]; v: float64 [m]: prices, u_i + v_j ≥ w_ij on every listed pair, equal on matched ones.
         w_mate: float64 [n]: the score of each row's pair.
-        row_option, column_option: worth of an unmatched member of the side; −inf where all must be matched.
+        row_option, column_option: worth of an unmatched member of the side; −inf if all must be matched.
     """
 
     def __init__(self, n: int, m: int, row_option: float, column_option: float) -> None:
@@ -33,7 +33,7 @@ class Restricted:
         self.u = np.full(n, max(row_option, 0.0))
         self.v = np.full(m, max(column_option, 0.0))
         self.w_mate, self._w_owner = np.zeros(n), np.zeros(m)
-        # Replaced in one assignment, so that an interruption never leaves it half updated.
+        # The list is replaced in one assignment, so that an interruption never leaves it half updated.
         self._listed = (np.empty(0, dtype=np.int64), np.empty(0))
         self._graph: Any = (None, None)
 
@@ -48,7 +48,7 @@ class Restricted:
         cols: Int64[np.ndarray, " pairs"],
         scores: Float64[np.ndarray, " pairs"],
     ) -> int:
-        """Add these pairs, skipping those already listed. Return how many were new."""
+        """Add pairs that are not listed yet, and return how many there were."""
         keys, listed_scores = self._listed
         new, first = np.unique(rows * self.m + cols, return_index=True)
         at = np.searchsorted(keys, new)
@@ -67,9 +67,9 @@ class Restricted:
         return out
 
     def solve(self, slack: float) -> Iterator[float]:
-        """Solve to optimality over the listed pairs, in slices; yield the share of rows settled.
+        """Solve to optimality over the listed pairs, in slices, and yield the share of rows settled after each.
 
-        Between slices `v` is a valid set of prices (with the right sign); the matching may be incomplete.
+        Between slices, `v` is a valid set of prices (with the right sign); the matching may be incomplete.
         """
         from sae_geometry.matching.solver_loops import bid, refresh
 
@@ -99,7 +99,7 @@ class Restricted:
         while at < todo.size:
             at, stuck = search_all(todo, at, _SLICE, slack, graph, near, far, scratch, option)
             if stuck >= 0:
-                raise ValueError(f"row {stuck} must be matched and no listed pair lets it be")
+                raise ValueError(f"row {stuck} must be matched, but the listed pairs do not allow it; add pairs")
             yield at / todo.size
 
     def _rows_graph(self) -> Any:

@@ -15,14 +15,14 @@ THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(20))
 
 @dataclass(frozen=True, eq=False)
 class SharedCurve:
-    """Number of latents of A with a one-to-one partner in B above t, for each threshold t (strict).
+    """Numbers of latents of A whose one-to-one partners in B score above t, for each threshold t.
 
     Attributes:
         thresholds: float64 [T], the values of t.
         decoder: int64 [T], latents with a one-to-one decoder score above t.
-        encoder: int64 [T], the same for the encoder's own one-to-one matching.
-        both: int64 [T], both above t whether or not the partners agree: "shared" in Paulo & Belrose.
-        both_same_partner: int64 [T], both above t with the same partner.
+        encoder: int64 [T], latents with a one-to-one encoder score above t, in the encoder's own matching.
+        both: int64 [T], latents with both scores above t, whether or not the partners agree (Paulo & Belrose).
+        both_same_partner: int64 [T], latents with both scores above t and the same partner.
         same_partner: latents whose decoder and encoder matchings have the same partner, at any score.
         n_pairs: min(n, m), the denominator of shares.
     """
@@ -39,14 +39,14 @@ class SharedCurve:
 def shared_curve(
     decoder: Assignment, encoder: Assignment, *, n_columns: int, thresholds: Sequence[float] = THRESHOLDS
 ) -> SharedCurve:
-    """Count the shared latents of Paulo & Belrose (2025), who take t = 0.7, over a range of thresholds.
+    """Count shared latents as in Paulo & Belrose (2025), who use t = 0.7, over a range of thresholds.
 
     A latent is shared if its decoder score *and* its encoder score exceed t. Scores are cosines, or absolute cosines if
     the matchings are absolute.
 
     Args:
         decoder, encoder: one-to-one matchings of the same two dictionaries, by decoder and by encoder.
-        n_columns: m, the latents of B.
+        n_columns: m, the number of latents of B.
         thresholds: values of t, in any number and order.
 
     Raises:
@@ -54,11 +54,11 @@ def shared_curve(
     """
     if decoder.partner.shape != encoder.partner.shape:
         raise ValueError(
-            f"the matchings are of {decoder.partner.size:,} and {encoder.partner.size:,} latents; "
-            "both must be of the same dictionary"
+            f"the matchings have {decoder.partner.size:,} and {encoder.partner.size:,} latents; "
+            "pass two matchings of the same dictionaries"
         )
     if decoder.absolute != encoder.absolute:
-        raise ValueError("one matching is of cosines and the other of absolute cosines; make both the same way")
+        raise ValueError("one matching ranks cosines and the other absolute cosines; use the same for both")
     agree = (decoder.partner == encoder.partner) & (decoder.partner >= 0)
     levels = np.asarray(thresholds, dtype=np.float64)
     dec = np.nan_to_num(decoder.score, nan=-np.inf)[:, None] > levels

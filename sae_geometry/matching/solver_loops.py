@@ -1,9 +1,9 @@
 """Inner loops of the restricted assignment problem: shortest augmenting paths with exact prices, compiled by numba.
 
 Both sides are treated alike. `near` is the side a search starts from, `far` the other; p and q are their prices, with
-p[x] + q[z] ≥ w on every listed pair, equality on matched pairs. A member that may stay unmatched has an outside option
-worth `option` (−inf: must be matched), its price never falls below it and equals it while the member is unmatched.
-Imported where it is used, since importing numba takes 0.3 s.
+p[x] + q[z] ≥ w on every listed pair and equality on matched pairs. A member that may stay unmatched has an outside
+option worth `option` (−inf if it must be matched); its price is never below that, and equals it while the member is
+unmatched. Import this module where it is used: importing numba takes 0.3 s.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _rise(heap, place, key, at):  # type: ignore[no-untyped-def]
 
 @compiled()
 def _pop(heap, place, key, size):  # type: ignore[no-untyped-def]
-    """Remove heap[0] of `size` items: move the last to the top and sift it down."""
+    """Remove heap[0] of `size` items by moving the last item to the top and sifting it down; return the new size."""
     size -= 1
     item = heap[size]
     at = 0
@@ -51,7 +51,7 @@ def _pop(heap, place, key, size):  # type: ignore[no-untyped-def]
 
 @compiled()
 def _augment(x0, best, end_far, end_near, n_done, graph, near, far, scratch, option):  # type: ignore[no-untyped-def]
-    """Match along the path that ends at `end_far`, or leaves `end_near` unmatched, and make its prices tight."""
+    """Match along a path that ends at `end_far`, or that leaves `end_near` unmatched, and make its prices tight."""
     w = graph[2]
     p, mate, mw = near
     q, far_mate, far_mw = far
@@ -70,7 +70,7 @@ def _augment(x0, best, end_far, end_near, n_done, graph, near, far, scratch, opt
         mw[x] = w[via_edge[z]]
         far_mw[z] = mw[x]
         z = -1 if x == x0 else before
-    # Prices are recomputed from the pairs, so that they stay tight to the last bit after any number of paths.
+    # Recompute prices from the pairs, so that they stay tight to the last bit after any number of paths.
     p[x0] = max(mw[x0] - q[mate[x0]], option) if mate[x0] >= 0 else option
     for t in range(n_done):
         x = seen[t]
@@ -81,7 +81,7 @@ def _augment(x0, best, end_far, end_near, n_done, graph, near, far, scratch, opt
 def _search(x0, graph, near, far, scratch, option):  # type: ignore[no-untyped-def]
     """Match the free member x0, or leave one member of its side unmatched, along a shortest path.
 
-    Return the number of pairs examined, negative if x0 must be matched and cannot be.
+    Return the number of pairs examined, or a negative number if x0 must be matched but cannot be.
     """
     ptr, idx, w = graph
     p, q, far_mate = near[0], far[0], far[1]
@@ -132,9 +132,9 @@ def _search(x0, graph, near, far, scratch, option):  # type: ignore[no-untyped-d
 
 @compiled()
 def search_all(todo, start, budget, slack, graph, near, far, scratch, option):  # type: ignore[no-untyped-def]
-    """Search from each free member of `todo[start:]` not at its outside option, until `budget` pairs are examined.
+    """Search from each free member of `todo[start:]` above its outside option, until `budget` pairs are examined.
 
-    Return (position to continue from, member that could not be matched or −1).
+    Return (position to continue from, member that could not be matched, or −1).
     """
     p, mate, _ = near
     looked = 0
@@ -155,8 +155,8 @@ def search_all(todo, start, budget, slack, graph, near, far, scratch, option):  
 def bid(todo, budget, graph, near, far, option):  # type: ignore[no-untyped-def]
     """Run auction steps without ε: a free row takes its best column and raises its price to match the second best.
 
-    A cheap start that leaves few and short searches. Stops after `budget` steps; displaced rows stay free.
-    Prices of columns only rise, and only columns that end up matched have theirs changed.
+    This cheap start leaves few and short searches. It stops after `budget` steps; displaced rows stay free.
+    Column prices only rise, and only those of columns that end up matched change.
     """
     ptr, idx, w = graph
     u, mate, mw = near

@@ -1,4 +1,4 @@
-"""Verify a certificate from the tensors, the matching and the column prices alone, without trusting a solver."""
+"""Verification of a certificate from the tensors, the matching and the column prices, without trusting a solver."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _FEASIBLE = 1e-12
 def verify(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], assignment: Assignment) -> Gap:
     """Recompute the optimality gap of a matching from its column prices; reject a certificate that claims too much.
 
-    One new sweep gives r_i = max_j(S_ij − v_j), hence a bound on every matching (see `bound.gap_of`); the scores of
-    the pairs are recomputed. Neither the solver nor its state is used.
+    One new sweep gives r_i = max_j(S_ij − v_j) and thereby a bound on every matching (see `bound.gap_of`); the scores
+    of the pairs are recomputed. Neither the solver nor its state is used.
 
     Args:
         a, b: the float32 tensors that were matched, [n, d] and [m, d].
@@ -29,19 +29,19 @@ def verify(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], assignment: Assignm
         Gap: value, bound, gap and slack, as recomputed.
 
     Raises:
-        ValueError: no certificate; a column used twice, or out of range; too few pairs; a cosine that is not the
-            pair's; a pair below `min_similarity`; prices that do not fit; a gap wider than the certificate claims.
+        ValueError: no certificate; a column out of range or matched twice; too few pairs; a wrong cosine; a pair
+            below `min_similarity`; invalid prices; or a wider gap than the certificate claims.
     """
     certificate = assignment.certificate
     if certificate is None:
-        raise ValueError(f"a {assignment.method} matching carries no certificate; only optimal does")
+        raise ValueError(f"only an optimal matching has a certificate to verify; got method {assignment.method!r}")
     n, m = a.shape[0], b.shape[0]
     _check_pairs(assignment.partner, n, m, every=certificate.min_similarity is None)
     cosine = partner_cosines(a, b, assignment.partner)
     wrong = np.flatnonzero(~((cosine == assignment.cosine) | (np.isnan(cosine) & np.isnan(assignment.cosine))))
     if wrong.size:
         i = int(wrong[0])
-        raise ValueError(f"row {i} is reported with cosine {assignment.cosine[i]}, its pair has {cosine[i]}")
+        raise ValueError(f"row {i} is reported with cosine {assignment.cosine[i]}, but its pair has {cosine[i]}")
     score = np.abs(cosine) if assignment.absolute else cosine
     if certificate.min_similarity is not None and bool((score < certificate.min_similarity).any()):
         raise ValueError(f"a pair scores {np.nanmin(score)}, below min_similarity={certificate.min_similarity}")
@@ -62,7 +62,7 @@ def verify(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], assignment: Assignm
 
 def _check_pairs(partner: Int64[np.ndarray, " n"], n: int, m: int, *, every: bool) -> None:
     if partner.shape != (n,):
-        raise ValueError(f"the matching has {partner.shape} partners for {n:,} rows")
+        raise ValueError(f"the matching must have {n:,} partners, one per row; got shape {partner.shape}")
     used = partner[partner != -1]
     if bool(((used < 0) | (used >= m)).any()):
         raise ValueError(f"partners must lie in 0…{m - 1:,}; got {int(used.min()):,}…{int(used.max()):,}")
@@ -70,4 +70,4 @@ def _check_pairs(partner: Int64[np.ndarray, " n"], n: int, m: int, *, every: boo
     if bool((times > 1).any()):
         raise ValueError(f"column {int(columns[times.argmax()])} is matched {int(times.max())} times")
     if every and used.size != min(n, m):
-        raise ValueError(f"{used.size:,} pairs where {min(n, m):,} can be made")
+        raise ValueError(f"the matching has {used.size:,} pairs; {min(n, m):,} are possible, and all must be made")

@@ -1,7 +1,7 @@
 """Null models of similarity: isotropic directions, and controls built from the dictionaries themselves.
 
-`isotropic` has closed forms. `turned` and `controls` measure the similarity of unrelated latents on the dictionaries;
-`competition` determines which partners are significantly closer.
+`isotropic` has closed forms. `turned` and `controls` measure the similarity of unrelated latents on the dictionaries
+themselves; `competition` determines which partners are significantly closer.
 """
 
 from __future__ import annotations

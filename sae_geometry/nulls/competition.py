@@ -15,25 +15,25 @@ import numpy as np
 
 from sae_geometry.matching.defaults import DISCOVERY_RATE
 
-LISTED = 9  # candidates listed of each kind
+LISTED = 9  # candidates listed per latent
 _Z = 1.959963984540054
-_SHRINK = 1.5  # times the median spread, added to each spread: in tiny spreads chance decides the order
-_LOOSEST = 6.0  # largest spread, in medians: several equal partners make one of any size
+_SHRINK = 1.5  # Multiple of the median spread that is added to each spread, since tiny spreads are mostly noise.
+_LOOSEST = 6.0  # Maximum spread in medians, since several equal partners can make a spread arbitrarily large.
 _NO_SPREAD = 1e-6
-_ENOUGH_LOSSES = 20  # from which the odds among undecided latents are measured
-_LEFT = 0.5  # smallest share of decoys assumed to be left when the significant latents are taken out
+_ENOUGH_LOSSES = 20  # minimum number of losses among undecided latents to measure their odds
+_LEFT = 0.5  # minimum share of decoys assumed to remain when the significant latents are left out
 
 
 @dataclass(frozen=True, eq=False)
 class Controls:
-    """Similarities of each latent of one dictionary to the other, and to the two controls, in descending order.
+    """Similarities of each latent of one dictionary to the other and to the two controls, in descending order.
 
     Attributes:
-        target: float64 [n, 9], similarities to the other dictionary; −inf where there are fewer.
+        target: float64 [n, 9], similarities to the other dictionary, padded with −inf.
         own: float64 [n], the largest similarity to a latent of its own dictionary that is another direction; −inf
-            where there is none, and within one dictionary.
+            if there is none, and within one dictionary.
         turned: float64 [n], the largest similarity to the other dictionary turned.
-        decoys: float64 [n, 9], the largest of both controls.
+        decoys: float64 [n, 9], the largest similarities to both controls together.
         ratio: number of targets per latent of its own dictionary, at least 1.
         turned_means: the mean of `turned` for each turn, including the first.
     """
@@ -53,7 +53,7 @@ class Controls:
 
 @dataclass(frozen=True)
 class Share:
-    """Share with its 95% interval (Wilson) for n independent latents; too narrow for clustered latents."""
+    """Share with its 95% Wilson interval for n independent latents, which is too narrow for clustered latents."""
 
     value: float
     low: float
@@ -67,8 +67,8 @@ class Share:
 def crowd(controls: Controls) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean of ranks 2 to 9 of all candidates, and the standard deviation of ranks 3 to 9, float64 [n].
 
-    nan with fewer than two. Both are invariant under exchange of target and decoy. Rank 2 may be a copy of the partner,
-    which says nothing of how loose the crowd is.
+    The mean is nan with fewer than two candidates. Both are invariant under exchange of target and decoy. The deviation
+    skips rank 2, which may be a copy of the partner and then says nothing about how loose the crowd is.
     """
     listed = -np.sort(-np.concatenate([controls.target, controls.decoys], axis=1), axis=1)[:, 1:LISTED]
     known = np.isfinite(listed)
@@ -81,15 +81,15 @@ def crowd(controls: Controls) -> tuple[np.ndarray, np.ndarray]:
 
 
 def excess(similarity: np.ndarray, controls: Controls) -> np.ndarray:
-    """Return W, float64 [n]: the excess of the stronger of partner and decoy over the crowd, negative for the decoy.
+    """Return W, float64 [n]: how far the stronger of partner and decoy exceeds the crowd, negative for the decoy.
 
     W_i = sign(s_i − q_i) · (max(s_i, q_i) − c_i) / (σ_i + 1.5 σ), with q_i the stronger decoy, c_i the crowd, σ_i the
-    standard deviation of its ranks 3 to 9, at most 6 σ, and σ the median of all σ_i (why: README.md). A tie goes to the
-    decoy, and a latent without a crowd has W = 0.
+    standard deviation of its ranks 3 to 9, at most 6 σ, and σ the median of all σ_i (README.md explains why). A tie
+    goes to the decoy, and a latent without a crowd has W = 0.
 
     Args:
-        similarity: s [n], to the partner, which need not be the nearest; nan where there is none, which loses.
-        controls: of these latents.
+        similarity: s [n], similarity to the partner, which need not be the nearest; nan, for no partner, loses.
+        controls: controls of the same latents.
     """
     s, q = np.where(np.isnan(similarity), -np.inf, similarity), controls.decoys[:, 0]
     mean, spread = crowd(controls)
@@ -103,15 +103,15 @@ def excess(similarity: np.ndarray, controls: Controls) -> np.ndarray:
 def q_values(w: np.ndarray, odds: float | np.ndarray, at: np.ndarray | None = None) -> np.ndarray:
     """Return the smallest false discovery rate at which each latent is significant, float64 in (0, 1]; 1 for losses.
 
-    A loss stands for as many false wins as the odds against its decoy say, and among latents with |W| ≥ t the estimate
+    Each loss stands for as many false wins as its odds. Among latents with |W| ≥ t, the estimated false discovery rate
     is (largest odds + odds of the losses / (1 − f)) / wins (knockoff+ for odds of 1 and f = 0). The q-value of a win is
-    the smallest estimate over all t ≤ W. All odds are raised alike where the undecided latents win more often than they
-    say. f is the share of significant latents for f = 0, at most ½ (why: README.md).
+    the smallest estimate over all t ≤ W. All odds are raised by one factor if undecided latents win more often than the
+    odds imply. f is the share of latents that are significant with f = 0, at most ½ (README.md explains why).
 
     Args:
         w: W [n] of the nearest latents, which compete.
-        odds: that a false candidate wins against the decoy, by the number of candidates, for all or [n].
-        at: W of other partners, under the same thresholds; those of `w` if None.
+        odds: odds that a false candidate beats the decoy, from the numbers of candidates; one number or [n].
+        at: W of other partners, judged by the same thresholds; `w` if None.
     """
     lost = np.where(w > 0, 0.0, odds)
     rest = undecided(w, odds)
@@ -124,7 +124,7 @@ def q_values(w: np.ndarray, odds: float | np.ndarray, at: np.ndarray | None = No
 def _estimates(
     w: np.ndarray, odds: float | np.ndarray, raised: float = 1.0, left: float = 1.0, at: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return the q-values under known odds, raised by a factor, where this share of the decoys is left."""
+    """Return the q-values for odds that are multiplied by `raised`, if the share `left` of the decoys remains."""
     heights, first = np.unique(np.abs(w), return_inverse=True)
     wins, losses = (
         np.bincount(first, weight, len(heights))[::-1].cumsum()[::-1] for weight in (w > 0, np.where(w > 0, 0.0, odds))
@@ -137,7 +137,7 @@ def _estimates(
 
 
 def undecided(w: np.ndarray, odds: float | np.ndarray) -> np.ndarray:
-    """Return latents with |W| below that of every significant one, bool [n]; all if there are none.
+    """Return which latents have a smaller |W| than every significant latent, bool [n]; all if none is significant.
 
     The condition depends on |W| alone, so it is invariant under exchange of target and decoy.
     """
@@ -148,9 +148,9 @@ def undecided(w: np.ndarray, odds: float | np.ndarray) -> np.ndarray:
 def balance(target: np.ndarray, control: np.ndarray) -> Share:
     """Return how often the target wins in the low half, where a fair control loses at most half the time.
 
-    The low half are the latents with the smaller max(target, control), which is invariant under their exchange. A tie
-    counts one half. Well above ½ the control is too weak, and wins are not evidence; below ½ it is too strong, and
-    significance is conservative. Latents without a control (−inf) are ignored.
+    The low half is the half of the latents with the smaller max(target, control), which is invariant under exchange of
+    the two. A tie counts as half a win. Well above ½, the control is too weak and wins are not evidence; below ½, it is
+    too strong and significance is conservative. Latents without a control (−inf) are ignored.
     """
     known = np.isfinite(control) & np.isfinite(target)
     s, q = target[known], control[known]
@@ -164,8 +164,8 @@ def balance(target: np.ndarray, control: np.ndarray) -> Share:
 def beyond_controls(w: np.ndarray, odds: float | np.ndarray = 1.0) -> Share:
     """Return a threshold-free lower bound on the share of latents whose partner no control explains.
 
-    A latent without such a partner wins as often as `odds` of its losses: at odds of 1 at most half the time, so the
-    share is at least 2 · wins − 1.
+    Latents without such a partner win at most `odds` times as often as they lose: at odds of 1, at most half the time,
+    so the share is at least 2 · wins − 1.
     """
     lost = np.broadcast_to(odds, w.shape)[w <= 0]
     mean = float(lost.mean()) if len(lost) else 1.0
@@ -175,7 +175,7 @@ def beyond_controls(w: np.ndarray, odds: float | np.ndarray = 1.0) -> Share:
 
 
 def share_of(count: int | float, n: int) -> Share:
-    """Return count / n with Wilson's interval; nan for none."""
+    """Return count / n with its Wilson interval; nan if n is 0."""
     if n == 0:
         return Share(math.nan, math.nan, math.nan, 0)
     p, z2 = count / n, _Z**2 / n

@@ -19,17 +19,17 @@ from sae_geometry.matching.defaults import SMALL
 from sae_geometry.nulls.competition import LISTED, Controls
 from sae_geometry.nulls.turned import Axes, principal_axes, turned
 
-SAME = 0.99  # cosine from which two latents of one dictionary are copies, and no control for each other
+SAME = 0.99  # At or above this cosine, latents of one dictionary are copies and not controls for each other.
 
 
 @dataclass(frozen=True, eq=False)
 class OwnLists:
-    """The nearest other latents within one dictionary, nine of each.
+    """The nine nearest other latents of each latent of a dictionary.
 
     Attributes:
-        similarity: float64 [n, 9], to other *directions*: latents at `SAME` or above are left out; descending, −inf
-            where there are fewer.
-        index: int64 [n, 9], the nine nearest latents, copies included; −1 where there are fewer.
+        similarity: float64 [n, 9], similarities to other *directions*, without latents at `SAME` or above; descending,
+            padded with −inf.
+        index: int64 [n, 9], the nine nearest latents, including copies; padded with −1.
     """
 
     similarity: np.ndarray
@@ -47,8 +47,8 @@ class How:
         absolute: whether similarity is |cos|.
         own_scales: factors that turn inner products within A and within B into similarities.
         seed: seed of the first turn.
-        turns: number of turns of the other dictionary; the first gives the decoys, all of them the means. None: 3 up
-            to 4,096 latents per side, 1 beyond.
+        turns: number of turns of the other dictionary; the first gives the decoys, all of them the means. None means 3
+            up to 4,096 latents per side, else 1.
     """
 
     absolute: bool = False
@@ -59,7 +59,7 @@ class How:
 
 @dataclass(frozen=True, eq=False)
 class TurnedSweeps:
-    """A swept against B turned: the axes of the turns, and a two-sided sweep per turn, with the seeds from `seed`."""
+    """Two-sided sweeps of A against B turned, one per turn, with the axes of the turns and the seed of the first."""
 
     axes: Axes
     sweeps: tuple[Sweep, ...]
@@ -75,12 +75,12 @@ def pair_controls(
     own: Sequence[OwnCache] | None = None,
     turns: TurnedSweeps | None = None,
 ) -> tuple[Controls, Controls]:
-    """Sweep the controls of A → B and of B → A: B turned as in `turned_controls`, and A·Aᵀ and B·Bᵀ at half the blocks.
+    """Return the controls of A → B and of B → A, from B turned and from each dictionary's own latents.
 
     Args:
-        swept: the two-sided sweep of `a` against `b`, of `LISTED` partners or more.
-        own: caches of the similarities within A and within B; what they lack is swept and added.
-        turns: the sweeps against B turned, where they have been made.
+        swept: the two-sided sweep of `a` against `b`, with `LISTED` or more partners.
+        own: caches of the similarities within A and within B; missing entries are swept and added.
+        turns: the sweeps against B turned, if they have been made.
     """
     forth, back = turned_controls(a, b, swept, how, progress, turns)
     caches = own or ({}, {})
@@ -113,10 +113,10 @@ def turned_controls(
     progress: Progress | None = None,
     turns: TurnedSweeps | None = None,
 ) -> tuple[Controls, Controls]:
-    """Return the controls from B turned: the only ones where a dictionary's own latents cannot serve.
+    """Return the controls of A → B and of B → A from B turned alone.
 
-    The rows of A·B′ᵀ hold A's decoys. The columns hold B's: B′ = B R and R is its own inverse, so they are A turned, as
-    B sees it. Up to 4,096 latents per side, two more turns give the spread of their means.
+    The rows of A·B′ᵀ hold A's decoys, the columns hold B's: B′ = B R and R is its own inverse, so the columns compare
+    B with A turned. Up to 4,096 latents per side, two more turns give the spread of the means.
     """
     assert swept.cols is not None
     made = (turns or turned_sweeps(a, b, swept, how, progress)).sweeps
@@ -125,7 +125,7 @@ def turned_controls(
 
 
 def default_turns(n: int, m: int) -> int:
-    """Return the default number of turns: 3 up to 4,096 latents per side, 1 beyond."""
+    """Return the default number of turns: 3 up to 4,096 latents per side, else 1."""
     return 3 if max(n, m) <= SMALL else 1
 
 
@@ -139,7 +139,7 @@ def own_lists(
     """Sweep within a dictionary for the nine nearest other latents of each row.
 
     Latents at `SAME` or above are one direction: copies of a latent carry no information on the similarity of
-    unrelated latents. Where all nine are copies, the row is swept again, against the first of all copies.
+    unrelated latents. If all nine are copies, the row is swept again against only the first latent of each direction.
     """
     tick = None if progress is None else lambda share: progress("own control", share)
     best = listing_sweep(x, None, LISTED, absolute=absolute, progress=tick, screen=screen).rows
@@ -156,9 +156,9 @@ def own_lists(
 
 @contextmanager
 def _screen(swept: Sweep) -> Iterator[ScreenName]:
-    """Give the screen of the controls, without those that the comparison's sweep measured as slower.
+    """Yield the screen of the controls: "cpu" if the comparison's sweep chose it, else "auto".
 
-    The user did not ask for it, so the ledger gives another reason.
+    The user did not ask for this screen, so the ledger states another reason.
     """
     with ledger():
         yield "cpu" if swept.report.screen == "cpu-float32" else "auto"
@@ -179,10 +179,10 @@ def _controls(best: Best, turned: Sequence[Best]) -> Controls:
 
 
 def with_own(controls: Controls, own: np.ndarray, n_targets: int) -> Controls:
-    """Add the control of a dictionary's own latents, from `own_lists`, against `n_targets` of the other.
+    """Add the control of a dictionary's own latents, given their similarities (`own_lists`) and the number of targets.
 
-    Where the other dictionary is narrower, decoys are drawn from as many latents as it has: each listed one is among
-    them with the probability `n_targets` / (n − 1), drawn once; the last of a list always is.
+    If the other dictionary is narrower, decoys are drawn from as many latents as it has: each listed latent is among
+    them with probability `n_targets` / (n − 1), drawn once, and the last of a list always is.
     """
     ratio = n_targets / max(len(own) - 1, 1)
     if ratio < 1:

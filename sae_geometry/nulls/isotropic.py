@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import numpy as np
 
-_PANELS = 8  # of 32 nodes each
+_PANELS = 8  # quadrature panels of 32 nodes each
 
 
 def expected_max_cosine(n_candidates: int, d_in: int, *, absolute: bool = False) -> float:
     """Return E[max_j cos(x, y_j)] for a fixed x and `n_candidates` independent isotropic directions in R^d_in.
 
-    Computed as hi − ∫ F(t)^m dt over the interval in which F^m moves from 0 to 1, to about six digits; grows like
-    √(2 ln m / d). With `absolute`, cos is replaced by |cos|, whose square is Beta(1/2, (d−1)/2).
+    The integral over the quantiles of the maximum has about six digits; it grows like √(2 ln m / d). With `absolute`,
+    cos is replaced by |cos|, whose square is Beta(1/2, (d−1)/2).
 
     Args:
-        n_candidates: m, the number of candidates (latents of the other dictionary; n − 1 within one).
+        n_candidates: m, the number of candidates (latents of the other dictionary, or n − 1 within one).
         d_in: d, the width.
         absolute: whether similarity is |cos|.
 
@@ -32,13 +32,13 @@ def expected_max_cosine(n_candidates: int, d_in: int, *, absolute: bool = False)
         0.151
     """
     if n_candidates < 1 or d_in < 1:
-        raise ValueError(f"needs at least one candidate and one dimension; got m = {n_candidates}, d = {d_in}")
-    if d_in == 1:  # the two directions of a line
+        raise ValueError(f"n_candidates and d_in must be at least one; got {n_candidates} and {d_in}")
+    if d_in == 1:  # A line has only two directions.
         return 1.0 if absolute else 1.0 - 2.0 * 0.5**n_candidates
-    # Integrate over quantiles of the maximum: E = ∫₀¹ F⁻¹(q^(1/m)) dq, with 1 − q^(1/m) as the variable, since for
-    # large m every relevant quantile lies within 1e-16 of 1.
+    # Integrate over quantiles of the maximum, E = ∫₀¹ F⁻¹(q^(1/m)) dq, and compute F⁻¹ from 1 − q^(1/m), since for
+    # large m every relevant q^(1/m) is too close to 1 for float64.
     nodes, weights = np.polynomial.legendre.leggauss(32)
-    edges = (1 - np.cos(np.pi * np.arange(_PANELS + 1) / _PANELS)) / 2  # denser at the ends, where F⁻¹ is steep
+    edges = (1 - np.cos(np.pi * np.arange(_PANELS + 1) / _PANELS)) / 2  # Panels are narrow where F⁻¹ is steep.
     widths = np.diff(edges)[:, None]
     q = (edges[:-1, None] + widths * (nodes + 1) / 2).ravel()
     tail = -np.expm1(np.log(q) / n_candidates)
@@ -46,7 +46,7 @@ def expected_max_cosine(n_candidates: int, d_in: int, *, absolute: bool = False)
 
 
 def _upper_quantile(tail: np.ndarray, d_in: int, absolute: bool) -> np.ndarray:
-    """Return t with P(cos ≥ t) = tail."""
+    """Return the t with P(cos ≥ t) = tail, or P(|cos| ≥ t) = tail if `absolute`."""
     from scipy.special import betaincinv
 
     if absolute:
@@ -57,7 +57,7 @@ def _upper_quantile(tail: np.ndarray, d_in: int, absolute: bool) -> np.ndarray:
 
 
 def random_directions(n: int, d_in: int, *, seed: int = 0) -> np.ndarray:
-    """Return independent directions, uniform on the sphere, float32 [n, d_in], determined by the seed.
+    """Return n independent directions, uniform on the sphere and determined by the seed, float32 [n, d_in].
 
     Raises:
         ValueError: fewer than one direction or dimension.
@@ -68,6 +68,6 @@ def random_directions(n: int, d_in: int, *, seed: int = 0) -> np.ndarray:
         True
     """
     if n < 1 or d_in < 1:
-        raise ValueError(f"needs at least one direction and one dimension; got {n} of width {d_in}")
+        raise ValueError(f"n and d_in must be at least one; got {n} and {d_in}")
     g = np.random.default_rng(seed).standard_normal((n, d_in))
     return np.asarray(g / np.linalg.norm(g, axis=1, keepdims=True), dtype=np.float32)

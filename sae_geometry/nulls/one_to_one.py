@@ -1,4 +1,4 @@
-"""Null expectations of a one-to-one matching: against a dictionary turned, and between halves of one dictionary."""
+"""Null expectations of one-to-one matchings: against a turned dictionary, and between two halves of one dictionary."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sae_geometry.nulls.turned import principal_axes, turned
 
 @dataclass(frozen=True)
 class Expected:
-    """Null expectation of a mean similarity; by default unknown.
+    """Null expectation of a mean similarity, unknown by default.
 
     Attributes:
         mean_similarity: mean over pairs, averaged over turns.
@@ -40,7 +40,7 @@ class Expected:
 
     @staticmethod
     def over_turns(means: Sequence[float], n_pairs: float) -> Expected:
-        """Average means of several turns; those without pairs (nan) are ignored."""
+        """Average the means of several turns, ignoring turns without pairs (nan)."""
         known = [x for x in means if not math.isnan(x)]
         spread = float(np.std(known, ddof=1)) if len(known) > 1 else math.nan
         return Expected(float(np.mean(known)) if known else math.nan, spread, n_pairs, len(means))
@@ -56,12 +56,12 @@ def turned_pairs(
     swept: TurnedSweeps | None = None,
     **how: Any,
 ) -> Expected:
-    """Match A with B turned, `turns` times, by consecutive seeds.
+    """Match A with B turned, once for each of `turns` consecutive seeds.
 
     Args:
         turns: number of turns, at least one.
         threshold: similarity above which pairs are counted in `share_above`.
-        swept: A swept against B turned, for as many turns as were made; further turns continue its seeds.
+        swept: sweeps of A against B turned for the first turns, if made; further turns continue their seeds.
 
     Raises:
         KeyboardInterrupt: Ctrl-C during a matching.
@@ -79,11 +79,11 @@ def turned_pairs(
 def own_pairs(
     a: Float[Tensor, "n d"], method: OneToOne, *, scale: float = 1.0, lists: OwnLists | None = None, **how: Any
 ) -> Expected:
-    """Match a random half of A's rows with the other half; unknown for fewer than two rows.
+    """Match a random half of A's rows with the other half; the result is unknown for fewer than two rows.
 
     Args:
         scale: factor that turns their inner products into similarities.
-        lists: the nearest others of every row, which spare greedy matching its first sweep.
+        lists: the nearest other latents of every row, which save greedy matching its first sweep.
     """
     if len(a) < 2:
         return Expected()
@@ -92,7 +92,7 @@ def own_pairs(
     x, y = a[half.to(a.device)] * scale, a[other.to(a.device)]
     if lists is None or method != "greedy":
         return _expected([match(x, y, method, **how).completed()])
-    first, second = half.numpy(), other.numpy()  # since one row alone would be indexed as a number
+    first, second = half.numpy(), other.numpy()  # NumPy would treat a tensor with one element as a plain index.
     known = _in_half(lists.index[first], second, len(a)), _in_half(lists.index[second], first, len(a))
     partner, _ = greedy_partners(x, y, lists=known, **how)
     similarity = partner_cosines(x, y, partner)[partner >= 0]
@@ -101,8 +101,8 @@ def own_pairs(
 
 
 def _in_half(index: np.ndarray, half: np.ndarray, n: int) -> Tensor:
-    """Reduce lists of latents, int64 [rows, k], to those in a half, by their place in it; −1 at the end."""
-    place = np.full(n + 1, -1)  # and one more, for the −1 of short lists
+    """Restrict lists of latents, int64 [rows, k], to positions within one half, padded with −1 at the end."""
+    place = np.full(n + 1, -1)  # The extra entry is for −1, which pads short lists.
     place[half] = np.arange(len(half))
     local = place[index]
     return torch.from_numpy(np.take_along_axis(local, np.argsort(local < 0, axis=1, kind="stable"), axis=1))

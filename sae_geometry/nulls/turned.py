@@ -1,8 +1,8 @@
-"""Turn a dictionary: a random orthogonal map that removes relations to others but preserves its internal geometry.
+"""Turned dictionaries: a random orthogonal map removes relations to others, but preserves the internal geometry.
 
 Y′ = Y R with R orthogonal, so all inner products within Y are preserved. R = V diag(±1) Vᵀ + u uᵀ, where u is the
-direction of Y's mean and V holds the principal axes of Y orthogonal to u: the mean and the second moment orthogonal to
-it are preserved. (The covariance between the coordinate along the mean and the others changes sign; a map that
+direction of Y's mean and V holds the principal axes of Y orthogonal to u. This preserves the mean and the second moment
+orthogonal to it. (The covariance between the coordinate along the mean and the others changes sign; a map that
 preserved it too would be the identity, except for special dictionaries.) The signs are random. R is its own inverse.
 """
 
@@ -18,17 +18,17 @@ from sae_geometry.kernels.loops.threads import in_parallel, one_torch_thread
 from sae_geometry.kernels.sweep import cpu_threads
 
 _ROWS = 2048  # rows per product
-_COLUMNS = 128  # of the second moment per thread and turn
-_NOISE = 4  # times the squared length that the mean of unrelated rows has: a shorter mean is not preserved
+_COLUMNS = 128  # columns of the second moment per unit of work
+_NOISE = 4  # A mean is preserved only above this multiple of the squared length expected for unrelated rows.
 _NO_AXIS = 1e-10  # share of the largest variance below which there is no axis
 
 
 @dataclass(frozen=True, eq=False)
 class Axes:
-    """The axes about which a dictionary is turned.
+    """Axes about which a dictionary is turned.
 
     Attributes:
-        mean: float64 [d], the direction of the rows' mean; zeros where it has none.
+        mean: float64 [d], the direction of the rows' mean; zeros if it is within sampling noise.
         principal: float64 [d, r], orthonormal columns orthogonal to the mean; together they span the rows.
     """
 
@@ -37,13 +37,13 @@ class Axes:
 
 
 def principal_axes(y: Float[Tensor, "m d"]) -> Axes:
-    """Return the axes about which rows can be turned while preserving mean and second moment.
+    """Return the axes about which rows can be turned while preserving their mean and second moment.
 
-    Strips are computed by one thread each, so the bits do not depend on the number of threads.
+    Each strip is computed by one thread, so the bits do not depend on the number of threads.
     """
     y = y.detach().cpu()
     m, d = y.shape
-    threads = cpu_threads()  # before torch is limited to one
+    threads = cpu_threads()  # Read this before torch is limited to one thread.
     with one_torch_thread():
         if m < d:
             return _of_few_rows(y.double())
@@ -51,16 +51,16 @@ def principal_axes(y: Float[Tensor, "m d"]) -> Axes:
         mean = _direction(y.mean(dim=0).double(), float(moment.trace() / m), m)
         along = moment @ mean
         both = torch.outer(mean, along - mean * (mean @ along) / 2)
-        rest = moment - both - both.T  # the moment between projections orthogonal to the mean
+        rest = moment - both - both.T  # second moment of the projections orthogonal to the mean
         if not mean.any():
             return Axes(mean, torch.linalg.eigh(rest)[1])
-        # The mean becomes the last axis, apart from others without variance, and is excluded.
+        # Make the mean the last axis, distinct from axes without variance, so that it can be excluded.
         rest += torch.outer(mean, mean) * (1 + rest.trace())
         return Axes(mean, torch.linalg.eigh(rest)[1][:, :-1])
 
 
 def _second_moment(y: Tensor, threads: int) -> Tensor:
-    """Return the sum of yᵢ yᵢᵀ, float64 [d, d], from strips of columns below the diagonal."""
+    """Return the sum of yᵢ yᵢᵀ over the rows, float64 [d, d], computed in strips of columns below the diagonal."""
     d = y.shape[1]
     below = torch.zeros((d, d), dtype=torch.float64)
 
@@ -74,7 +74,7 @@ def _second_moment(y: Tensor, threads: int) -> Tensor:
 
 
 def _of_few_rows(y: Tensor) -> Axes:
-    """Return the axes of fewer rows than dimensions, from their inner products."""
+    """Return the axes of rows that are fewer than the dimensions, from their inner products."""
     mean = _direction(y.mean(dim=0), float((y**2).sum() / len(y)), len(y))
     rest = y - torch.outer(y @ mean, mean)
     power, turn = torch.linalg.eigh(rest @ rest.T)
@@ -83,16 +83,16 @@ def _of_few_rows(y: Tensor) -> Axes:
 
 
 def _direction(mean: Tensor, power: float, m: int) -> Tensor:
-    """Return the unit mean of m rows with mean square `power`; zeros where it is within sampling noise.
+    """Return the normalized mean of m rows with mean square `power`; zeros if it is within sampling noise.
 
-    Preserving a direction that is noise mixes strong and weak axes, so the turn would carry variance between them.
+    Preserving a noise direction would mix strong and weak axes, and turns would carry variance between them.
     """
     length = float(mean.norm())
     return mean / length if length**2 > _NOISE * power / m else torch.zeros_like(mean)
 
 
 def turned(y: Float[Tensor, "m d"], axes: Axes, seed: int) -> Float[Tensor, "m d"]:
-    """Turn rows about their axes, with signs drawn from `seed`; float32 [m, d] on their device.
+    """Return rows turned about their axes, with signs drawn from `seed`, as float32 [m, d] on the same device.
 
     Norms, inner products, mean and the second moment orthogonal to it are preserved to float32 precision.
 
@@ -119,10 +119,10 @@ def turned(y: Float[Tensor, "m d"], axes: Axes, seed: int) -> Float[Tensor, "m d
 
 
 def turned_copies(x: Float[Tensor, "n d"], axes: Axes, turns: int, *, seed: int = 0) -> Float[Tensor, "copies d"]:
-    """Turn rows by `turns` maps each about the axes of a dictionary; float32 [turns · n, d] on their device.
+    """Return rows turned `turns` times about the axes of a dictionary, as float32 [turns · n, d] on the same device.
 
     A turn R is its own inverse, so ⟨x, R y⟩ = ⟨R x, y⟩: turning a few vectors costs less than turning the dictionary.
-    What lies outside the span of the axes is dropped, since no row of the dictionary sees it.
+    Components outside the span of the axes are dropped, since they are orthogonal to every row of the dictionary.
 
     Args:
         turns: number of turns T; row t · n + i of the result is vector i under turn t.

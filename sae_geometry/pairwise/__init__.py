@@ -1,1 +1,1 @@
-"""Data on one pair of dictionaries: matchings with their null expectation, confounds, double counting."""
+"""Results for one pair of dictionaries: matchings with their null expectation, confounds, and double counting."""

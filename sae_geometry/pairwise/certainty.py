@@ -1,4 +1,4 @@
-"""Certainty of pairs: their margins to the second best on both sides, and the mean over the most certain pairs."""
+"""Certainty of matched pairs: their margins to other candidates, and the mean over the most certain pairs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sae_geometry.pairwise.matching_result import Matching
 
 @dataclass(frozen=True, eq=False)
 class Certainty:
-    """Margins of the pairs of one direction.
+    """Margins of the pairs of a matching, in one direction.
 
     Attributes:
         margin: float64 [n], similarity of latent i and its partner p minus that of i and its best other candidate.
-            Negative where another is closer; inf without another; nan without a partner.
-        margin_of_partner: float64 [n], the same seen from p: minus the similarity of p and its best other candidate.
+            Negative if another candidate is closer; inf if there is no other; nan without a partner.
+        margin_of_partner: float64 [n], similarity of i and p minus that of p and its best other candidate.
     """
 
     margin: np.ndarray
@@ -32,7 +32,7 @@ class Certainty:
 
     @property
     def forced(self) -> np.ndarray:
-        """Return the pairs that neither side prefers, bool [n]: the matching had no better partner left for either."""
+        """Return which pairs are forced, bool [n]: both latents have a closer candidate than each other."""
         return (self.margin < 0) & (self.margin_of_partner < 0)
 
 
@@ -47,15 +47,15 @@ def certainty(m: Matching, rows: Best, cols: Best) -> Certainty:
 
 
 def _rival(best: Best, at: np.ndarray, partner: np.ndarray) -> np.ndarray:
-    """Return the largest score of rows `at` with any but their partner, −inf where there is no other."""
+    """Return the largest score of rows `at` with a candidate other than their partner; −inf if there is none."""
     score, index = best.score[:, :2].cpu().numpy()[at], best.index[:, 0].cpu().numpy()[at]
     return np.where(index == partner, score[:, 1], score[:, 0])
 
 
 def coverage_curve(similarity: np.ndarray, certain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean similarity of the most certain pairs against the share of latents that they are.
+    """Return the share of latents in the k most certain pairs and the mean similarity of these pairs, for every k.
 
-    Shares and means are float64 [k], k the number of pairs. The pairs with the largest margins are taken first.
+    Both are float64 [number of pairs]. The most certain pairs are those with the largest margins.
     """
     matched = np.flatnonzero(~np.isnan(similarity))
     order = matched[np.argsort(-certain[matched], kind="stable")]
@@ -66,7 +66,7 @@ def coverage_curve(similarity: np.ndarray, certain: np.ndarray) -> tuple[np.ndar
 def with_min_margin(m: Matching, certain: Certainty, least: float) -> Matching:
     """Return the matching without pairs whose smaller margin is below `least`; their latents become unmatched.
 
-    What chance would give such a selection is unknown, so nothing is expected of it.
+    The null expectation of such a selection is unknown, and is set to nan.
     """
     keep = certain.least >= least
     return replace(
@@ -82,13 +82,13 @@ def with_min_margin(m: Matching, certain: Certainty, least: float) -> Matching:
 
 
 def forced_words(m: Matching, certain: Certainty) -> list[str]:
-    """Describe the pairs of an optimal matching that neither side prefers; empty for other matchings."""
+    """Describe the forced pairs of an optimal matching in words; return [] if there are none."""
     forced = certain.forced
     if m.method != "optimal" or not forced.any():
         return []
     others = (m.partner_row >= 0) & ~forced
-    rest = f"{m.similarity[others].mean():.3f} over the other {others.sum():,}" if others.any() else "no others"
+    rest = f"; mean of the other {others.sum():,}: {m.similarity[others].mean():.3f}" if others.any() else ""
     return [
-        f"forced: {counted(int(forced.sum()), 'pair')} of {m.n_matched:,} in which both latents have a closer one that "
-        f"is taken: mean {m.similarity[forced].mean():.3f}, and {rest}"
+        f"forced: {counted(int(forced.sum()), 'pair')} of {m.n_matched:,} in which both latents have a closer "
+        f"candidate that is taken; mean {m.similarity[forced].mean():.3f}{rest}"
     ]

@@ -1,4 +1,4 @@
-"""Checkpoint record of one pair of runs: enough for every matrix and curve, linear in the number of latents."""
+"""Checkpoint record of one pair of runs, with the data for every matrix and curve, linear in the number of latents."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from sae_geometry.matching import On, OneToOne, operands
 from sae_geometry.sources.cache import wrote
 
 VERSION = 6
-N_BANDS = 7  # six decades of firing frequency, and all but the densest latents
+N_BANDS = 7  # six decades of firing frequency, and one band of all but the densest latents
 N_BINS = 400  # bins of the histogram of nearest similarities over −1…1
-_ROUNDING = 1e-5  # tolerance of a similarity of float32 unit rows
-_LONGEST = 4000  # characters of a confound, which names a few latents and runs
-_SAMPLE = 8  # latents of a matching to recompute
+_ROUNDING = 1e-5  # tolerance for similarities of float32 unit rows
+_LONGEST = 4000  # maximum characters of a confound, which names a few latents and runs
+_SAMPLE = 8  # number of latents of a matching whose similarities are recomputed
 
 
 @dataclass(frozen=True)
@@ -40,24 +40,24 @@ class PairRecord:
     """Record of one unordered pair of runs. Tuples of two are (first → second, second → first).
 
     Attributes:
-        mmcs: mean max cosine similarity, double counting allowed.
+        mmcs: mean maximum cosine similarity, with double counting.
         nearest_above: share of the source's latents whose nearest is above the threshold.
-        nearest_above_chance: the same against the target turned.
+        nearest_above_chance: the same share against the target turned.
         chance, own, isotropic: mmcs against the target turned, of the source with itself, and of isotropic directions.
         significant: share of the source's latents with a significant nearest latent (FDR 5%).
-        beyond: lower bound on the share that no control explains: 2 · wins − 1.
+        beyond: lower bound on the share whose partners no control explains: 2 · wins − 1.
         paired: mean similarity over the one-to-one pairs.
-        paired_chance: its null expectation, against the second run turned.
-        explained: similarity of one-to-one partners up to which the two dictionaries' own latents explain them.
+        paired_chance: null expectation of `paired`, against the second run turned.
+        explained: similarity up to which the two dictionaries' own latents explain one-to-one partners.
         certified_gap: relative optimality gap of an optimal matching; nan otherwise.
-        partner: int32 [n], row of each first latent's one-to-one partner; −1 none.
-        similarity: float64 [n], similarity to those partners; nan none.
+        partner: int32 [n], row in the second run of each first latent's one-to-one partner; −1 for none.
+        similarity: float64 [n], similarity to those partners; nan for none.
         histogram: [2, 400], counts of nearest similarities in both directions, in the smallest unsigned type.
-        significant_latents: bool [n + m], which latents of the first and of the second have a significant nearest one.
+        significant_latents: bool [n + m], which latents of the first and second run have a significant nearest latent.
         bands: float64 [2, bands, 2], in both directions and per band of frequency the sum of nearest similarities and
-            the number of significant latents; nan where frequencies are unknown.
+            the number of significant latents; nan if frequencies are unknown.
         confounds: flagged confounds of the pair, in words.
-        encoder_partner, encoder_similarity: the same matching on the encoders; empty where they cannot be matched.
+        encoder_partner, encoder_similarity: the same matching on the encoders; empty if they cannot be matched.
     """
 
     mmcs: tuple[float, float]
@@ -86,29 +86,29 @@ _ARRAYS = [f.name for f in fields(PairRecord) if f.type == "np.ndarray"]
 
 
 def pair_path(folder: Path, a: Dictionary, b: Dictionary, parameters: PairParameters) -> Path:
-    """Return the path of this pair's record, named after the dictionaries and parameters."""
+    """Return the path of a pair's record, whose name is a hash of the dictionaries and parameters."""
     key = hashlib.sha256(json.dumps(_identity(a, b, parameters), sort_keys=True).encode()).hexdigest()
     return folder / f"{key[:24]}.npz"
 
 
 def write_pair(path: Path, record: PairRecord, a: Dictionary, b: Dictionary, parameters: PairParameters) -> None:
-    """Write a record atomically."""
+    """Write the record of a pair atomically."""
     values = {f.name: getattr(record, f.name) for f in fields(record)}
     plain = {k: v for k, v in values.items() if k not in _ARRAYS}
     about = json.dumps({"identity": _identity(a, b, parameters), "values": plain})
-    wrote(path)  # if the results' own folder cannot hold it, the cache does
+    wrote(path)  # `clear_cache` removes only files that were recorded before they were written.
     with whole_file(path, ".pair-") as file:
         np.savez(file, about=np.array(about), **{k: values[k] for k in _ARRAYS})
 
 
 def read_pair(path: Path, a: Dictionary, b: Dictionary, parameters: PairParameters) -> PairRecord | None:
-    """Read the record of this pair and these parameters; None if it is missing, damaged or does not correspond."""
+    """Read the record of a pair and its parameters; return None if it is missing, damaged, or of another pair."""
     if not path.is_file():
         return None
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
             if any(member.compress_type for member in stored.zip.infolist()):
-                return None  # ours are stored as they are; a packed one could unpack to any size
+                return None  # Records are not compressed; a compressed file could expand to any size.
             about = json.loads(str(stored["about"]))
             arrays = {k: stored[k] for k in _ARRAYS}
         if about["identity"] != _identity(a, b, parameters):
@@ -116,19 +116,19 @@ def read_pair(path: Path, a: Dictionary, b: Dictionary, parameters: PairParamete
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about["values"].items()}
         record = PairRecord(**values | arrays)
         check_pair(record, a, b, parameters)
-    except Exception:  # a corrupt file may raise anything
+    except Exception:  # A corrupt file may raise any exception.
         return None
     return record
 
 
 def check_pair(record: Any, a: Dictionary, b: Dictionary, parameters: PairParameters) -> None:
-    """Check a record from a worker or a file, which may be wrong, and recompute a sample of its similarities.
+    """Check a record that comes from a worker or a file, and recompute a sample of its similarities.
 
     Raises:
         ValueError, TypeError, AttributeError: the record does not belong to this pair.
     """
     if not isinstance(record, PairRecord):
-        raise TypeError(f"it is a {type(record).__name__}")
+        raise TypeError(f"it is a {type(record).__name__}, not a PairRecord")
     for name in ("mmcs", "chance", "own", "isotropic"):
         _check_range(getattr(record, name), -1.0, 1.0, name, (2,))
     for name in ("nearest_above", "nearest_above_chance", "significant", "beyond"):
@@ -136,13 +136,13 @@ def check_pair(record: Any, a: Dictionary, b: Dictionary, parameters: PairParame
     for name in ("paired", "paired_chance"):
         _check_range(getattr(record, name), -1.0, 1.0, name, ())
     controls = [record.nearest_above, record.nearest_above_chance, record.chance, record.beyond]
-    controls += [record.isotropic] if parameters.on != "both" else []  # a mean of two cosines has no closed form
+    controls += [record.isotropic] if parameters.on != "both" else []  # A mean of two cosines has no closed form.
     if min(a.n_latents, b.n_latents) > 1 and not np.isfinite(controls).all():
-        raise ValueError("its shares and controls are not all numbers")
+        raise ValueError("its shares and controls are not all finite")
     if not (record.explained == np.inf or -2 <= record.explained <= 1 + _ROUNDING) or record.certified_gap < 0:
-        raise ValueError("its level of explained partners, or its gap, is impossible")
+        raise ValueError("its level of explained partners or its optimality gap is out of range")
     if any(type(getattr(record, name)) is not np.ndarray for name in _ARRAYS):
-        raise TypeError("its lists are no arrays")
+        raise TypeError("its lists are not NumPy arrays")
     counts = record.histogram
     if counts.shape != (2, N_BINS) or counts.dtype.kind != "u":
         raise ValueError("its histogram has the wrong shape or type")
@@ -150,24 +150,24 @@ def check_pair(record: Any, a: Dictionary, b: Dictionary, parameters: PairParame
         raise ValueError("its histogram counts the wrong number of latents")
     middles = (np.arange(N_BINS) + 0.5) * 2 / N_BINS - 1
     if not (np.abs(counts @ middles / counts.sum(axis=1) - record.mmcs) <= 1 / N_BINS + _ROUNDING).all():
-        raise ValueError("its mmcs is not the mean of its histogram")
+        raise ValueError("its mmcs differs from the mean of its histogram")
     found = record.significant_latents
     if found.shape != (a.n_latents + b.n_latents,) or found.dtype != np.bool_:
         raise ValueError("its significant latents have the wrong shape or type")
     if not np.allclose([part.mean() for part in np.split(found, [a.n_latents])], record.significant):
-        raise ValueError("the share of its significant latents is not what it says")
+        raise ValueError("its share of significant latents differs from the latents it lists as significant")
     n_latents = np.array([a.n_latents, b.n_latents])[:, None, None]
     if record.bands.shape != (2, N_BANDS, 2) or record.bands.dtype != np.float64:
-        raise ValueError("its bands of frequency have the wrong shape or type")
-    _check_range(record.bands / n_latents, -1.0, 1.0, "bands of frequency")
+        raise ValueError("its frequency bands have the wrong shape or type")
+    _check_range(record.bands / n_latents, -1.0, 1.0, "mean per frequency band")
     if not all(isinstance(text, str) and len(text) <= _LONGEST for text in record.confounds):
-        raise TypeError("its confounds are not texts")
+        raise TypeError(f"its confounds are not strings of at most {_LONGEST:,} characters")
     _check_matching(record.partner, record.similarity, a, b, parameters.on, parameters.signed)
     if len(record.encoder_partner):
         _check_matching(record.encoder_partner, record.encoder_similarity, a, b, "encoder", parameters.signed)
     matched = record.similarity[record.partner >= 0]
     if len(matched) and not abs(matched.mean() - record.paired) <= _ROUNDING:
-        raise ValueError("the mean of its similarities is not what it says")
+        raise ValueError("its mean similarity differs from the mean of its similarities")
 
 
 def _check_matching(
@@ -178,18 +178,18 @@ def _check_matching(
         raise ValueError("its matching has the wrong shape or type")
     rows = np.flatnonzero(partner >= 0)
     if (partner < -1).any() or (partner >= b.n_latents).any() or len(np.unique(partner[rows])) != len(rows):
-        raise ValueError("its matching has partners out of range, or one partner twice")
+        raise ValueError("its matching has a partner that is out of range or used twice")
     _check_range(similarity[rows], -1.0, 1.0, "similarity")
     sample = np.random.default_rng().choice(rows, size=min(_SAMPLE, len(rows)), replace=False)
     x, y = operands(_sides(a, sample), _sides(b, partner[sample]), on)
     u, v = (z.cpu().numpy().astype(np.float64) for z in (x, y))
     again = (u * v).sum(axis=1)
     if not np.allclose(again if signed else np.abs(again), similarity[sample], rtol=0, atol=_ROUNDING):
-        raise ValueError("its similarities are not those of these dictionaries")
+        raise ValueError("its similarities differ from those of the two dictionaries")
 
 
 def _sides(d: Dictionary, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return the decoder and encoder directions of some latents."""
+    """Return the decoder and encoder directions of some latents, given by row."""
     at = torch.from_numpy(rows.astype(np.int64)).to(d.device)
     return d.directions[at], None if d.encoder_directions is None else d.encoder_directions[at]
 
@@ -199,7 +199,7 @@ def _check_range(values: Any, low: float, high: float, name: str, shape: tuple[i
     if shape is not None and known.shape != shape:
         raise ValueError(f"its {name} has the wrong shape")
     if (known < low - _ROUNDING).any() or (known > high + _ROUNDING).any():
-        raise ValueError(f"its {name} is not within {low} and {high}")
+        raise ValueError(f"its {name} is outside [{low:g}, {high:g}]")
 
 
 def _identity(a: Dictionary, b: Dictionary, parameters: PairParameters) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Confound audit: causes other than training that make two dictionaries similar or dissimilar."""
+"""Confound audit of two dictionaries: causes other than training that make them similar or dissimilar."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from sae_geometry.nulls import expected_max_cosine
 from sae_geometry.pairwise.grouping import kind_of, seed_of
 from sae_geometry.pairwise.same_space import model_key, place_key
 
-UNKNOWN = " unknown"  # ends the name of a check that lacks its data
+UNKNOWN = " unknown"  # suffix of a check that lacks its data
 Verdict = Literal["same", "differs", "unknown", "no sign", "shared"]
 _FAR_ABOVE = 6.0  # threshold in standard errors
-_SPARSER = 1.1  # times as many latents a token
-_BARELY_MOVED = 0.5  # mean cosine of a latent to its initial direction
+_SPARSER = 1.1  # ratio of active latents per token above which the sparsity differs
+_BARELY_MOVED = 0.5  # mean cosine of the latents to their initial directions above which they have barely moved
 _CENTERED = 0.05  # norm of the mean direction below which it has no visible effect on cosines
 _SCALES = ("inputs", "normalize_activations", "activation_scale", "apply_b_dec_to_input", "decoder_norm")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Result of one check.
+    """Result of one check for confounds.
 
     Attributes:
-        a, b: value of either side, in words.
-        verdict: "same", "differs", "unknown", or for the start of training "shared" or "no sign".
-        effect: effect on the result where it differs, is shared, or is unknown.
-        flagged: whether to report it before the numbers.
+        a, b: the values of the two sides, in words.
+        verdict: "same", "differs" or "unknown"; or "shared" or "no sign" if the check looks for a common cause.
+        effect: effect on the comparison if the values differ, are shared, or are unknown.
+        flagged: whether to report the finding before the numbers.
     """
 
     check: str
@@ -48,13 +48,13 @@ class Finding:
 
     @property
     def text(self) -> str:
-        """Return the check and its effect in one line."""
+        """Return the name of the check and its effect in one line."""
         return f"{self.check}{UNKNOWN if self.verdict == 'unknown' else ''}: {self.effect}"
 
 
 @dataclass(frozen=True)
 class ConfoundAudit:
-    """Findings for one pair of dictionaries, in a fixed order."""
+    """Findings of the confound audit of one pair of dictionaries, in a fixed order."""
 
     a: str
     b: str
@@ -66,7 +66,7 @@ class ConfoundAudit:
         return tuple(f for f in self.findings if f.flagged)
 
     def finding(self, check: str) -> Finding:
-        """Return the finding of one check."""
+        """Return the finding of one check, given its name."""
         return {f.check: f for f in self.findings}[check]
 
     def summary(self) -> list[dict[str, Any]]:
@@ -91,18 +91,18 @@ def confound_audit(a: Dictionary, b: Dictionary) -> ConfoundAudit:
     initialization (or one was initialized from the other), and part of their similarity precedes training.
 
     Raises:
-        ValueError: dictionaries of different widths.
+        ValueError: the dictionaries have different widths.
     """
     if a.d_in != b.d_in:
-        raise ValueError(f"an audit needs dictionaries of the same width; got {a.d_in} and {b.d_in}")
+        raise ValueError(f"a confound audit needs dictionaries of the same width; got {a.d_in} and {b.d_in}")
     return ConfoundAudit(
         a.name,
         b.name,
         (
             _named("model", (a.model, b.model), model_key(a) == model_key(b),
-                   "cosines between different models mean nothing"),
+                   "cosines between different models have no meaning"),
             _named("hook point", (_place(a), _place(b)), place_key(a) == place_key(b),
-                   "cosines between hook points mean nothing unless one was trained from the other's basis"),
+                   "cosines between hook points have no meaning unless one was trained from the other's basis"),
             _scale(a, b),
             _widths(a, b),
             _sparsity(a, b),
@@ -116,7 +116,7 @@ def confound_audit(a: Dictionary, b: Dictionary) -> ConfoundAudit:
 
 
 def runs_table(runs: Sequence[Dictionary]) -> list[str]:
-    """Tabulate the checks for many runs: first what all of them share, then one line per run for the rest."""
+    """Tabulate the checks of many runs: one line for the values that all runs share, then one line per run."""
     facts = [_facts(d) for d in runs]
     shared = {key: value for key, value in facts[0].items() if all(f[key] == value for f in facts)}
     own = [key for key in facts[0] if key not in shared]
@@ -165,8 +165,8 @@ def _scale(a: Dictionary, b: Dictionary) -> Finding:
     turned = said[0].get("inputs") != said[1].get("inputs")
     if turned:
         effect = (
-            "one was trained on z-scored inputs: each of its coordinates is in units of that coordinate's spread, so "
-            "that its directions are turned against the other's"
+            "one was trained on z-scored inputs, so its coordinates are in units of their own spread and its "
+            "directions are rotated relative to the other's"
         )
     return Finding("normalization", words[0], words[1], "differs" if differs else "same", effect, turned)
 
@@ -174,8 +174,8 @@ def _scale(a: Dictionary, b: Dictionary) -> Finding:
 def _widths(a: Dictionary, b: Dictionary) -> Finding:
     chances = [expected_max_cosine(d.n_latents, d.d_in) for d in (a, b)]
     effect = (
-        "the nearest of more latents is nearer: isotropic directions would give "
-        f"{chances[1]:.3f} one way and {chances[0]:.3f} the other; compare chance-adjusted means"
+        "a wider target has nearer latents: isotropic directions would give "
+        f"{chances[1]:.3f} (A → B) and {chances[0]:.3f} (B → A); compare chance-adjusted means"
     )
     ratio = max(a.n_latents, b.n_latents) / min(a.n_latents, b.n_latents)
     words = [counted(d.n_latents, "latent") for d in (a, b)]
@@ -195,7 +195,7 @@ def _sparsity(a: Dictionary, b: Dictionary) -> Finding:
 
 
 def _l0(d: Dictionary) -> tuple[str, float | None]:
-    """Return L0 as given by the source, else the k of a TopK, else the sum of firing frequencies."""
+    """Return L0 as given by the source, else the k of a TopK SAE, else the sum of the firing frequencies."""
     for name, words in (("l0", "L0"), ("k", "k")):
         value = d.metadata.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
@@ -206,7 +206,7 @@ def _l0(d: Dictionary) -> tuple[str, float | None]:
 
 
 def _moved(a: Dictionary, b: Dictionary) -> Finding:
-    """Check how far each dictionary is from its state at step 0, where that checkpoint is available."""
+    """Check how far each dictionary is from its state at step 0, if that checkpoint is available."""
     said = [d.metadata.get("cosine_to_start") for d in (a, b)]
     words = [
         f"mean cosine {s:.3f}" if isinstance(s, float) else _no_start(d) for s, d in zip(said, (a, b), strict=True)
@@ -215,8 +215,8 @@ def _moved(a: Dictionary, b: Dictionary) -> Finding:
     if not known:
         return Finding("moved from start", words[0], words[1], "unknown", "", False)
     effect = (
-        "latents are close to where they were at step 0: with one start, that part of a similarity was there before "
-        "training; without, chance is that of the start"
+        "latents are close to their directions at step 0: if both runs share a start, that part of a similarity "
+        "precedes training; if not, the null expectation is that of the start"
     )
     return _sign("moved from start", words, effect, any(s > _BARELY_MOVED for s in known))
 
@@ -230,7 +230,7 @@ def _dead(a: Dictionary, b: Dictionary) -> Finding:
     dropped = [d.alive.n_dropped_dead > 0 or d.alive.n_dead == 0 for d in (a, b)]
     alike = (a.alive.source, a.alive.n_tokens, dropped[0]) == (b.alive.source, b.alive.n_tokens, dropped[1])
     effect = (
-        "latents that never fire keep the direction they started with and pull a mean towards chance (or towards a "
+        "latents that never fire keep their initial directions, which pulls a mean towards chance (or towards a "
         "shared start); count firing over the same number of tokens"
     )
     return _named("dead latents", (_dead_words(a), _dead_words(b)), alike, effect)
@@ -244,27 +244,27 @@ def _dead_words(d: Dictionary) -> str | None:
 
 def _weights(a: Dictionary, b: Dictionary) -> Finding:
     same = a.fingerprint == b.fingerprint
-    effect = "these are the same weights, which is all that a comparison can show"
+    effect = "both have the same weights, which is all that a comparison can show"
     words = [d.fingerprint[:8] for d in (a, b)]
     return Finding("weights", words[0], words[1], "same" if same else "differs", effect, same)
 
 
 def _start(a: Dictionary, b: Dictionary) -> Finding:
-    """Check whether latent i resembles latent i more than it resembles latent j."""
+    """Check whether latents of the same id resemble each other more than latents of different ids."""
     _, left, right = np.intersect1d(a.latent_ids.cpu().numpy(), b.latent_ids.cpu().numpy(), return_indices=True)
     if len(left) < 8:
         return Finding("start of training", "few ids in common", "few ids in common", "unknown", "", False)
     x, y = a.directions.cpu().numpy()[left], b.directions.cpu().numpy()[right]
     own = np.einsum("ij,ij->i", x, y, dtype=np.float64)
-    # Shifts pair each latent with others; several of them reduce the variance of the reference.
+    # Each shift pairs latents of different ids; several shifts reduce the variance of the reference.
     others = np.concatenate([np.einsum("ij,ij->i", x, np.roll(y, s, axis=0), dtype=np.float64) for s in (1, 2, 3)])
     error = math.hypot(own.std(ddof=1), others.std(ddof=1)) / math.sqrt(len(own)) + 1e-12
     excess = float(own.mean() - others.mean())
     shared = excess > _FAR_ABOVE * error
     effect = (
-        f"latent i of one resembles latent i of the other (mean cosine {own.mean():.3f}; of other ids "
-        f"{others.mean():.3f}; {excess / error:.0f} standard errors): started alike, or one from the other; that part "
-        "of the similarity was there before training"
+        f"latents of the same id resemble each other (mean cosine {own.mean():.3f}; of different ids "
+        f"{others.mean():.3f}; {excess / error:.0f} standard errors): both have the same initialization, or one was "
+        "initialized from the other, so part of the similarity precedes training"
     )
     words = f"id to id {own.mean():+.3f}", f"other ids {others.mean():+.3f}"
     return _sign("start of training", words, effect, shared)
@@ -279,8 +279,8 @@ def _centering(a: Dictionary, b: Dictionary) -> Finding:
     means = [_mean(d).numpy() for d in (a, b)]
     between = float(means[0] @ means[1])
     effect = (
-        f"both dictionaries lean the same way: two latents at random have a cosine of {between:+.3f}; the "
-        "chance of the turned dictionary takes it into account, the isotropic one does not"
+        f"both dictionaries lean the same way: two random latents have a mean cosine of {between:+.3f}, which the "
+        "turned dictionary takes into account and the isotropic expectation does not"
     )
     words = [f"mean direction of length {np.linalg.norm(m):.3f}" for m in means]
     return _sign("centering", words, effect, abs(between) > _CENTERED)

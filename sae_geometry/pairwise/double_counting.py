@@ -19,11 +19,11 @@ _ARROWS = {"a_to_b": "A → B", "b_to_a": "B → A"}
 
 @dataclass(frozen=True)
 class Count:
-    """Count under one matching: direction, number of pairs, mean similarity, share above a threshold.
+    """Count of the pairs of one matching, with their direction, mean similarity, and share above a threshold.
 
     `direction` is "a_to_b" or "b_to_a" for nearest, "both" for a one-to-one matching, whose pairs are the same in
     both directions. `above` is a share of the pairs. `chance` is the null expectation of `mean_similarity`, against B
-    turned; nan where it was not computed.
+    turned; nan if it was not computed.
     """
 
     matching: MatchingName
@@ -35,16 +35,13 @@ class Count:
 
     @property
     def name(self) -> str:
-        """Return "nearest, A → B" for one direction, "optimal" for both."""
+        """Return the matching and, if it has one, the direction: "optimal" or "nearest, A → B"."""
         return self.matching if self.direction == "both" else f"{self.matching}, {_ARROWS[self.direction]}"
 
 
 @dataclass(frozen=True)
 class Hub:
-    """Target latent that is the nearest of several source latents.
-
-    target_id, times_taken, and those source latents with their similarities, most similar first.
-    """
+    """Target latent that is the nearest of several source latents, its `claimants`, listed most similar first."""
 
     target: str
     target_id: int
@@ -55,15 +52,15 @@ class Hub:
 
 @dataclass(frozen=True)
 class DoubleCounting:
-    """All matchings of one comparison, with the target latents that cause double counting.
+    """Double counting in one comparison: the counts of all matchings, and the latents that are taken repeatedly.
 
     Attributes:
         counts: nearest in both directions, mutual, greedy, optimal.
         explained_a_to_b, explained_b_to_a: 1 − mean_{i∈M} S(i, π(i)) / mean_{i∈M} max_j S(i, j), with π the optimal
-            matching and M the source latents it matches: the share of their MMCS due to shared partners. nan where that
-            MMCS is not positive.
-        hubs_of_b, hubs_of_a: latents of B (of A) that are the nearest of most latents of A (of B), at most ten each,
-            and of at least two.
+            matching and M the source latents that it matches: the share of their MMCS that is due to shared partners;
+            nan if that MMCS is not positive.
+        hubs_of_b, hubs_of_a: latents of B (of A) that are the nearest of several latents of A (of B), the ten taken
+            most often.
         threshold: similarity above which pairs are counted.
     """
 
@@ -105,7 +102,7 @@ class DoubleCounting:
 def double_counting(
     forth: Matching, back: Matching, one_to_one: Sequence[tuple[Matching, Matching]], threshold: float
 ) -> DoubleCounting:
-    """Decompose MMCS, from both nearest matchings and the one-to-one ones (forth, back), optimal last."""
+    """Decompose MMCS, given both nearest matchings and (forth, back) of each one-to-one matching, optimal last."""
     best_forth, best_back = one_to_one[-1]
     return DoubleCounting(
         counts=(
@@ -122,7 +119,7 @@ def double_counting(
 
 
 def hubs(nearest: Matching) -> tuple[Hub, ...]:
-    """Return the largest hubs, claimed at least twice, by (times taken descending, row ascending)."""
+    """Return the ten largest hubs, taken at least twice, by (times taken descending, row ascending)."""
     times = nearest.multiplicity
     order = np.lexsort((np.arange(len(times)), -times))[:N_HUBS]
     found = []

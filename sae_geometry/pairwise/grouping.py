@@ -13,28 +13,28 @@ UNKNOWN = "unknown kind"
 
 
 def kind_of(d: Dictionary) -> str:
-    """Return "local", "e2e", … from the run's metadata; "unknown kind" where it is missing."""
+    """Return a run's kind from its metadata, such as "local" or "e2e"; "unknown kind" if it is missing."""
     return str(d.metadata.get("kind") or UNKNOWN)
 
 
 def layer_of(d: Dictionary) -> int | None:
-    """Return the layer in the hook point, such as 6 in blocks.6.hook_resid_pre; None without one."""
+    """Return the layer in a run's hook point, such as 6 in blocks.6.hook_resid_pre; None if there is none."""
     return layer_named(d.hook_point or "")
 
 
 def seed_of(d: Dictionary) -> int | str | None:
-    """Return the training seed from the run's metadata; None where it is missing."""
+    """Return a run's training seed from its metadata; None if it is missing."""
     said = d.metadata.get("seed")
     return said if isinstance(said, int | str) else None
 
 
 def groups_of(runs: Sequence[Dictionary]) -> list[str]:
-    """Return the group of each run: its kind, with its layer (or hook point) where the runs have several hook points.
+    """Return the group of each run: its kind, and its layer (or hook point) if the runs have several hook points.
 
     Runs of one group are replicates: seeds of the same training at the same hook point.
     """
     kinds, first = [kind_of(d) for d in runs], dict[str | None, Dictionary]()
-    same = [first.setdefault(place_key(d), d) for d in runs]  # one hook point may have several spellings
+    same = [first.setdefault(place_key(d), d) for d in runs]  # A hook point may have several spellings.
     if len(first) == 1:
         return kinds
     layers = [layer_of(d) for d in same]
@@ -47,7 +47,7 @@ def groups_of(runs: Sequence[Dictionary]) -> list[str]:
 
 
 def labels_of(runs: Sequence[Dictionary]) -> list[str]:
-    """Return the name of each run, with its seed where it is known and the name does not show it."""
+    """Return the name of each run, followed by its seed if that is known and not part of the name."""
     out = []
     for d in runs:
         seed = seed_of(d)

@@ -1,4 +1,4 @@
-"""Inputs of a question: their descriptions, as results record them, and distinct names."""
+"""Inputs of a question: their descriptions in results, and their distinct names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sae_geometry.dictionary import Dictionary
 
 
 def describe_input(d: Dictionary) -> dict[str, Any]:
-    """Describe an input: identity, space, size and the source of its dead-latent filter. JSON-ready."""
+    """Describe an input, JSON-ready: its identity, its space, its size, and the source of its dead-latent filter."""
     return {
         "name": d.name,
         "address": d.address,
@@ -30,19 +30,19 @@ def describe_input(d: Dictionary) -> dict[str, Any]:
 
 
 def several(dictionaries: Any) -> list[Any]:
-    """Return a list of dictionaries as it is, and one dictionary (an address, an array, …) as a list of one."""
+    """Return dictionaries as a list, whether given as a sequence or as a single one (an address, an array, …)."""
     many = isinstance(dictionaries, Sequence) and not isinstance(dictionaries, str)
     return list(dictionaries) if many else [dictionaries]
 
 
 def distinct(dictionaries: Sequence[Dictionary]) -> list[Dictionary]:
-    """Return the dictionaries under the names of `distinct_names`."""
+    """Return the dictionaries, renamed by `distinct_names` if some names are equal."""
     names = distinct_names([d.name for d in dictionaries], [d.address for d in dictionaries])
     return [d if d.name == name else d.renamed(name) for d, name in zip(dictionaries, names, strict=True)]
 
 
 def distinct_names(given: Sequence[str], addresses: Sequence[str | None]) -> list[str]:
-    """Return distinct names; equal ones get what their address selects, or else a number, appended.
+    """Return distinct names, appending the selection in their address, or else a number, to equal names.
 
     Example:
         >>> distinct_names(["x", "x", "y"], ["x.pt::model=0", "x.pt::model=1", None])
@@ -65,10 +65,7 @@ def distinct_names(given: Sequence[str], addresses: Sequence[str | None]) -> lis
 
 
 def activity(d: Dictionary) -> dict[str, pd.api.extensions.ExtensionArray]:
-    """Return the columns alive (boolean) and frequency (Float64) of a table with one row per latent; null if unknown.
-
-    Firing frequency is a share of tokens.
-    """
+    """Return the columns `alive` (boolean) and `frequency` (share of tokens) of a table of latents; null if unknown."""
     alive = [None] * d.n_latents if d.alive_mask is None else d.alive_mask.tolist()
     frequency = [None] * d.n_latents if d.frequency is None else d.frequency.tolist()
     return {"alive": pd.array(alive, dtype="boolean"), "frequency": pd.array(frequency, dtype="Float64")}

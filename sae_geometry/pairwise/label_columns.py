@@ -1,4 +1,4 @@
-"""Columns of labels for tables of latents, joined by run and original id."""
+"""Label columns for tables of latents, joined by run and original id."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.escaping import shown
 from sae_geometry.io.labels import Labels
 
-# Columns that are ours; those of the user are named `label:NAME` in tables.
+# Label columns of the package. Columns of the user are named `label:NAME` in tables.
 _OWN = ("tokens", "logits", "negative_tokens", "negative_logits", "token_cosine", "turned_token_cosine", "readable",
         "readable_q", "explanation", "density")  # fmt: skip
 _IN_TABLES = ("tokens", "readable", "explanation", "density")
-_CELL = 56  # characters of a text in a list
-_LONGEST_TOKEN, _LONGEST_TEXT = 100, 2000  # characters in a table
-# The columns of our tables that hold ids: the column with the run's name, the dictionary where there is none, and what
-# the names of its labels begin with.
+_CELL = 56  # maximum characters of a text in a list
+_LONGEST_TOKEN, _LONGEST_TEXT = 100, 2000  # maximum characters in a table
+# Each column of ids has a column with the run's name, the index of the dictionary to use if the table lacks that
+# column, and a prefix for the names of its label columns.
 _ID_COLUMNS = {
     "latent_id": ("run", -1, ""),
     "partner_id": ("partner_run", -1, "partner_"),
@@ -34,12 +34,12 @@ _ID_COLUMNS = {
     "nearest_id": (None, 0, "nearest_"),
     "next_latent_id": ("next_run", -1, "next_"),
 }
-_PARTNERS = ("partner_", "next_")  # prefixes of the columns of the second latent of a pair
-_token = lru_cache(maxsize=1 << 18)(shown)  # a vocabulary has fewer tokens than tables have cells
+_PARTNERS = ("partner_", "next_")  # column prefixes of the second latent of a pair
+_token = lru_cache(maxsize=1 << 18)(shown)  # Tables repeat the same tokens many times.
 
 
 def label_columns(runs: pd.Series[Any], ids: pd.Series[Any], by_name: Mapping[str, Dictionary]) -> pd.DataFrame:
-    """Return the labels of the given runs and ids, one row per pair, in order; null where a latent has none."""
+    """Return the labels of latents, given by run and id, one row each in order; null for latents without labels."""
     parts = []
     for name, d in by_name.items():
         rows = np.flatnonzero((runs == name).to_numpy())
@@ -50,22 +50,22 @@ def label_columns(runs: pd.Series[Any], ids: pd.Series[Any], by_name: Mapping[st
 
 
 def labels_of(labels: Labels, ids: np.ndarray) -> pd.DataFrame:
-    """Return the labels of these latents, one row each in their order; the user's columns as `label:NAME`."""
+    """Return the labels of some latents, one row each in their order, with the user's columns as `label:NAME`."""
     return labels.for_ids(ids).rename(columns=lambda c: c if c in _OWN else f"label:{c}")
 
 
 def table_columns(labels: pd.DataFrame, prefix: str = "") -> dict[str, pd.Series[Any]]:
-    """Return the columns of `label_columns` that tables have, as plain values: text, numbers or truth."""
+    """Return the label columns that tables include, as plain values (text, numbers or booleans)."""
     names = [c for c in labels.columns if c in _IN_TABLES or c.startswith("label:")]
     return {f"{prefix}{name}": _plain(labels[name]) for name in names}
 
 
 def labeled_table(table: pd.DataFrame, dictionaries: Sequence[Dictionary]) -> pd.DataFrame:
-    """Return a table of latents with columns of labels after its own; the same table where there are no labels.
+    """Return a table of latents with label columns after its own, or the same table if there are no labels.
 
-    Columns: tokens (JSON, largest logit first), readable, explanation, density, `label:NAME` for the user's; the same
-    for partners with `partner_` in front (`next_` in the next layer), for members of a group `NAME:`, of a chain
-    `latent_I:`; for pairs token_overlap and logit_cosine.
+    The columns are tokens (JSON, largest logit first), readable, explanation, density, and `label:NAME` for the user's.
+    Their prefix is `partner_` for partners (`next_` in the next layer), `NAME:` for members of a group, and `latent_I:`
+    for those of a chain. Pairs also have token_overlap and logit_cosine.
     """
     sides = _sides(table, dictionaries)
     if not sides:
@@ -88,7 +88,7 @@ def labeled_table(table: pd.DataFrame, dictionaries: Sequence[Dictionary]) -> pd
 def _sides(
     table: pd.DataFrame, dictionaries: Sequence[Dictionary]
 ) -> list[tuple[str, pd.Series[Any], pd.Series[Any], pd.DataFrame]]:
-    """Return for each column of ids: what the names of its labels begin with, the runs, the ids, the labels."""
+    """Return (prefix of the label columns, runs, ids, labels) for each column of ids."""
     if all(d.labels is None for d in dictionaries):
         return []
     by_name = {d.name: d for d in dictionaries}
@@ -99,7 +99,7 @@ def _sides(
             runs = table[named].reset_index(drop=True) if named in table.columns else None
             runs = pd.Series(dictionaries[which].name, index=ids.index) if runs is None else runs
             sides.append((prefix, runs, ids, label_columns(runs, ids, by_name)))
-    # A column of ids per run: of consensus groups by its name, of chains by the number of the layer.
+    # Tables of consensus groups and chains have a column of ids per run, named after the run or its layer.
     for column, name in [(d.name, d.name) for d in dictionaries] + [
         (f"latent_{at}", d.name) for at, d in enumerate(dictionaries)
     ]:
@@ -111,7 +111,7 @@ def _sides(
 
 
 def labeled_list(table: pd.DataFrame, dictionaries: Sequence[Dictionary]) -> pd.DataFrame:
-    """Return a list of latents for reading, with one short text per latent; the same list where there are no labels."""
+    """Return a printable list of latents with one short label per latent, or the same list if there are no labels."""
     sides = _sides(table, dictionaries)
     texts = {}
     for prefix, _, _, labels in sides:
@@ -121,12 +121,12 @@ def labeled_list(table: pd.DataFrame, dictionaries: Sequence[Dictionary]) -> pd.
 
 
 def tokens_line(tokens: Sequence[str], most: int = 6) -> str:
-    """Return a few tokens on one line, each in quotes where it begins or ends with a space."""
+    """Return a few tokens on one line, in quotes if they are empty or begin or end with a space."""
     return " ".join(f"‘{t}’" if t != t.strip() or not t else t for t in (_token(t, 24) for t in tokens[:most]))
 
 
 def label_text(labels: Mapping[Any, Any] | pd.Series[Any]) -> str:
-    """Return what is known of a latent in one short line: its explanation if there is one, and its tokens."""
+    """Return a latent's label in one short line: its explanation and tokens, or else columns of the user."""
     parts = []
     explanation, tokens = labels.get("explanation"), labels.get("tokens")
     if isinstance(explanation, str):
@@ -143,12 +143,12 @@ def label_text(labels: Mapping[Any, Any] | pd.Series[Any]) -> str:
 
 
 def label_of(d: Dictionary, latent_id: int) -> str:
-    """Return `label_text` of one latent; empty where the dictionary has no labels."""
+    """Return the `label_text` of one latent; empty if the dictionary has no labels."""
     return "" if d.labels is None else label_text(labels_of(d.labels, np.array([latent_id])).iloc[0])
 
 
 def token_overlap(a: pd.Series[Any] | None, b: pd.Series[Any] | None, n: int) -> np.ndarray:
-    """Return the share of tokens that two lists have in common, row by row, float64 [n]; nan where one is missing."""
+    """Return the share of tokens that two lists have in common, per row, float64 [n]; nan if a list is missing."""
     out = np.full(n, np.nan)
     if a is None or b is None:
         return out
@@ -161,14 +161,14 @@ def token_overlap(a: pd.Series[Any] | None, b: pd.Series[Any] | None, n: int) ->
 def logit_cosine(pairs: pd.DataFrame, by_name: Mapping[str, Dictionary]) -> np.ndarray:
     """Return the cosine of the two logit effects of each pair, x M y / √(x M x · y M y), float64 [n].
 
-    M = Σ_v u_v u_vᵀ is the metric of the unembedding: the cosine that the vocabulary sees. nan where an effect is zero,
-    where a latent has no partner, and where the two runs do not have the same unembedding. Columns of the pairs: run,
-    latent_id, partner_run, partner_id.
+    M = Σ_v u_v u_vᵀ is the metric of the unembedding. The cosine is nan if an effect is zero, if a latent has no
+    partner, or if the two runs have different unembeddings. `pairs` has the columns run, latent_id, partner_run and
+    partner_id.
     """
     out = np.full(len(pairs), np.nan)
     known = pairs[["run", "partner_run"]].dropna().drop_duplicates()
     for left, right in known.itertuples(index=False):
-        if not {left, right} <= set(by_name):  # a run of the saved picture that a projection is onto
+        if not {left, right} <= set(by_name):  # A projection also has pairs with the runs of a saved embedding.
             continue
         rows = np.flatnonzero(((pairs["run"] == left) & (pairs["partner_run"] == right)).to_numpy())
         a, b = by_name[str(left)], by_name[str(right)]
@@ -187,7 +187,7 @@ def logit_cosine(pairs: pd.DataFrame, by_name: Mapping[str, Dictionary]) -> np.n
 
 
 def positions(d: Dictionary, ids: np.ndarray) -> np.ndarray:
-    """Return the rows of latents by their original ids, int64 [n]; −1 for ids that the dictionary lacks."""
+    """Return the rows of latents given by original ids, int64 [n]; −1 for ids that the dictionary lacks."""
     return pd.Index(d.latent_ids.cpu().numpy()).get_indexer(pd.Index(ids))
 
 
@@ -196,7 +196,7 @@ def _is_list(value: object) -> bool:
 
 
 def _plain(values: pd.Series[Any]) -> pd.Series[Any]:
-    """Return a column as text, numbers or truth, for Parquet: lists as JSON, texts on one line and cut."""
+    """Convert a column to text, numbers or booleans for Parquet; lists become JSON, and text becomes one short line."""
     if values.dtype != object:
         return values
     known = values.dropna()

@@ -1,4 +1,4 @@
-"""Linear maps of dictionaries, and the plain cosine next to the cosine after a map."""
+"""Linear maps of dictionaries, and the cosines of mapped dictionaries before the map."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sae_geometry.io.weights import plain_tensor
 from sae_geometry.pairwise.same_space import require_same_space
 from sae_geometry.sources import as_dictionary
 
-_ZERO = 1e-6  # share of the map's largest gain below which a float32 direction is sent to zero
+_ZERO = 1e-6  # share of the map's largest gain below which a float32 direction counts as sent to zero
 _ROWS = 8192
 _MOST_NAMED = 20
 
@@ -24,20 +24,20 @@ _MOST_NAMED = 20
 def mapped(dictionary: Any, matrix: Any, *, name: str) -> Dictionary:
     """Apply a linear map to the decoder directions of a dictionary, and normalize them.
 
-    Latent i becomes d_i M / ‖d_i M‖, in float64, rounded once to float32. All that is computed from the result,
-    significance included, is computed after the map. Latents that the map sends to zero (‖d_i M‖ below 1e-6 of the
-    largest singular value) are left out and named in a note. Encoders do not follow the map and are dropped.
+    Latent i becomes d_i M / ‖d_i M‖, in float64, rounded once to float32. Everything that is computed from the result,
+    including significance, is computed after the map. Latents that the map sends to zero (‖d_i M‖ below 1e-6 of the
+    largest singular value) are left out and listed in a note. Encoders do not follow the map and are dropped.
 
     Args:
-        dictionary: anything `compare` takes.
-        matrix: M [d_in, d_out], for example a Jacobian, a stitching map or a whitening.
-        name: name of the map; it is recorded with the SHA-256 of its float64 values in every output.
+        dictionary: anything that `compare` accepts.
+        matrix: M [d_in, d_out], for example a Jacobian, a stitching map or a whitening matrix.
+        name: name of the map, which every output records with the SHA-256 of its float64 values.
 
     Returns:
-        Dictionary of d_out dimensions, of unknown model and hook point; `unmapped` is the original.
+        Dictionary of d_out dimensions with unknown model and hook point; its `unmapped` is the original.
 
     Raises:
-        ValueError: M has the wrong shape, values that are not finite, or sends every latent to zero.
+        ValueError: M has the wrong shape or values that are not finite, or sends every latent to zero.
 
     Example:
         >>> import numpy as np, sae_geometry as sg
@@ -55,7 +55,7 @@ def mapped(dictionary: Any, matrix: Any, *, name: str) -> Dictionary:
         )
     m = m.to(torch.float64)
     if not bool(torch.isfinite(m).all()):
-        raise ValueError(f"the map {name!r} has NaN or infinite entries: it maps nothing")
+        raise ValueError(f"the map {name!r} has NaN or infinite entries; all of them must be finite")
     digest = hashlib.sha256(f"{list(m.shape)}".encode() + m.contiguous().numpy().astype("<f8").tobytes()).hexdigest()
     rows = dictionary.directions.cpu().to(torch.float64)
     images = torch.cat([part @ m for part in rows.split(_ROWS)])
@@ -87,12 +87,12 @@ def mapped(dictionary: Any, matrix: Any, *, name: str) -> Dictionary:
 
 
 def unmapped(d: Dictionary) -> Dictionary:
-    """Return a dictionary as it was before a linear map."""
+    """Return a dictionary as it was before a linear map; itself if it is not mapped."""
     return d if d.unmapped is None else d.unmapped
 
 
 def may_share_a_space(a: Dictionary, b: Dictionary) -> bool:
-    """Return whether nothing that is known of two dictionaries says that they live in different spaces."""
+    """Return whether two dictionaries may share a space, as far as their models and hook points are known."""
     try:
         require_same_space(a, b)
     except ValueError:
@@ -101,9 +101,9 @@ def may_share_a_space(a: Dictionary, b: Dictionary) -> bool:
 
 
 def plain_cosines(a: Dictionary, b: Dictionary, ids: np.ndarray, partners: np.ndarray) -> np.ndarray | None:
-    """Return the cosines before a map of latents `ids` of A and `partners` of B (−1 none: nan), float64 [n].
+    """Return the cosines before a map, of latents `ids` of A with `partners` of B, float64 [n]; nan for partner −1.
 
-    None where neither is mapped, or where the dictionaries did not share a space before the map.
+    The result is None if neither is mapped, or if the dictionaries did not share a space before the map.
     """
     x, y = unmapped(a), unmapped(b)
     if (x is a and y is b) or not may_share_a_space(x, y):

@@ -32,16 +32,16 @@ class Matching:
         signed: whether similarity is the cosine (True) or its absolute value.
         source_ids: int64 [n], original ids of the source's latents.
         target_ids: int64 [m], original ids of the target's latents.
-        similarity: float64 [n], cos(a_i, b_partner) (absolute if not signed); nan where there is no partner.
+        similarity: float64 [n], cos(a_i, b_partner) (absolute if not signed); nan for no partner.
         cosine: float64 [n], the signed cosine.
         partner: int64 [n], original id of the partner; −1 for none.
         partner_row: int64 [n], the partner's position in `target_ids`; −1 for none.
-        mutual: bool [n], whether both are mutual nearest neighbors.
+        mutual: bool [n], whether latent and partner are mutual nearest neighbors.
         controls: similarities of each latent to the two controls, for any method.
-        expected_pairs: this one-to-one matching against the target turned; None for "nearest", and where it was not
-            computed. Unknown for a selection of pairs.
-        own_pairs: this one-to-one matching between two halves of the source; None likewise.
-        isotropic_dimensions: d of the isotropic reference; None where there is none (a mean of two cosines).
+        expected_pairs: null expectation from the same one-to-one matching with the target turned; None for "nearest",
+            and if it was not computed. Unknown for a selection of pairs.
+        own_pairs: the same one-to-one matching between two halves of the source; None in the same cases.
+        isotropic_dimensions: d of the isotropic reference; None if there is none (for a mean of two cosines).
     """
 
     source: str
@@ -64,7 +64,7 @@ class Matching:
     def __post_init__(self) -> None:
         for name, value in list(vars(self).items()):
             if isinstance(value, np.ndarray):
-                if name in ("similarity", "cosine"):  # float32 unit rows may reach 1.00000004
+                if name in ("similarity", "cosine"):  # Cosines of float32 unit rows may reach 1.00000004.
                     value = value.clip(-1.0, 1.0)
                 object.__setattr__(self, name, read_only(value))
 
@@ -81,7 +81,7 @@ class Matching:
 
     @property
     def isotropic_chance(self) -> float:
-        """Return the mean similarity of the *nearest* of m isotropic directions, in closed form; nan on "both"."""
+        """Return the mean similarity of the *nearest* of m isotropic directions, in closed form; nan for "both"."""
         if self.isotropic_dimensions is None or not self.n_candidates:
             return float("nan")
         return expected_max_cosine(self.n_candidates, self.isotropic_dimensions, absolute=not self.signed)
@@ -93,10 +93,9 @@ class Matching:
 
     @property
     def expected(self) -> Expected:
-        """Return the null expectation: the same computation against the target turned, which shares nothing.
+        """Return the null expectation: the same computation against the target turned, which shares no latents.
 
-        For "nearest" it comes from the turned control; for a one-to-one matching from the same matching, nan where
-        that was not computed.
+        For "nearest", it comes from the turned control; for a one-to-one matching, it is nan if it was not computed.
         """
         if self.method != "nearest" or self.expected_pairs is not None:
             return self.expected_pairs or Expected()
@@ -106,17 +105,17 @@ class Matching:
 
     @property
     def chance(self) -> float:
-        """Return the mean similarity expected by chance, `expected.mean_similarity`."""
+        """Return the mean similarity expected by chance, which is `expected.mean_similarity`."""
         return self.expected.mean_similarity
 
     @property
     def own(self) -> float:
         """Return the mean similarity of the source with itself, under the same matching.
 
-        For "nearest" this is the similarity to the nearest other latent of the source, among as many as the target
-        has if that is narrower; for a one-to-one matching that of two halves of the source. nan within one dictionary,
-        and where it was not computed: without turns, and where neither dictionary has families (its own latents are no
-        nearer than the other turned).
+        For "nearest", this is the similarity to the nearest other latent of the source, among as many as the target
+        has if that is narrower; for a one-to-one matching, it is that of two halves of the source. It is nan within a
+        dictionary, and if it was not computed: without turns, or if neither dictionary has families (its own latents
+        are no nearer than the other dictionary turned).
         """
         if self.method != "nearest":
             return float("nan") if self.own_pairs is None else self.own_pairs.mean_similarity
@@ -127,18 +126,20 @@ class Matching:
     def chance_adjusted(self) -> float:
         """Return (mean − chance) / (1 − chance): 0 is the null expectation, 1 identity.
 
-        The adjustment of kappa statistics (Cohen 1960). nan where chance is unknown, or 1.
+        This is the adjustment of kappa statistics (Cohen 1960). It is nan if chance is unknown or 1.
         """
         return (self.mean_similarity - self.chance) / (1 - self.chance) if self.chance < 1 else float("nan")
 
     @cached_property
     def excess(self) -> np.ndarray:
-        """Return W, float64 [n]: the excess of partner or decoy over the crowd, negative for the decoy."""
+        """Return W, float64 [n]: the excess of partner or decoy over the crowd, negative if the decoy is stronger."""
         return read_only(competition.excess(self.similarity, self.controls))
 
     @cached_property
     def _nearest_excess(self) -> np.ndarray:
-        return competition.excess(self.controls.target[:, 0].clip(-1.0, 1.0), self.controls)  # as `similarity` is
+        return competition.excess(
+            self.controls.target[:, 0].clip(-1.0, 1.0), self.controls
+        )  # clipped like `similarity`
 
     @cached_property
     def _undecided(self) -> np.ndarray:
@@ -146,9 +147,9 @@ class Matching:
 
     @cached_property
     def q_value(self) -> np.ndarray:
-        """Return the smallest FDR at which the latent's partner is significant, float64 [n]; 1 for losses.
+        """Return the smallest FDR at which each latent's partner is significant, float64 [n]; 1 for losses.
 
-        The nearest latents compete under any method; one-to-one partners have the same thresholds.
+        The nearest latents compete under any method; one-to-one partners are judged by the same thresholds.
         """
         return read_only(competition.q_values(self._nearest_excess, self.controls.odds, at=self.excess))
 
@@ -171,15 +172,15 @@ class Matching:
 
     @property
     def beyond_controls(self) -> Share:
-        """Return a threshold-free lower bound on the share that no control explains: 2 · wins − 1 at equal widths."""
+        """Return a lower bound on the share whose partners no control explains: 2 · wins − 1 at equal widths."""
         return competition.beyond_controls(self._nearest_excess, self.controls.odds)
 
     @cached_property
     def balance(self) -> dict[str, Share]:
         """Return how often the nearest latent beats each control in the low half of undecided latents; ½ if fair.
 
-        The stronger control decides, so one that is too weak does no harm where the other is fair; `doubts` says where
-        both are. Keys: "own" (absent within one dictionary), "turned".
+        The stronger control decides, so one that is too weak does no harm if the other is fair; `doubts` reports if
+        both are too weak. Keys: "own" (absent within one dictionary), "turned".
         """
         nearest = self.controls.target[:, 0]
         sides = {"own": self.controls.own, "turned": self.controls.turned}
@@ -191,7 +192,7 @@ class Matching:
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """Return sentences on the limits of `significant`: too few latents, or controls that are too weak."""
+        """Return sentences on why `significant` may mislead: too few latents, or controls that are too weak."""
         least = math.ceil(self.controls.ratio / DISCOVERY_RATE)
         if self.n_latents < least:
             few = f"too few for any to be significant: {counted(self.n_latents, 'latent')}"
@@ -205,8 +206,8 @@ class Matching:
             return None
         return (
             f"{self.source} → {self.target}: undecided latents win {wins.value:.0%} by "
-            f"{self.quantity} (fair: at most 50%): weak partners, or weak controls and too many "
-            "significant"
+            f"{self.quantity} (fair: at most 50%): either their partners are weak, or the controls are and too many "
+            "latents are significant"
         )
 
     @property
@@ -228,7 +229,7 @@ class Matching:
             ValueError: a one-to-one matching, whose mean is `mean_similarity`.
         """
         if self.method != "nearest":
-            raise ValueError(f"MMCS is the mean over nearest partners; this is {self.method}: use mean_similarity")
+            raise ValueError(f"MMCS is the mean over nearest partners; for {self.method}, use mean_similarity")
         return self.mean_similarity
 
     def fraction_above(self, threshold: float) -> float:
@@ -236,15 +237,15 @@ class Matching:
         return float((self.similarity > threshold).mean())
 
     def fraction_above_by_chance(self, threshold: float) -> float:
-        """Return the same share for the nearest latent of the target turned.
+        """Return the share of *all* source latents whose nearest latent in the target turned is above the threshold.
 
-        For a one-to-one matching an upper bound: its partner is no closer than the nearest.
+        For a one-to-one matching, this is an upper bound, since its partners are no closer than the nearest.
         """
         return float((self.controls.turned > threshold).mean())
 
     @cached_property
     def multiplicity(self) -> np.ndarray:
-        """Return how many source latents have each target latent as partner, int64 [m], ordered as `target_ids`."""
+        """Return the number of source latents whose partner is each target latent, int64 [m]."""
         taken = self.partner_row[self.partner_row >= 0]
         return np.bincount(taken, minlength=len(self.target_ids)).astype(np.int64)
 
@@ -254,8 +255,9 @@ class Matching:
         return float((self.multiplicity > 0).mean())
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row per source latent: run, latent_id, partner_run, partner_id (−1 none), cosine, mutual, q_value,
-        significant, matching.
+        """Return one row per source latent.
+
+        Columns: run, latent_id, partner_run, partner_id (−1 for none), cosine, mutual, q_value, significant, matching.
         """
         return pd.DataFrame(
             {
@@ -347,7 +349,7 @@ def nearest_matching(
 
 
 def with_mutual(forth: Matching, back: Matching) -> Matching:
-    """Return `forth` with `mutual` set where `back` leads back to the same latent."""
+    """Return `forth` with `mutual` set for the latents to which `back` leads back."""
     there = forth.partner_row
     return replace(forth, mutual=(there >= 0) & (back.partner_row[there] == np.arange(len(there))))
 
@@ -355,7 +357,7 @@ def with_mutual(forth: Matching, back: Matching) -> Matching:
 def one_to_one_matching(
     nearest: Matching, reverse: Matching, method: MatchingName, partner_row: np.ndarray, cosine: np.ndarray
 ) -> Matching:
-    """Build one direction of a one-to-one matching from partner rows (−1 none) and signed cosines (nan none).
+    """Build one direction of a one-to-one matching from partner rows (−1 for none) and signed cosines (nan for none).
 
     `nearest` and `reverse` are the nearest matchings of this direction and the other.
     """

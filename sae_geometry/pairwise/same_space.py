@@ -1,4 +1,4 @@
-"""Checks that two dictionaries share a space, without which cosines between them have no meaning."""
+"""Checks that two dictionaries share a space, since cosines between different spaces have no meaning."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sae_geometry.matching import On
 from sae_geometry.sources.layouts.places import canonical_model, canonical_place
 
 _STREAM = re.compile(r"((?:[\w]+\.)*?)blocks\.\d+\.hook_resid_(?:pre|mid|post)")
-TAKEN_AS_SAME = "unknown: taken to be the same"  # suffix of a caveat where one side has no name
+TAKEN_AS_SAME = "unknown: taken to be the same"  # suffix of a caveat on a missing model or hook point
 ALLOWED = "(allowed by the caller)"  # suffix of a caveat that the caller allowed
 
 
@@ -20,16 +20,16 @@ def require_same_space(
     """Check that `a` and `b` share a space, and return one caveat per unknown or allowed mismatch.
 
     Args:
-        allow_mismatch: permit different models or hook points; the difference is then among the caveats.
-        on: compared directions; encoder and decoder of a transcoder live in different spaces.
+        allow_mismatch: whether to allow different models or hook points, which are then among the caveats.
+        on: directions to compare; the encoder and decoder of a transcoder live in different spaces.
 
     Raises:
-        ValueError: different widths (always), or a different model or hook point without `allow_mismatch`.
+        ValueError: different widths, or a different model or hook point without `allow_mismatch`.
     """
     if a.d_in != b.d_in:
         raise ValueError(
-            f"{a.name!r} lives in {a.d_in:,} dimensions and {b.name!r} in {b.d_in:,}: cosines between them do not "
-            "exist; compare dictionaries of the same model and hook point"
+            f"{a.name!r} has {a.d_in:,} dimensions and {b.name!r} has {b.d_in:,}, so there are no cosines between "
+            "them; compare dictionaries of the same model and hook point"
         )
     caveats = []
     checks = [("model", model_key, lambda d: d.model), ("hook point", place_key, _decoder_hook)]
@@ -55,37 +55,37 @@ def require_same_space(
 
 
 def require_same_stream(a: Dictionary, b: Dictionary, allow_mismatch: bool = False) -> tuple[str, ...]:
-    """Check that `a` and `b` share a basis: a space, or the residual stream of one model at any two layers.
+    """Check that `a` and `b` share a space, or the residual stream of one model at any two layers.
 
-    Returns and raises as `require_same_space`.
+    Return values and errors are those of `require_same_space`.
     """
     return require_same_space(_in_the_stream(a), _in_the_stream(b), allow_mismatch)
 
 
 def _in_the_stream(d: Dictionary) -> Dictionary:
-    """Return `d` without the layer of its hook point, if that is in the residual stream."""
+    """Return `d` without the layer of its hook point, if the hook point is in the residual stream."""
     found = None if d.hook_point is None else _STREAM.fullmatch(place_key(d) or "")
     return d if found is None else replace(d, hook_point=f"{found[1]}the residual stream")
 
 
 def model_key(d: Dictionary) -> str | None:
-    """Return the canonical name of a dictionary's model; None where it is unknown."""
+    """Return the canonical name of a dictionary's model; None if it is unknown."""
     return canonical_model(d.model)
 
 
 def place_key(d: Dictionary) -> str | None:
-    """Return the canonical name of a dictionary's decoder space; None where it is unknown."""
+    """Return the canonical name of a dictionary's decoder space; None if it is unknown."""
     return None if d.hook_point is None else canonical_place(d.hook_point, d.model)
 
 
 def encoder_place_key(d: Dictionary) -> str | None:
-    """Return the canonical name of a dictionary's encoder space; None where it is unknown."""
+    """Return the canonical name of a dictionary's encoder space; None if it is unknown."""
     hook = encoder_hook(d)
     return None if hook is None else canonical_place(hook, d.model)
 
 
 def encoder_hook(d: Dictionary) -> str | None:
-    """Return the hook point that the encoder reads, which differs from the decoder's for a transcoder."""
+    """Return the hook point that the encoder reads, which for a transcoder differs from the decoder's."""
     return d.metadata.get("hook_point_in") if _is_transcoder(d) else d.hook_point
 
 

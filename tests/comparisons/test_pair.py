@@ -219,7 +219,7 @@ def test_bare_arrays_mappings_and_addresses_are_taken(rng):
 def test_different_widths_are_refused_whatever_is_allowed(rng):
     a, b = make(rng.standard_normal((5, 4)), "a"), make(rng.standard_normal((5, 6)), "b")
     for allow in (False, True):
-        with pytest.raises(ValueError, match="4 dimensions and 'b' in 6"):
+        with pytest.raises(ValueError, match="4 dimensions and 'b' has 6"):
             sg.compare(a, b, allow_mismatch=allow)
 
 

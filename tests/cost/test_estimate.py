@@ -113,7 +113,7 @@ def test_a_ceiling_is_planned_with() -> None:
 
 def test_a_ceiling_that_the_longest_lists_exceed_is_refused_beforehand() -> None:
     a, b = dictionary(3000, 8, 0), dictionary(2500, 8, 1)
-    wanted = r"the memory ceiling is 4.0 MiB: raise it .*--memory 1[0-9]MB"
+    wanted = r"the memory limit is 4.0 MiB; raise it .*--memory 1[0-9]MB"
     with sg.settings(memory="4MB"), pytest.raises(ValueError, match=wanted):
         estimate([a, b], "match", probe_seconds=0.01)
 

@@ -36,7 +36,7 @@ def test_a_right_answer_passes(screen: str, within: bool) -> None:
     for (a, b), absolute in zip(pairs, (within, not within, within, not within), strict=True):
         found = sweep(a, None if within else b, 3, screen=screen, absolute=absolute, blocks=(32, 50), audit=True)
         assert found.report.audit is not None
-        assert "worked out again in float64" in found.report.audit
+        assert "recomputed in float64" in found.report.audit
     if not within:
         bias = torch.linspace(-1, 1, 200, dtype=torch.float64)
         sweep(*sae_like(150, 200, 32), 3, screen=screen, column_bias=bias, columns=False, audit=True)

@@ -89,7 +89,7 @@ def test_norms_are_float64_norms_in_pieces(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_gamma_refuses_rows_that_float32_cannot_sum() -> None:
-    with pytest.raises(ValueError, match="too long"):
+    with pytest.raises(ValueError, match="too wide"):
         gamma(1 << 23)
 
 

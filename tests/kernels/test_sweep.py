@@ -238,7 +238,7 @@ def test_wrong_use_is_refused() -> None:
         ("not symmetric", {"b": None, "column_bias": bias, "columns": False}),
         ("overflow float32", {"b": b * 1e38}),
         ("overflow float32", {"column_bias": bias + 1e38, "columns": False}),
-        ("memory ceiling", {"memory": 1000}),
+        ("memory limit", {"memory": 1000}),
     ]
     for message, options in refused:
         with pytest.raises(ValueError, match=message):

@@ -59,7 +59,7 @@ def test_same_bits_as_on_the_cpu_and_audited_unasked(screen: str) -> None:
                 found = on_cpu(found)
             assert_same(expected, found)
             assert found.report.device == "cuda:0"
-            assert "worked out again" in (found.report.audit or "")
+            assert "recomputed in float64" in (found.report.audit or "")
             assert found.report.why == ("tensors are on cuda:0" if screen == "auto" else "asked for")
 
 

@@ -68,5 +68,5 @@ def test_equal_rows_can_change_places_for_nothing():
 
 def test_only_an_optimal_matching_has_prices():
     x = torch.eye(3)
-    with pytest.raises(ValueError, match="only an optimal matching"):
+    with pytest.raises(ValueError, match="needs an optimal matching"):
         loss_if_forbidden(x, x, match(x, x, "greedy"))

@@ -167,7 +167,7 @@ def test_wrong_use_says_what_is_wrong(unchecked):
     a, b = torch.eye(3), torch.eye(3)
     with pytest.raises(ValueError, match="one of mutual, greedy, optimal; got 'hungarian'"):
         match(a, b, "hungarian")
-    with pytest.raises(ValueError, match="for 'optimal'"):
+    with pytest.raises(ValueError, match="apply to 'optimal' only"):
         match(a, b, "greedy", min_similarity=0.5)
     with pytest.raises(ValueError, match="finite"):
         match(a, b, "optimal", min_similarity=float("nan"))
@@ -175,9 +175,9 @@ def test_wrong_use_says_what_is_wrong(unchecked):
         match(a, b, "optimal", max_gap=-1.0)
     with pytest.raises(ValueError, match="two-sided"):
         match(a, b, "greedy", nearest=sweep(a, b, columns=False))
-    with pytest.raises(ValueError, match="2 against 3"):
+    with pytest.raises(ValueError, match="2 rows against 3"):
         match(a, b, "greedy", nearest=sweep(a[:2], b))
     with pytest.raises(ValueError, match="absolute=True"):
         match(a, -b, "greedy", absolute=True, nearest=sweep(a, -b))
-    with pytest.raises(ValueError, match="not a sweep of these tensors"):
+    with pytest.raises(ValueError, match="not a sweep of a and b"):
         match(a, b, "mutual", nearest=sweep(a, -b))

@@ -80,7 +80,7 @@ def test_the_forced_tail_of_an_optimal_matching_is_told_apart(pair):
     s, at = dense_cosines(*pair), c.a_to_b.partner_row
     forced = [p >= 0 and s[i, p] < s[i].max() - 1e-7 and s[i, p] < s[:, p].max() - 1e-7 for i, p in enumerate(at)]
     np.testing.assert_array_equal(c.certainty[0].forced, forced)
-    assert f"{sum(forced)} pairs of 45 in which both latents have a closer one" in " ".join(c.details().split())
+    assert f"{sum(forced)} pairs of 45 in which both latents have a closer candidate" in " ".join(c.details().split())
     assert "forced" not in c.rematch("greedy").details()
 
 

@@ -36,7 +36,7 @@ def test_a_shared_start_is_not_seen_where_there_is_none(seed):
     audit = confound_audit(a, b)
     assert audit.finding("start of training").verdict == "no sign"
     assert audit.finding("centering").verdict == "shared"
-    assert "at random have a cosine" in audit.finding("centering").effect
+    assert "two random latents have a mean cosine" in audit.finding("centering").effect
 
 
 def test_a_shared_start_is_seen(rng):
@@ -44,7 +44,7 @@ def test_a_shared_start_is_seen(rng):
     a, b = (run(start + 3 * rng.standard_normal((400, 48)), n) for n in "ab")  # a cosine of 0.1
     found = confound_audit(a, b).finding("start of training")
     assert (found.verdict, found.flagged) == ("shared", True)
-    assert "before training" in found.effect
+    assert "precedes training" in found.effect
 
 
 def test_ids_not_rows_are_compared(rng):

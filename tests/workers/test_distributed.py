@@ -246,7 +246,7 @@ def test_workers_of_many_threads_give_way_to_a_ceiling(client, workers_do):
     a, b = points(2000, 0), points(2000, 1)
     truth = sweep(a, b, 2)
     with sg.settings(memory="4MB"):
-        with pytest.raises(ValueError, match="a sweep of this size takes 6 MiB above its inputs"):
+        with pytest.raises(ValueError, match="a sweep of this size needs 6 MiB in addition to its inputs"):
             sweep(a, b, 2, threads=64)
         with changed(runner=dask_runner(client, worth=10_000)):
             there = sweep(a, b, 2, threads=1)
@@ -261,7 +261,7 @@ def test_results_too_large_for_the_ceiling_here_are_refused(client):
     with (
         sg.settings(memory="4MB"),
         changed(runner=dask_runner(client)),
-        pytest.raises(ValueError, match=r"the memory ceiling is 4.0 MiB: raise it with settings\(memory='\d+MB'\)"),
+        pytest.raises(ValueError, match=r"the memory limit is 4.0 MiB; raise it with settings\(memory='\d+MB'\)"),
     ):
         sweep(a, b, 64)
 
@@ -745,7 +745,7 @@ def test_seeds_stop_at_a_wrong_record(client, toy_pair, tmp_path, monkeypatch):
     from sae_geometry.comparisons import seeds
 
     monkeypatch.setattr(seeds, "_compare_pair", on_workers.record_of_five)
-    with pytest.raises(ClusterError, match=r"a wrong answer for [ab] and [bc]: its mmcs is not within"):
+    with pytest.raises(ClusterError, match=r"a wrong answer for [ab] and [bc]: its mmcs is outside"):
         sg.seeds([*toy_pair, toy_pair[0].renamed("c")], executor=client, keep=tmp_path)
     assert not list(tmp_path.glob("*.npz"))
 

@@ -1,6 +1,6 @@
-"""Inner loops of the CPU screen, compiled by numba: work too fine-grained for tensor operations.
+"""Inner loops of the CPU screen, compiled by numba because they are too fine-grained for tensor operations.
 
-Imported where it is used, since importing numba takes 0.3 s.
+Import this module where it is used: importing numba takes 0.3 s.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import numpy as np
 
 from sae_geometry.kernels.loops.jit import SUMS_IN_ANY_ORDER, compiled
 
-GROUP = 64  # scores compared at once; a group without a candidate for the shortlist costs a few instructions
+GROUP = 64  # Scores compared at once. A group without candidates for the shortlist costs a few instructions.
 
 
 @compiled()
@@ -134,7 +134,7 @@ def blank_lower(block, row0, col0):  # type: ignore[no-untyped-def]
 
 @compiled()
 def merge(values, indices, more_values, more_indices):  # type: ignore[no-untyped-def]
-    """Fold one set of shortlists into another, row by row. Associative up to the order of equal scores."""
+    """Merge one set of shortlists into another, row by row; the order of merges affects equal scores only."""
     last = values.shape[1] - 1
     for i in range(values.shape[0]):
         for t in range(more_values.shape[1]):

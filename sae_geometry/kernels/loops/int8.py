@@ -1,6 +1,6 @@
 """Compiled loops of the int8 screen: rotate and quantize rows, convert integer products to scores, re-score.
 
-Imported where it is used, since importing numba takes 0.3 s.
+Import this module where it is used: importing numba takes 0.3 s.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from sae_geometry.kernels.loops.cpu import float32_dot
 from sae_geometry.kernels.loops.jit import MAX_IN_ANY_ORDER, compiled
 
 LEVELS = 127  # int8 values run from −127 to 127
-ROUND = np.float32(1.5 * 2**23)  # adding and subtracting it rounds a small float32 number to a whole one
+ROUND = np.float32(1.5 * 2**23)  # Adding and then subtracting it rounds a small float32 number to an integer.
 
 
 @compiled()
@@ -26,7 +26,7 @@ def _fold(source, target):  # type: ignore[no-untyped-def]
 
 @compiled()
 def _hadamard(z, scratch):  # type: ignore[no-untyped-def]
-    """Set z ← H z for the ±1 Hadamard matrix of z's length, a power of two; H/√length is orthogonal.
+    """Multiply z in place by H, the ±1 Hadamard matrix of its length (a power of two); H/√length is orthogonal.
 
     Every stage folds neighbors into the two halves, which vectorizes; `scratch` is as long as z.
     """
@@ -66,7 +66,7 @@ def _squares(z, q, scale):  # type: ignore[no-untyped-def]
 
 @compiled()
 def quantize_rows(x, signs, stages, q, scale, residual, length):  # type: ignore[no-untyped-def]
-    """Rotate each row (signs, then one Hadamard matrix per stage), divide by its largest entry, round to int8.
+    """Rotate each row (signs, then one Hadamard matrix per block), scale its largest entry to 127, and round to int8.
 
     `stages` holds the ends and factors of the Hadamard blocks; q [n, padded] is filled with int8. For each row,
     scale·q is the quantized rotated row, `residual` the norm of the rounding error, `length` the norm of scale·q.
@@ -87,7 +87,7 @@ def quantize_rows(x, signs, stages, q, scale, residual, length):  # type: ignore
                 z[t] *= factor
             start = stop
         top = _largest_magnitude(z)
-        if top < 1e-30:  # too small for int8: the whole row is residual
+        if top < 1e-30:  # The row is too small for int8, so all of it is residual.
             q[i] = 0
             scale[i] = 0.0
         else:
@@ -102,7 +102,7 @@ def quantize_rows(x, signs, stages, q, scale, residual, length):  # type: ignore
 
 @compiled()
 def scale_products(products, row_scale, col_scale, bias, absolute, out):  # type: ignore[no-untyped-def]
-    """Set out = row_scale · products · col_scale, or its absolute value, minus the bias if there is one."""
+    """Set `out` to row_scale · products · col_scale, or its absolute value, minus the bias if there is one."""
     n, m = products.shape
     for i in range(n):
         for j in range(m):
@@ -117,10 +117,10 @@ def scale_products(products, row_scale, col_scale, bias, absolute, out):  # type
 
 @compiled()
 def look_again(x, y, values, indices, coarse, fine, bias, absolute, k):  # type: ignore[no-untyped-def]
-    """Replace int8 scores by float32 ones, in place, as far down each descending shortlist as can matter.
+    """Replace int8 scores by float32 scores in place, down each descending shortlist until the rest cannot matter.
 
-    `coarse` and `fine` are each row's int8 and float32 ε. Let L be the k-th best float32 score so far minus its ε: a
-    column whose int8 score plus ε is below L is not among the k best, nor is any after it. Those are dropped."""
+    `coarse` and `fine` are each row's int8 and float32 ε. Let L be the k-th best float32 score so far minus its ε. If a
+    column's int8 score plus ε is below L, it and all later ones are not among the k best, and are dropped."""
     best = np.empty(k, dtype=np.float64)
     for i in range(values.shape[0]):
         best[:] = -np.inf

@@ -1,4 +1,4 @@
-"""numba's compiler with the package's settings: GIL released, compiled code cached on disk where possible."""
+"""numba's compiler with the package's settings: GIL released, and compiled code cached on disk if possible."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import numba
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Maxima may be taken in any order and no operand is NaN (the sweep refuses NaN); nothing else is relaxed, so
-# infinities keep their meaning.
+# Maxima may be taken in any order, and no operand is NaN, which the sweep rejects. Infinities keep their meaning.
 MAX_IN_ANY_ORDER = {"nnan", "nsz"}
-# For float32 sums whose error bound holds in any order, with or without fused multiply-add.
+# The error bound of float32 sums holds in any order, with or without fused multiply-add.
 SUMS_IN_ANY_ORDER = {"nnan", "ninf", "nsz", "reassoc", "contract"}
 
 
@@ -21,10 +20,10 @@ def compiled(fastmath: set[str] | bool = False) -> Callable[[F], F]:
     """Return a decorator that compiles on first call, releases the GIL, and caches on disk if a folder is writable."""
 
     def decorate(function: F) -> F:
-        plain = inspect.unwrap(function)  # numba compiles source, and annotation checkers wrap functions
+        plain = inspect.unwrap(function)  # Remove the wrapper of an annotation checker.
         try:
             return numba.njit(nogil=True, fastmath=fastmath, cache=True)(plain)
-        except RuntimeError:  # no writable folder for the cache
+        except RuntimeError:  # There is no writable folder for the cache.
             return numba.njit(nogil=True, fastmath=fastmath)(plain)
 
     return decorate

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 
 Worker = Callable[[threading.Event], Callable[[Any], None]]
-"""Create the state of one thread and return its function of a piece; the event tells it to stop."""
+"""Function that prepares a thread and returns a function that processes one piece; the event requests a stop."""
 
 
 def in_parallel(worker: Worker, pieces: Iterable[Any], threads: int) -> None:
-    """Process the pieces in order on up to `threads` threads, or on the caller's thread if that is one.
+    """Process the pieces in order on up to `threads` threads, or on the caller's thread if one is enough.
 
-    An error in any worker, or an interrupt of the caller, stops the others at their next piece and is raised; no thread
-    is left running.
+    An error in a worker, or an interrupt of the caller, stops all workers at their next piece and is then raised; no
+    thread is left running.
     """
     queue = deque(pieces)
     stop = threading.Event()
@@ -42,7 +42,7 @@ def in_parallel(worker: Worker, pieces: Iterable[Any], threads: int) -> None:
     with one_torch_thread(), ThreadPoolExecutor(threads) as pool:
         try:
             waiting = {pool.submit(drain) for _ in range(threads)}
-            while waiting:  # wake up regularly, so that an interrupt is handled
+            while waiting:  # Wake up regularly, so that an interrupt is handled.
                 done, waiting = wait(waiting, timeout=0.1, return_when=FIRST_EXCEPTION)
                 for future in done:
                     future.result()
@@ -52,7 +52,7 @@ def in_parallel(worker: Worker, pieces: Iterable[Any], threads: int) -> None:
 
 @contextmanager
 def one_torch_thread() -> Iterator[None]:
-    """Limit torch to one thread, and restore on exit; threads started inside are not limited."""
+    """Limit torch to one thread, and restore its number on exit; threads started inside are not limited."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,8 +1,8 @@
 """Fused triton kernel: a tiled product that writes only the best few scores of each row.
 
-Imported where it is used, because triton is optional. Two passes, so that few rows still fill a GPU: `list_tiles` lists
-per split of the columns, `merge_splits` merges the splits in order. README.md, "The fused screen", says why the answer
-depends on neither tiles nor splits.
+Import this module where it is used, because triton is optional. Two passes let even a few rows fill a GPU: `list_tiles`
+lists the best of every split of the columns, and `merge_splits` merges the splits in order. README.md, "The fused
+screen", explains why the answer depends on neither tiles nor splits.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import triton.language as tl
 
 
 def jitted(function: Callable[..., Any]) -> Any:
-    """Apply `triton.jit` to the unwrapped function: triton compiles source, and annotation checkers wrap functions."""
+    """Apply `triton.jit` to a function without the wrapper of an annotation checker, since triton compiles source."""
     return triton.jit(inspect.unwrap(function))
 
 
@@ -27,7 +27,7 @@ def interpreted() -> bool:
 
 @jitted
 def _insert(scores, columns, values, indices):  # type: ignore[no-untyped-def]
-    """Insert the scores of a tile that beat a row's list, best first; a tile that beats no list costs one maximum.
+    """Insert a tile's scores into the rows' lists, best first; a tile without better scores costs one maximum.
 
     Empty slots hold −inf and distinct negative indices, so that exactly one slot is replaced at a time: the worst
     score, and among equals the last column.
@@ -81,9 +81,9 @@ def list_tiles(  # type: ignore[no-untyped-def]
 ):
     """List the `WIDTH` best columns of each of n rows in each split of the m columns, unordered.
 
-    x [n, d] and y [m, d] in any strides; values, indices [splits, n, WIDTH]; program (r, s) takes rows r·ROWS… and
-    columns s·each…, a multiple of COLS. A score is factor·⟨x, y⟩ or its absolute value, minus bias[column]; WITHIN
-    excludes column row0 + row.
+    x [n, d] and y [m, d] may have any strides; values, indices are [splits, n, WIDTH]. Program (r, s) takes ROWS rows
+    from r·ROWS and `each` columns, a multiple of COLS, from s·each. A score is factor·⟨x, y⟩ or its absolute value,
+    minus bias[column]; WITHIN excludes column row0 + row.
     """
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     part = tl.program_id(1)
@@ -121,7 +121,7 @@ def list_tiles(  # type: ignore[no-untyped-def]
 def merge_splits(  # type: ignore[no-untyped-def]
     values, indices, out_values, out_indices, n, splits, keep, out_row, WIDTH: tl.constexpr, ROWS: tl.constexpr
 ):
-    """Merge all splits to the `keep` best per row, by (score descending, column ascending); −inf and −1 for none."""
+    """Merge all splits to each row's `keep` best by (score descending, column ascending), padded with −inf and −1."""
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     best, where = _no_lists(ROWS, WIDTH)
     for part in range(splits):

@@ -1,7 +1,7 @@
-"""CPU screen: block products, scanned by compiled loops while they are in cache, one row block per thread.
+"""CPU screen: block products, which compiled loops scan while they are in cache, one row block per thread.
 
-`BlockScores` computes a block of scores: float32 here, int8 in `int8.py`. Each row belongs to the thread that
-computes its row block; every thread has its own lists of columns, merged at the end.
+A `BlockScores` computes a block of scores: float32 here, int8 in `int8.py`. Each row belongs to the thread that
+computes its row block; every thread has its own lists of columns, which are merged at the end.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Lists = tuple[np.ndarray, np.ndarray]  # float32 [n, K] descending, int32 [n, K]
 
 
 BlockScores = Callable[[int, int, int, int, Tensor], Tensor]
-"""(i0, i1, j0, j1, scratch of a block's size) → the block's screened float32 scores [i1 − i0, j1 − j0], contiguous,
-the caller's to overwrite."""
+"""Function of (i0, i1, j0, j1, scratch of a block's size) that returns a block's screened scores, float32
+[i1 − i0, j1 − j0], contiguous, which the caller may overwrite."""
 
 
 def screen_cpu(task: Task) -> tuple[Shortlist, Shortlist | None]:
-    """Screen with float32 products, each score within γ_d ‖x‖‖y‖ of exact."""
+    """Screen with float32 products, whose scores are within γ_d ‖x‖‖y‖ of the exact scores."""
     a, b = task.a, task.others
     bias = None if task.column_bias is None else task.column_bias.to(torch.float32)
     product = mm_product if task.memory < TIGHT else cpu_product()[0]
@@ -48,18 +48,18 @@ def screen_cpu(task: Task) -> tuple[Shortlist, Shortlist | None]:
 
 
 def shortlist_width(k: int) -> int:
-    """Return the length of a float32 shortlist: k and a few more, so that near-ties rarely need another sweep."""
+    """Return the length of a float32 shortlist, which exceeds k so that near-ties rarely need another sweep."""
     return k + 2 + k // 8
 
 
 def float32_epsilons(task: Task) -> tuple[Tensor, Tensor]:
-    """Return ε of a float32 product for every row and every column."""
+    """Return the error bound ε of a float32 product, for every row and every column."""
     d, a, b, bias = task.a.shape[1], task.a_norms, task.b_norms, task.largest_bias
     return float32_error(a, float(b.max()), d, bias), float32_error(b, float(a.max()), d, bias)
 
 
 def shortlist_of(scores: Tensor, indices: Tensor, epsilon: Tensor) -> Shortlist:
-    """Return the K best screened scores per row, descending, all screened scores being within `epsilon`."""
+    """Build the shortlist of the K best screened scores per row, in descending order, with errors up to `epsilon`."""
     last = scores[:, -1].to(torch.float64)
     full = indices[:, -1] >= 0
     return Shortlist(scores, indices, epsilon, torch.where(full, last + epsilon, -torch.inf))
@@ -118,7 +118,7 @@ def _empty_lists(n: int, width: int) -> Lists:
 
 
 def meter(progress: Progress | None, total: int) -> Callable[[], None]:
-    """Return a function that counts finished blocks across threads and reports the share done, never backwards."""
+    """Return a function that counts finished blocks across threads and reports the share done in increasing order."""
     if progress is None:
         return lambda: None
     lock, done = threading.Lock(), count(1)
@@ -131,5 +131,5 @@ def meter(progress: Progress | None, total: int) -> Callable[[], None]:
 
 
 def count_blocks(n: int, m: int, blocks: Blocks, within: bool) -> int:
-    """Return the number of blocks of a sweep: all, or within one dictionary those that reach the diagonal or beyond."""
+    """Return the number of blocks of a sweep, which skips blocks below the diagonal within one dictionary."""
     return sum(-(-(m - (i0 if within else 0)) // blocks.cols) for i0 in range(0, n, blocks.rows))

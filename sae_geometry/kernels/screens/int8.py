@@ -1,6 +1,6 @@
 """int8 screen on the CPU: integer products, several times faster than float32, certified by measured errors.
 
-A shortlist is longer than that of float32, because ε is a few hundredths; its entries are re-scored in float32, best
+Shortlists are longer than in float32, because ε is a few hundredths. Their entries are re-scored in float32, best
 first, until the rest cannot matter. `decide` then gets a float32 shortlist and a proven bound on everything else.
 """
 
@@ -21,17 +21,17 @@ from sae_geometry.kernels.screens.products import best_time, cpu_product, full_p
 from sae_geometry.kernels.screens.quantize import MAX_WIDTH, Quantized, Spread, hadamard_stages, int8_error, quantize
 from sae_geometry.kernels.types import Shortlist, Task
 
-PADS = (7, 15, 31, 63)  # candidates listed beyond k; the first that suffices on a sample is taken
-SAMPLE_ROWS = 96  # at most, per side
-_SAMPLE_SCORES = 1 << 22  # at most; very large dictionaries are sampled by fewer rows
-SAMPLE_CERTIFIES = 0.98  # share of the sample that must be certified at once
-_WORTH_IT = 2e10  # multiplications below which preparation costs more than it saves
-_FASTER = 0.7  # largest time of int8 products, relative to float32, that pays for longer shortlists
+PADS = (7, 15, 31, 63)  # Candidates listed beyond k. The first number that suffices on a sample is used.
+SAMPLE_ROWS = 96  # maximum rows in the sample of a side
+_SAMPLE_SCORES = 1 << 22  # maximum scores in a sample, which limits its rows for very large dictionaries
+SAMPLE_CERTIFIES = 0.98  # minimum share of the sample that must be certified at once
+_WORTH_IT = 2e10  # Below this number of multiplications, preparation costs more than it saves.
+_FASTER = 0.7  # maximum time of int8 products, relative to float32, at which longer shortlists pay
 _REFINED_AT_ONCE = 4096
 
 
 class Int8Scores:
-    """Blocks of scores from integer products. B is held in int8; A, unless it is B, is quantized by row block."""
+    """Blocks of scores from integer products, with B held in int8 and A (unless it is B) quantized by row block."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
@@ -71,7 +71,7 @@ class Int8Screen:
     why: str
 
     def __call__(self, task: Task) -> tuple[Shortlist, Shortlist | None]:
-        """Screen the task that this was prepared for."""
+        """Screen the task for which this screen was prepared."""
         rows, cols = scan(task, self.scores, self.width)
         a, b, d, bias = self.scores.a_spread, self.scores.b_spread, task.a.shape[1], task.largest_bias
         row_fine, col_fine = float32_epsilons(task)
@@ -80,10 +80,10 @@ class Int8Screen:
 
 
 def prepare_int8(task: Task, asked_for: bool = False) -> Int8Screen | str:
-    """Prepare an int8 screen if it is likely to be faster than float32; otherwise return the reason as a phrase.
+    """Prepare an int8 screen if it is likely to be faster than float32; otherwise return a phrase that says why not.
 
-    It is tried on a sample of rows, and of columns if they are requested; the shortest shortlist that certifies 98% of
-    the sample is taken. With `asked_for` it is refused only where it is impossible.
+    The screen is tried on a sample of rows, and of columns if requested, and gets the shortest shortlists that certify
+    98% of the sample. With `asked_for`, it is refused only if it is impossible.
     """
     n, m, d = task.a.shape[0], task.others.shape[0], task.a.shape[1]
     if not asked_for and n * m * d < _WORTH_IT:
@@ -107,10 +107,10 @@ def prepare_int8(task: Task, asked_for: bool = False) -> Int8Screen | str:
         if listing_bytes(n, m, task.k, task.columns or task.within, task.threads, task.k + pad) <= room
     ]
     if not widths and not asked_for:
-        return "the int8 copy does not fit the memory ceiling"
+        return "the int8 copy does not fit the memory limit"
     scores = Int8Scores(task)
     if not _products_are_exact(task, scores):
-        return "this torch's int8 product is not exact in this shape"
+        return "torch's int8 product is not exact in this shape"
     needed = torch.cat([_needed(task, scores, True)] + ([_needed(task, scores, False)] if both else []))
     for width in widths:
         certified = float((needed < width).double().mean())
@@ -142,13 +142,13 @@ def refine(task: Task, lists: Lists, coarse: Tensor, fine: Tensor, of_rows: bool
 
 
 def float32_bias(bias: Tensor | None) -> np.ndarray:
-    """Return the bias as the compiled loops take it: empty if there is none."""
+    """Return the bias as a float32 array for the compiled loops; empty if there is none."""
     return np.empty(0, dtype=np.float32) if bias is None else bias.to(torch.float32).numpy()
 
 
 @cache
 def int8_time() -> float | None:
-    """Return the time of an integer product relative to float32; None where it is missing or inexact.
+    """Return the time of an integer product relative to float32; None if it is missing or inexact on this machine.
 
     Processors without VNNI instructions add pairs of products in 16 bits, which saturate, so extremes are tested.
     """
@@ -168,7 +168,7 @@ def int8_time() -> float | None:
 
 
 def _scores(x: Quantized, y: Quantized, bias: np.ndarray, absolute: bool, buffers: tuple[Tensor, Tensor]) -> Tensor:
-    """Compute scores of quantized rows into the second buffer (int32 and float32, of their size or larger)."""
+    """Compute the scores of quantized rows in two buffers, int32 for the products and float32 for the scores."""
     from sae_geometry.kernels.loops.int8 import scale_products
 
     shape = (x.q.shape[0], y.q.shape[0])
@@ -179,7 +179,7 @@ def _scores(x: Quantized, y: Quantized, bias: np.ndarray, absolute: bool, buffer
 
 
 def _products_are_exact(task: Task, scores: Int8Scores) -> bool:
-    """Check the corners of the first block against float64: a wrong product would void every bound."""
+    """Check the corners of the first block against float64, since a wrong product would void every bound."""
     x = scores.row_block(0, min(task.blocks.rows, len(task.a))).q
     y = scores.y.q[: task.blocks.cols]
     corners = [slice(0, 16), slice(-16, None)]
@@ -213,6 +213,6 @@ def _needed(task: Task, scores: Int8Scores, of_rows: bool) -> Tensor:
     spread = Spread(x.residual, x.length, norms[at])
     others = scores.b_spread if of_rows else scores.a_spread
     epsilon = int8_error(spread, others, mine.shape[1], task.largest_bias)
-    # The exact k-th is near the screened one, so every score within ε of it must be listed.
+    # The exact k-th best score is near the screened one, so every score within ε of it must be listed.
     kth = screened.topk(min(task.k, m), dim=1).values[:, -1]
     return (screened >= (kth - epsilon)[:, None]).sum(dim=1)

@@ -34,7 +34,7 @@ class Rounded:
 
 
 def rounded(x: Tensor, precision: Precision) -> Rounded:
-    """Round float32 rows to a lower precision."""
+    """Round float32 rows to a given precision, and measure their norms and rounding errors."""
     scale = FP16_SCALE if precision == "fp16" else 1.0
     low, high = (float(v) for v in torch.aminmax(x))
     if precision == "fp16" and max(-low, high) * scale > _FP16_LARGEST:
@@ -45,7 +45,7 @@ def rounded(x: Tensor, precision: Precision) -> Rounded:
     step = max(1, _CHUNK_ELEMENTS // x.shape[1])
     residual = torch.empty(len(x), dtype=torch.float64, device=x.device)
     length = torch.empty_like(residual)
-    for start in range(0, len(x), step):  # in chunks, so that no temporary is as large as x
+    for start in range(0, len(x), step):  # Work in chunks, so that no temporary is as large as x.
         part = slice(start, start + step)
         if precision != "float32":
             values[part] = x[part] * scale if precision == "fp16" else to_tf32(x[part])
@@ -56,7 +56,7 @@ def rounded(x: Tensor, precision: Precision) -> Rounded:
 
 
 def to_tf32(x: Tensor) -> Tensor:
-    """Round float32 numbers to the ten explicit mantissa bits of tf32, ties to even, by integer arithmetic."""
+    """Round float32 numbers to tf32 (ten explicit mantissa bits, ties to even) by integer arithmetic."""
     bits = x.contiguous().view(torch.int32)
     half = (1 << (_TF32_DROPPED_BITS - 1)) - 1
     odd = (bits >> _TF32_DROPPED_BITS) & 1
@@ -66,8 +66,8 @@ def to_tf32(x: Tensor) -> Tensor:
 def rounded_error(x: Rounded, y: Rounded, y_norms: Tensor, d: int) -> Tensor:
     """Return ε_i ≥ |screened − exact| of row i of x with every row of y, without a bias.
 
-    ⟨x, y⟩ − ⟨x̂, ŷ⟩ = ⟨x − x̂, y⟩ + ⟨x̂, y − ŷ⟩, each at most the product of its norms. Tensor cores add with
-    truncation and a few guard bits: d·2⁻²² ‖x̂‖‖ŷ‖ covers that, four times what rounded sums need.
+    ⟨x, y⟩ − ⟨x̂, ŷ⟩ = ⟨x − x̂, y⟩ + ⟨x̂, y − ŷ⟩, and each term is at most the product of its norms. Tensor cores add
+    with truncation and a few guard bits; d·2⁻²² ‖x̂‖‖ŷ‖, four times the bound of rounded sums, allows for that.
     """
     product = x.length * y.length.max()
     return (x.residual * y_norms.max() + x.length * y.residual.max() + d * 2.0**-22 * product + d * 2.0**-110) * SLACK

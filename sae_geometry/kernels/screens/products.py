@@ -1,8 +1,8 @@
 """float32 products of row blocks, at full precision and full speed.
 
-torch can be configured, process-wide, to compute float32 products in TF32 or bfloat16, which would invalidate ε, so
-products here run under `full_precision`. On AMD processors oneDNN takes less than half of MKL's time, and the same ε
-holds for both, so `cpu_product` times both and takes the faster.
+torch can be configured, process-wide, to compute float32 products in TF32 or bfloat16, which would invalidate ε;
+therefore, products here run under `full_precision`. On AMD processors, oneDNN takes less than half of MKL's time. The
+same ε holds for both, so `cpu_product` times both and selects the faster.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from sae_geometry.kernels.loops.threads import one_torch_thread
 
 Product = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(x [r, d], y [c, d], scratch of at least r·c float32 entries) → x·yᵀ [r, c], in the scratch or in a new tensor."""
+"""Function of (x [r, d], y [c, d], scratch) that returns x·yᵀ, in scratch (r·c or more entries) or a new tensor."""
 
 _PROBE_ROWS, _PROBE_WIDTH = 512, 512
 
@@ -41,7 +41,7 @@ def full_precision() -> Iterator[None]:
 
 
 def mm_product(x: Tensor, y: Tensor, scratch: Tensor) -> Tensor:
-    """Multiply with `torch.mm`: MKL, OpenBLAS or Accelerate, as torch was built."""
+    """Multiply with `torch.mm`, which uses the BLAS library that torch was built with."""
     out = scratch[: x.shape[0] * y.shape[0]].view(x.shape[0], y.shape[0])
     return torch.mm(x, y.T, out=out)
 
@@ -53,7 +53,7 @@ def onednn_product(x: Tensor, y: Tensor, scratch: Tensor) -> Tensor:
 
 @cache
 def cpu_product() -> tuple[Product, str]:
-    """Return the fastest float32 product that is correct on this machine, and its name; timed once per process."""
+    """Return the fastest float32 product that is correct on this machine, and its name, timed once per process."""
     x = torch.randn(_PROBE_ROWS, _PROBE_WIDTH, generator=torch.Generator().manual_seed(0)) / _PROBE_WIDTH**0.5
     scratch = torch.empty(_PROBE_ROWS * _PROBE_ROWS)
     truth = (x.double() @ x.double().T).float()
@@ -63,7 +63,7 @@ def cpu_product() -> tuple[Product, str]:
             with one_torch_thread(), full_precision():
                 right = torch.allclose(product(x, x, scratch), truth, rtol=0, atol=1e-4)
                 seconds = best_time(partial(product, x, x, scratch)) if right else float("inf")
-        except (AttributeError, RuntimeError, NotImplementedError):  # torch was built without oneDNN
+        except (AttributeError, RuntimeError, NotImplementedError):  # This torch was built without oneDNN.
             continue
         if best is None or seconds < 0.9 * best[0]:
             best = (seconds, product, name)
@@ -72,7 +72,7 @@ def cpu_product() -> tuple[Product, str]:
 
 
 def best_time(run: Callable[[], object]) -> float:
-    """Return the shortest of five runs in CPU time of this thread, which other load barely affects."""
+    """Return the shortest time of five runs, in CPU seconds of this thread, which other load barely affects."""
     found = float("inf")
     for _ in range(5):
         start = time.thread_time()

@@ -18,7 +18,7 @@ from sae_geometry.kernels.loops.threads import in_parallel
 
 _BLOCK = 256
 _AT_ONCE = 1024  # rows per unit of work of a thread
-MAX_WIDTH = 1 << 16  # 127² · 2¹⁶ < 2³¹: integer sums cannot overflow
+MAX_WIDTH = 1 << 16  # Integer sums cannot overflow, since 127² · 2¹⁶ < 2³¹.
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Quantized:
     length: Tensor
 
     def part(self, start: int, stop: int) -> Quantized:
-        """Return a slice of the rows."""
+        """Return rows start…stop with their scales and bounds."""
         return Quantized(*(t[start:stop] for t in (self.q, self.scale, self.residual, self.length)))
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Inputs of the error bound of a quantized dictionary: float64 [n] each, see `Quantized`; norms ≥ ‖x‖."""
+    """Inputs of a quantized dictionary's error bound, float64 [n]: two fields of `Quantized`, and norms ≥ ‖x‖."""
 
     residual: Tensor
     length: Tensor
@@ -48,7 +48,7 @@ class Spread:
 
 
 def quantize(x: Tensor, norms: Tensor, threads: int = 1) -> Quantized:
-    """Return x rotated and rounded to int8, with the error of every row. The rotation depends on the width alone.
+    """Rotate rows and round them to int8, with the error of every row; the rotation depends on the width alone.
 
     Rotating in float32 errs by at most (log₂ 256 + 2)·u ‖x‖ to first order (each stage is a multiple of an orthogonal
     matrix, and each of its outputs is one rounded sum); 12 u and underflow are added to the measured residual.
@@ -74,9 +74,9 @@ def quantize(x: Tensor, norms: Tensor, threads: int = 1) -> Quantized:
 
 @cache
 def hadamard_stages(d: int) -> np.ndarray:
-    """Return the end of each block and 1/√(its size), float64 [blocks, 2].
+    """Return the end of each Hadamard block and 1/√(block size), float64 [blocks, 2].
 
-    Blocks have 256 entries, the last a power of two of at least 16: torch's integer product of width 1 is wrong.
+    Blocks have 256 entries; the last has a power of two of at least 16, since torch's product of width 1 is wrong.
     """
     sizes = [_BLOCK] * (d // _BLOCK)
     if d % _BLOCK:
@@ -86,7 +86,7 @@ def hadamard_stages(d: int) -> np.ndarray:
 
 @cache
 def rotation_signs(d: int) -> np.ndarray:
-    """Return float32 [d] of ±1; without these signs a Hadamard matrix maps a constant row to a single entry."""
+    """Return random signs ±1, float32 [d]; without them, a Hadamard matrix maps a constant row to a single entry."""
     bits = np.random.default_rng(0).integers(0, 2, d)
     return (1 - 2 * bits).astype(np.float32)
 
@@ -94,8 +94,8 @@ def rotation_signs(d: int) -> np.ndarray:
 def int8_error(x: Spread, y: Spread, d: int, bias: float = 0.0) -> Tensor:
     """Return ε_i ≥ |int8 score − exact score| of row i of x with every row of y.
 
-    ⟨x, y⟩ − ⟨x̂, ŷ⟩ = ⟨Rx − x̂, Ry⟩ + ⟨x̂, Ry − ŷ⟩ ≤ residual_x ‖y‖ + ‖x̂‖ residual_y; the integer product is exact,
-    and converting it to a score rounds four times (twice more with a bias).
+    ⟨x, y⟩ − ⟨x̂, ŷ⟩ = ⟨Rx − x̂, Ry⟩ + ⟨x̂, Ry − ŷ⟩ ≤ residual_x ‖y‖ + ‖x̂‖ residual_y. The integer product is exact,
+    and converting it to a score rounds four times (six times with a bias).
     """
     reach = x.length * y.length.max()
     epsilon = x.residual * y.norms.max() + x.length * y.residual.max() + 4 * U32 * reach + d * 2.0**-110

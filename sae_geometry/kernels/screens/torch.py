@@ -1,7 +1,8 @@
-"""Screen for any torch device in whole-tensor operations: a block product, its top K, a merge.
+"""Screen for any torch device, in whole-tensor operations: a block product, its top K, and a merge.
 
-A GPU runs this; the tests run the same code on the CPU. Products are float32 by default (TF32 off), or fp16 or tf32,
-which tensor cores multiply several times faster; operands are rounded first and ε follows from the rounding error.
+This is the default screen on a GPU; the tests run the same code on the CPU. Products are in float32 by default (with
+TF32 off), or in fp16 or tf32, which tensor cores multiply several times faster. In these, operands are rounded first,
+and ε follows from the rounding error.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from sae_geometry.kernels.screens.products import full_precision, mm_product
 from sae_geometry.kernels.types import Precision, Shortlist, Task
 
 Lists = tuple[Tensor, Tensor]
-_LOW_PRECISION_PAD = 6  # longer lists where ε is larger
+_LOW_PRECISION_PAD = 6  # extra shortlist entries, since ε is larger than in float32
 
 
 def screen_torch(task: Task, precision: Precision = "float32") -> tuple[Shortlist, Shortlist | None]:
-    """Screen with torch products: float32 scores within γ_d ‖x‖‖y‖ of exact, others within `rounded_error`."""
+    """Screen with torch products, whose scores are within γ_d ‖x‖‖y‖ (float32) or `rounded_error` of exact."""
     within, bias = task.within, task.column_bias
     n, m, block, device = task.a.shape[0], task.others.shape[0], task.blocks, task.a.device
     x = rounded(task.a, precision)
@@ -42,7 +43,7 @@ def screen_torch(task: Task, precision: Precision = "float32") -> tuple[Shortlis
                 j1 = min(j0 + block.cols, m)
                 scores = product(x.values[i0:i1], y.values[j0:j1])
                 if x.scale != 1:
-                    scores.mul_(1 / (x.scale * y.scale))  # a power of two: exact
+                    scores.mul_(1 / (x.scale * y.scale))  # Scaling by a power of two is exact.
                 if task.absolute:
                     scores.abs_()
                 if float_bias is not None:
@@ -53,7 +54,7 @@ def screen_torch(task: Task, precision: Precision = "float32") -> tuple[Shortlis
                 _offer(rows, slice(i0, i1), _top(scores, width, j0))
                 if cols is not None:
                     _offer(cols, slice(j0, j1), _top(scores.T, width, i0))
-                del scores  # freed before the next block is allocated
+                del scores  # Free the block before the next one is allocated.
                 tick()
     if within:
         assert cols is not None
@@ -64,9 +65,9 @@ def screen_torch(task: Task, precision: Precision = "float32") -> tuple[Shortlis
 
 
 def block_product(x: Tensor, y: Tensor, precision: Precision, scratch: Tensor | None = None) -> Tensor:
-    """Compute x·yᵀ in float32 from operands of this precision, on tensor cores where available.
+    """Compute x·yᵀ in float32 from operands of a given precision, on tensor cores if available.
 
-    Elsewhere the same operands are multiplied in float32, into the scratch buffer if there is one.
+    On other devices, the operands are multiplied in float32, using the scratch buffer if there is one.
     """
     if not x.is_cuda:
         a, b = x.to(torch.float32), y.to(torch.float32)
@@ -74,7 +75,7 @@ def block_product(x: Tensor, y: Tensor, precision: Precision, scratch: Tensor | 
     if precision == "fp16":
         return torch.mm(x, y.T, out_dtype=torch.float32)
     if precision == "tf32":
-        torch.backends.cuda.matmul.fp32_precision = "tf32"  # `full_precision` restores it
+        torch.backends.cuda.matmul.fp32_precision = "tf32"  # `full_precision` restores the setting.
         try:
             return x @ y.T
         finally:
@@ -83,12 +84,12 @@ def block_product(x: Tensor, y: Tensor, precision: Precision, scratch: Tensor | 
 
 
 def listed_width(k: int, precision: Precision) -> int:
-    """Return the length of a shortlist for the k best."""
+    """Return the length of a shortlist from which the k best are decided."""
     return shortlist_width(k) + (0 if precision == "float32" else _LOW_PRECISION_PAD)
 
 
 def epsilons(task: Task, precision: Precision, x: Rounded, y: Rounded) -> tuple[Tensor, Tensor]:
-    """Return ε of a product of this precision for every row and column; x and y are the rounded operands."""
+    """Return the error bound ε of a product of the rounded operands x and y, for every row and column."""
     if precision == "float32":
         return float32_epsilons(task)
     d, bias = task.a.shape[1], task.largest_bias
@@ -112,7 +113,7 @@ def _top(scores: Tensor, width: int, offset: int) -> Lists:
 
 
 def _offer(lists: Lists, where: slice, more: Lists) -> None:
-    """Merge offered scores into the lists, in place."""
+    """Merge more scores and indices into the lists in place."""
     values, indices = lists
     both = torch.cat([values[where], more[0]], dim=1)
     ids = torch.cat([indices[where], more[1]], dim=1)

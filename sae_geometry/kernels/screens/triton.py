@@ -1,7 +1,7 @@
 """Fused triton screen: one kernel multiplies and lists, so that no block of scores passes through memory.
 
-It lists the rows of its left operand only: column lists come from a second product with the operands swapped, and
-within one dictionary every block is computed rather than half of them.
+The kernel lists only the rows of its left operand: column lists come from a second product with the operands swapped,
+and within one dictionary every block is computed rather than half of them.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from sae_geometry.kernels.types import Precision, Shortlist, Task
 
 EXTRA = "cu13"  # extra of this package that installs triton
 _PROGRAMS_A_PROCESSOR = 4  # programs per multiprocessor, to hide memory latency
-_PROCESSORS = 4  # assumed where there is no GPU, so that columns are split there too
+_PROCESSORS = 4  # multiprocessors assumed without a GPU, so that columns are split in tests too
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Tile of one program: rows × columns × depth, and its number of warps."""
+    """Tile of one GPU program, of rows × columns × depth, with its numbers of warps and pipeline stages."""
 
     rows: int
     cols: int
@@ -37,7 +37,7 @@ class Tile:
 
 
 def tile_for(precision: Precision, width: int) -> Tile:
-    """Return the tile for lists of this width: the largest that does not spill registers, which the tests assert."""
+    """Return the largest tile for lists of a given width that does not spill registers, as the tests assert."""
     depth = 64 if precision == "fp16" else 32
     if precision == "float32" or width > 32:
         return Tile(64, 64, depth, 8)
@@ -45,12 +45,12 @@ def tile_for(precision: Precision, width: int) -> Tile:
 
 
 def list_width(width: int) -> int:
-    """Return the power of two that holds a list of this width, at least 4."""
+    """Return the smallest power of two, at least 4, that holds a list of a given width."""
     return max(4, 1 << (width - 1).bit_length())
 
 
 def screen_triton(task: Task, precision: Precision = "float32") -> tuple[Shortlist, Shortlist | None]:
-    """Screen with the fused kernel: scores within γ_d ‖x‖‖y‖ of exact in float32, `rounded_error` in fp16 and tf32."""
+    """Screen with the fused kernel, whose scores are within γ_d ‖x‖‖y‖ (float32) or `rounded_error` of exact."""
     loops = _loops(task.a.device)
     x = rounded(task.a, precision)
     y = x if task.within else rounded(task.others, precision)
@@ -66,7 +66,7 @@ def screen_triton(task: Task, precision: Precision = "float32") -> tuple[Shortli
 def _side(
     loops: ModuleType, task: Task, x: Rounded, y: Rounded, precision: Precision, tick: Callable[[], None]
 ) -> tuple[Tensor, Tensor]:
-    """Return the best of every row of x among y, one row block at a time: descending scores and their columns."""
+    """List the best rows of y for every row of x, one row block at a time: descending scores and their indices."""
     n, m, device = len(x.values), len(y.values), x.values.device
     width = listed_width(task.k, precision)
     scores = torch.empty((n, width), dtype=torch.float32, device=device)
@@ -87,7 +87,7 @@ def _side(
 
 
 def splits(n: int, m: int, tile: Tile, device: torch.device) -> int:
-    """Return the number of column splits with which the programs of n rows occupy the whole device."""
+    """Return the number of column splits at which the programs of n rows occupy the whole device."""
     there = _PROCESSORS
     if device.type == "cuda":
         there = torch.cuda.get_device_properties(device).multi_processor_count
@@ -108,7 +108,7 @@ def list_row_block(
     absolute: bool = False,
     own: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """List every row in every split, [splits, n, width], `each` columns per split; row i is column `own` + i of y."""
+    """List each row's best columns per split of `each` columns, [splits, n, width]; row i excludes column `own` + i."""
     n, m = len(x), len(y)
     parts = -(-m // each)
     values = torch.empty((parts, n, width), dtype=torch.float32, device=x.device)
@@ -125,7 +125,7 @@ def list_row_block(
 
 
 def merge_row_block(loops: ModuleType, lists: tuple[Tensor, Tensor], scores: Tensor, indices: Tensor) -> None:
-    """Merge the lists of all splits into `scores` and `indices` [n, ≤ width], descending; −inf and −1 for none."""
+    """Merge the lists of all splits into descending `scores` and `indices` [n, ≤ width], padded with −inf and −1."""
     values, columns = lists
     parts, n, width = values.shape
     rows = merge_rows(width)
@@ -137,7 +137,7 @@ def merge_row_block(loops: ModuleType, lists: tuple[Tensor, Tensor], scores: Ten
 
 
 def merge_rows(width: int) -> int:
-    """Return the number of rows whose lists of this width a program merges: as many as fit registers."""
+    """Return the number of rows that one program merges, so that lists of a given width fit in registers."""
     return 16 if width > 32 else 64
 
 
@@ -147,13 +147,13 @@ def _on(device: torch.device) -> torch.cuda.device | nullcontext[None]:
 
 
 def _loops(device: torch.device) -> ModuleType:
-    """Import the kernels, which need triton, and off a GPU its interpreter."""
+    """Import the kernels; raise an error without triton, or without a GPU unless triton's interpreter is on."""
     require("triton", EXTRA, "a triton screen")
     from sae_geometry.kernels.loops import triton as triton_loops
 
     if device.type != "cuda" and not triton_loops.interpreted():
         raise ValueError(
             f"the triton screens need tensors on a CUDA device; these are on {device}. "
-            "To try them without one, start Python with TRITON_INTERPRET=1"
+            "To try them without a GPU, start Python with TRITON_INTERPRET=1"
         )
     return triton_loops
