@@ -221,7 +221,7 @@ def test_an_unknown_layout_shows_what_is_there_and_the_call_that_would_do(tmp_pa
 
 
 def test_a_matrix_that_nothing_says_is_tied_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match="none of them is by its name a decoder"):
+    with pytest.raises(LayoutError, match="none of them is named like a decoder"):
         load(write(tmp_path, {"_orig_mod.W": DEC.T}, {}, "pt"))
 
 

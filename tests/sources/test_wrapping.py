@@ -211,7 +211,7 @@ def test_transforms_of_higher_rank_are_refused_with_the_reason(tmp_path: Path) -
             "U_matrices.1": torch.zeros(4, D, 1), "V_matrices.1": torch.zeros(4, 1, D),
             "U_matrices.2": torch.zeros(8, D, 2), "V_matrices.2": torch.zeros(8, 2, D)}  # fmt: skip
     with pytest.raises(
-        LayoutError, match=r"mixture of linear transforms: each latent of rank above 1 .* no one direction"
+        LayoutError, match=r"mixture of linear transforms: each latent of rank above 1 .* no single direction"
     ):
         load(saved(tmp_path, tree))
 

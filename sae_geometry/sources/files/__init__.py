@@ -1,1 +1,1 @@
-"""Read tensor files without executing their contents: safetensors, torch, numpy."""
+"""Read safetensors, torch and numpy files without executing their contents."""

@@ -1,7 +1,7 @@
-"""Read slices of a file in the state in which it was opened.
+"""Read slices of a file, and raise SourceError if it has changed since it was opened.
 
-If another process truncates a mapped file, this process ends with SIGBUS, and a mapping as large as the file can be
-refused where memory is scarce. Slices only take their own size, and a changed file is an error of one sentence.
+A memory-mapped file is no alternative: SIGBUS ends the process if another one truncates the file, and the system can
+refuse a mapping as large as the file when memory is scarce.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _CHUNK = 4 << 20
 
 
 class FileBytes:
-    """A span of a file. A slice from outside it, or after the file has changed, raises SourceError."""
+    """A byte range of a file; reads outside it, or after the file has changed, raise SourceError."""
 
     def __init__(self, path: Path, start: int = 0, end: int | None = None) -> None:
         self.path = path
         self._state = _state(os.stat(path))
         end = self._state[0] if end is None else end
         if not 0 <= start <= end <= self._state[0]:
-            raise SourceError(f"{path.name} is truncated: it should reach to byte {end:,} and has {self._state[0]:,}")
+            raise SourceError(f"{path.name} is truncated: it has {self._state[0]:,} of {end:,} bytes")
         self.start, self.size = start, end - start
 
     @contextmanager
@@ -43,11 +43,11 @@ class FileBytes:
             raise SourceError(f"{self.path.name} cannot be read: {error.strerror or error}") from error
 
     def read(self, start: int, n_bytes: int) -> np.ndarray:
-        """Return `n_bytes` from byte `start`, uint8."""
+        """Return `n_bytes` bytes starting at byte `start`, as uint8."""
         return self.pieces(start, n_bytes, 1, 0)
 
     def pieces(self, start: int, n_bytes: int, count: int, step: int) -> np.ndarray:
-        """Return `count` pieces of `n_bytes`, `step` bytes apart, concatenated as uint8."""
+        """Read `count` pieces of `n_bytes` bytes, one every `step` bytes, and return them concatenated as uint8."""
         self._inside(start, (count - 1) * step + n_bytes)
         out = np.empty(count * n_bytes, dtype=np.uint8)
         with self.opened() as file:
@@ -57,7 +57,7 @@ class FileBytes:
         return out
 
     def checked(self, start: int, n_bytes: int, first: int, wanted: int) -> tuple[np.ndarray, int]:
-        """Return `wanted` bytes from `first` in the run of `n_bytes` at `start`, and the CRC-32 of the whole run."""
+        """Read `n_bytes` bytes from `start`; return `wanted` of them from offset `first`, and the CRC-32 of all."""
         self._inside(start, n_bytes)
         out, crc = np.empty(wanted, dtype=np.uint8), 0
         chunk = memoryview(bytearray(min(_CHUNK, n_bytes)))
@@ -74,7 +74,7 @@ class FileBytes:
 
     def _inside(self, start: int, n_bytes: int) -> None:
         if start < 0 or n_bytes < 0 or start + n_bytes > self.size:
-            raise SourceError(f"{self.path.name} ends before its {start + n_bytes:,} bytes; it is truncated or damaged")
+            raise SourceError(f"{self.path.name} is truncated or damaged: it ends before byte {start + n_bytes:,}")
 
     def _fill(self, file: FileIO, view: memoryview) -> None:
         done = 0
@@ -89,7 +89,7 @@ class FileBytes:
             raise self._changed()
 
     def _changed(self) -> SourceError:
-        return SourceError(f"{self.path.name} was changed while it was read; load it again when it is complete")
+        return SourceError(f"{self.path.name} was changed while it was being read; load it again when it is complete")
 
 
 def _state(stat: os.stat_result) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
-"""Read torch.distributed.checkpoint folders: shards, and a `.metadata` file that locates each tensor.
+"""Read torch.distributed.checkpoint folders: shards, and a `.metadata` file that locates every tensor.
 
-torch can read such a folder without a process group, but unpickles `.metadata`, which can execute code. Here the pickle
-is read as data, and each piece of a tensor, a separate torch.save within a shard, like any other torch file.
+torch can read these folders without a process group, but it unpickles `.metadata`, which can execute code. This module
+reads the pickle as data. Each piece of a tensor is a torch.save archive within a shard, read like any other torch file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DCP_SHARD = ".distcp"
 
 @dataclass(frozen=True)
 class _Piece:
-    """One block of a tensor: its position, and the bytes of the shard that hold it."""
+    """A block of a tensor: its offsets in the tensor, and its byte range in a shard."""
 
     offsets: tuple[int, ...]
     shard: Path
@@ -37,10 +37,10 @@ class _Piece:
 
 
 def open_dcp(metadata: Path) -> TensorFile:
-    """Read the tensors of the torch.distributed.checkpoint folder of a `.metadata` file; other objects are skipped."""
+    """Open a torch.distributed.checkpoint folder, given its `.metadata` file, and skip objects other than tensors."""
     place = metadata.parent.name
-    if metadata.stat().st_size > MAX_HEADER_BYTES:
-        raise SourceError(f"{place}: its .metadata is larger than any checkpoint's; refused")
+    if (n_bytes := metadata.stat().st_size) > MAX_HEADER_BYTES:
+        raise SourceError(f"{place}: its .metadata has {n_bytes:,} bytes; at most {MAX_HEADER_BYTES:,} are read")
     size = sum(path.stat().st_size for path in metadata.parent.iterdir() if path.is_file())
     table = read_records(metadata.read_bytes(), f"{place}/{DCP_METADATA}")
     try:
@@ -53,11 +53,11 @@ def open_dcp(metadata: Path) -> TensorFile:
         # Path.is_file raises for a name that is too long.
         there = [p for found in pieces.values() for p in found if os.path.isfile(p.shard)]
         if sum(abs(p.end - p.start) for p in there) > size:
-            raise SourceError(f"{place}: its .metadata names more bytes than its shards hold; refused")
+            raise SourceError(f"{place}: its .metadata refers to more bytes than its shards hold; refused")
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         if isinstance(error, SourceError):
             raise
-        raise SourceError(f"{place}: its .metadata is not that of a torch.distributed.checkpoint") from error
+        raise SourceError(f"{place}: its .metadata was not written by torch.distributed.checkpoint") from error
 
     read = sliced(lambda key: _assembled(key, entries[key], pieces[key], place))
     return TensorFile(metadata.parent, "dcp", entries, read)
@@ -66,7 +66,7 @@ def open_dcp(metadata: Path) -> TensorFile:
 def _fields(table: object, name: str) -> dict[Any, Any]:
     found = table.field(name) if isinstance(table, Record) else None
     if not isinstance(found, dict):
-        raise TypeError(f"a table {name} expected")
+        raise TypeError(f"{name} is not a table")
     return found
 
 
@@ -83,7 +83,7 @@ def _pieces(stored: dict[Any, Any], folder: Path) -> Iterator[tuple[str, _Piece]
     for index, info in stored.items():
         if info.state.get("transform_descriptors"):
             raise SourceError(
-                f"{folder.name} is a torch.distributed.checkpoint whose shards are transformed (compressed); convert "
+                f"{folder.name} is a torch.distributed.checkpoint with transformed (compressed) shards; convert "
                 f"it where it was written: python -m torch.distributed.checkpoint.format_utils dcp_to_torch "
                 f"{folder.name} OUT.pt"
             )
@@ -95,17 +95,15 @@ def _pieces(stored: dict[Any, Any], folder: Path) -> Iterator[tuple[str, _Piece]
 
 
 def _assembled(key: str, entry: Entry, pieces: list[_Piece], place: str) -> Tensor:
-    """Return a whole tensor from its pieces, which must cover it exactly."""
+    """Assemble a tensor from its pieces, which must cover it without gaps or overlaps."""
     what = f"{place}: tensor {key[:80]!r}"
     read = []
     for piece in pieces:
         if not os.path.isfile(piece.shard):
-            raise SourceError(f"{what} lies in {shown(piece.shard.name)}, which is missing; fetch the whole folder")
+            raise SourceError(f"{what} needs {shown(piece.shard.name)}, which is missing; fetch the whole folder")
         file = open_torch(piece.shard, piece.start, piece.end)
         if list(file.entries) != ["tensor"] or file.entries["tensor"].dtype != entry.dtype:
-            raise SourceError(
-                f"{what}: {shown(piece.shard.name)} does not hold what .metadata says; the checkpoint is damaged"
-            )
+            raise SourceError(f"{what}: {shown(piece.shard.name)} contradicts .metadata; the checkpoint is damaged")
         read.append((piece.offsets or (0,) * len(entry.shape), file.read("tensor")))
     if len(read) == 1 and tuple(read[0][1].shape) == entry.shape:
         return read[0][1]
@@ -119,6 +117,6 @@ def _assembled(key: str, entry: Entry, pieces: list[_Piece], place: str) -> Tens
         for at, part in read:
             where = tuple(slice(o, o + n) for o, n in zip(at, part.shape, strict=True))
             whole[where], filled[where] = part, True
-        if filled.all():  # as many numbers as places, each of which has one
+        if filled.all():  # The pieces have as many elements as the tensor, so they do not overlap.
             return whole
     raise SourceError(f"{what}: its pieces do not make up its shape {entry.shape}; the checkpoint is damaged")

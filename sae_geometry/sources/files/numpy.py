@@ -1,4 +1,4 @@
-"""Read .npy and .npz files: numeric arrays only, never objects."""
+"""Read numeric arrays from .npy and .npz files, and refuse arrays of Python objects."""
 
 from __future__ import annotations
 
@@ -20,24 +20,21 @@ _MAX_NPY_HEADER = 65536
 
 
 def open_npy(path: Path) -> TensorFile:
-    """Read the array of a .npy file, under the key "array"."""
+    """Open a .npy file; its array has the key "array"."""
     file = FileBytes(path)
     head = file.read(0, min(_MAX_NPY_HEADER, file.size)).tobytes()
     entry, fortran, start = _header(head, path.name, file.size)
     if start + entry.n_bytes > file.size:
-        raise SourceError(f"{path.name} is truncated: its array needs {start + entry.n_bytes:,} bytes")
+        raise SourceError(f"{path.name} is truncated: it has {file.size:,} of {start + entry.n_bytes:,} bytes")
     if (after := file.size - start - entry.n_bytes) > 0:
-        raise SourceError(
-            f"{path.name} has {counted(after, 'byte')} after its array, which nothing accounts for; refused: "
-            "save one array per file"
-        )
+        raise SourceError(f"{path.name} has {counted(after, 'byte')} after its array; refused: save one array per file")
     whole = sliced(lambda _: _ordered(file.read(start, entry.n_bytes), entry, fortran))
     read = whole if fortran else (lambda _, place=None: read_stored(file, start, entry, place))
     return TensorFile(path, "npy", {"array": entry}, read)
 
 
 def open_npz(path: Path) -> TensorFile:
-    """Read the arrays of a .npz file."""
+    """Open the arrays in a .npz file."""
     file = FileBytes(path)
     heads = {
         name.removesuffix(".npy"): (member, *_member_header(file, member))
@@ -65,24 +62,24 @@ def _header(raw: bytes, label: str, size: int) -> tuple[Entry, bool, int]:
     try:
         version = np.lib.format.read_magic(stream)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # numpy warns about headers of Python 2
+            warnings.simplefilter("ignore")  # numpy warns about headers written by Python 2.
             reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, fortran, dtype = reader(stream)
-    except Exception as error:  # numpy evaluates the header as a literal, which can fail in many ways but runs no code
+    except Exception as error:  # Parsing the header as a literal can fail in many ways but runs no code.
         raise SourceError(f"{label} has a damaged .npy header") from error
     if dtype.hasobject:
-        raise SourceError(f"{label} holds Python objects, which loading would run; refused")
+        raise SourceError(f"{label} holds Python objects, which can run code when loaded; refused")
     try:
         if dtype.shape or dtype.kind == "c":
-            raise TypeError("no plain number")
+            raise TypeError("not a plain number")
         kind = torch.from_numpy(np.empty(0, dtype)).dtype
-    except (TypeError, ValueError) as error:  # a type that torch does not have, or another byte order
-        raise SourceError(f"{label} is of type {str(dtype)[:40]}, not plain little-endian numbers; refused") from error
+    except (TypeError, ValueError) as error:  # The type is unknown to torch, or its byte order differs.
+        raise SourceError(f"{label} has type {str(dtype)[:40]}, not plain little-endian numbers; refused") from error
     return Entry(checked_shape(shape, label, size), kind), bool(fortran), stream.tell()
 
 
 def _ordered(raw: np.ndarray, entry: Entry, fortran: bool) -> Tensor:
-    """Return bytes as a tensor; in Fortran order the first axis varies fastest."""
+    """Interpret bytes as a tensor in C order, or in Fortran order, whose first axis varies fastest."""
     if not fortran:
         return as_tensor(raw, entry)
     turned = as_tensor(raw, Entry(entry.shape[::-1], entry.dtype))

@@ -1,4 +1,4 @@
-"""Open tensor files by their first bytes, and describe files of other kinds."""
+"""Identify tensor files by their first bytes and open them, or explain why a file is not one."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 def open_weights(paths: Sequence[Path], tables: Sequence[str | None]) -> TensorFile:
-    """Open the tensors of one checkpoint in one or several files.
+    """Open a checkpoint that consists of one or several files.
 
     Args:
-        paths: files; one that locates the tensors (an index, `.metadata`) comes first.
-        tables: the table per file that its tensors are put in, where several files have the same names.
+        paths: its files; an index or a `.metadata` file, which locates the tensors, comes first.
+        tables: for each file, a prefix for its tensor names (several files may use the same names), or None.
     """
     first = paths[0]
     if first.name == DCP_METADATA or first.name.endswith(_INDEX_SUFFIX):
@@ -42,18 +42,18 @@ def open_weights(paths: Sequence[Path], tables: Sequence[str | None]) -> TensorF
 
 
 def _open_index(index: Path) -> TensorFile:
-    """Read the tensors that a `….index.json` maps to shards, as huggingface_hub writes it."""
+    """Open the shards that a `….index.json` lists, in the format of huggingface_hub."""
     owners = _weight_map(index)
     shards: dict[str, TensorFile] = {}
     for name in sorted(set(owners.values())):
         path = index.parent / name
-        if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
-            raise SourceError(f"{index.name} names {shown(name)}, which is not next to it; fetch that file too")
+        if not os.path.isfile(path):  # Path.is_file raises for a name that is too long.
+            raise SourceError(f"{index.name} lists {shown(name)}, which is not next to it; fetch that file too")
         shards[name] = open_tensors(path)
     missing = [k for k, n in owners.items() if k not in shards[n].entries and k not in shards[n].unread]
     if missing:
         shard = shown(owners[missing[0]])
-        raise SourceError(f"{index.name} says that {missing[0]!r} is in {shard}, which does not hold it")
+        raise SourceError(f"{index.name} assigns {missing[0]!r} to {shard}, which does not hold it")
     one = next(iter(shards.values()))
     return TensorFile(
         index,
@@ -66,24 +66,24 @@ def _open_index(index: Path) -> TensorFile:
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    if index.stat().st_size > MAX_HEADER_BYTES:
-        raise SourceError(f"{index.name} is larger than any checkpoint's index; refused")
+    if (n_bytes := index.stat().st_size) > MAX_HEADER_BYTES:
+        raise SourceError(f"{index.name} has {n_bytes:,} bytes, above the limit of {MAX_HEADER_BYTES:,}; refused")
     try:
         table = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         owners = {str(k): n for k, n in table.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SourceError(
-            f"{index.name} is not an index of shards: it has no table weight_map; give the weights"
+            f"{index.name} is not an index of shards: it has no table weight_map; give the weights file"
         ) from error
     wrong = [n for n in owners.values() if not isinstance(n, str) or "/" in n or "\\" in n or n in ("", ".", "..")]
     if wrong or not owners:
-        said = f"names {str(wrong[0])[:60]!r}, which is not a file next to it" if wrong else "lists no tensors"
+        said = f"lists {str(wrong[0])[:60]!r}, which is not a file next to it" if wrong else "lists no tensors"
         raise SourceError(f"{index.name} {said}; refused")
     return owners
 
 
 def open_tensors(path: Path) -> TensorFile:
-    """Open a .safetensors, torch, .npz or .npy file, identified by content, not by name."""
+    """Open a .safetensors, torch, .npz or .npy file, identified by its content and not its name."""
     try:
         size = path.stat().st_size
         if not path.is_file():
@@ -106,7 +106,7 @@ def _plainly_named(file: TensorFile) -> TensorFile:
     names = (*file.entries, *file.unread)
     strange = next((name for name in names if len(name) > _LONGEST_NAME or not name.isprintable()), None)
     if strange is not None:
-        raise SourceError(f"{file.path.name}: a tensor is named {strange[:80]!a}, which no checkpoint does; refused")
+        raise SourceError(f"{file.path.name}: the tensor name {strange[:80]!a} is too long or not printable; refused")
     return file
 
 
@@ -123,7 +123,7 @@ def _opener(path: Path, head: bytes) -> Callable[[Path], TensorFile] | None:
 
 
 def _after_json_line(path: Path) -> tuple[dict[str, object], int] | None:
-    """Return the table on a first line of JSON and the byte where torch's archive begins; None without either."""
+    """Return the JSON table in the first line and the offset of torch's archive after it; None if either is missing."""
     with path.open("rb") as f:
         line = f.readline(MAX_HEADER_BYTES)
         if not line.endswith(b"\n") or f.read(len(_ZIP_START)) != _ZIP_START:
@@ -140,7 +140,7 @@ def _shard(path: Path) -> str:
     if (path.parent / DCP_METADATA).is_file():
         return f"{whole}give its folder, {path.parent}"
     return (
-        f"{whole}its folder's .metadata, which describes its contents, is missing; give the whole folder, or convert "
+        f"{whole}the .metadata that describes its contents is missing; give the whole folder, or convert "
         "it with python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER OUT.pt"
     )
 
@@ -148,9 +148,9 @@ def _shard(path: Path) -> str:
 def _what_it_is(head: bytes, size: int) -> str:
     text = head.lstrip().lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return "is a web page, not weights: the download was answered by a login or error page; fetch it again"
+        return "is a web page, not weights: the download returned a login or error page; fetch it again"
     if head.startswith(b"version https://git-lfs"):
-        return "is a git-lfs pointer, not the weights it stands for: run `git lfs pull`, or fetch it by its address"
+        return "is a git-lfs pointer, not the weights: run `git lfs pull`, or load the weights by their address"
     if text.startswith((b"{", b"[")):
         return "is JSON text, not weights: give the weights file next to it"
     if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd")):
@@ -158,7 +158,7 @@ def _what_it_is(head: bytes, size: int) -> str:
     if head.startswith(_PICKLE_STARTS):
         return (
             "is a bare pickle (torch's format before 1.6, or not torch's at all), which can run code when loaded; "
-            "refused: where you trust it, load it there and re-save its state_dict as safetensors"
+            "refused: if you trust the file, load it with torch and re-save its state_dict as safetensors"
         )
     if len(head) > 8 and any(head[:8]):
         return f"is not safetensors, a torch checkpoint, .npz or .npy: its {size:,} bytes start with {head[:8]!r}"

@@ -1,7 +1,7 @@
 """Read .safetensors files: an 8-byte length, a JSON header, then contiguous tensors.
 
-The header is not parsed by the safetensors package, which needs a gigabyte and half a minute for a valid header of 60
-MB. That package also maps the file: the process would crash if the file were truncated meanwhile.
+This module does without the safetensors package, which takes half a minute and a gigabyte to parse a valid header of 60
+MB. That package also maps the file into memory, so the process would crash if the file were truncated meanwhile.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _DTYPES = {
 
 
 def open_safetensors(path: Path) -> TensorFile:
-    """Read the tensors of a .safetensors file."""
+    """Read the header of a .safetensors file; its tensors are read on request."""
     file = FileBytes(path)
     header = read_header(lambda start, n: file.read(start, n).tobytes(), file.size, path.name)
     return TensorFile(
@@ -63,7 +63,7 @@ def open_safetensors(path: Path) -> TensorFile:
 
 
 class Header(NamedTuple):
-    """Shape, type and first byte of each tensor, the types that torch lacks (`unread`), and the file's own table."""
+    """Header of a .safetensors file: tensors, their first bytes, types that torch lacks (`unread`), and metadata."""
 
     entries: Mapping[str, Entry]
     start: Mapping[str, int]
@@ -72,7 +72,7 @@ class Header(NamedTuple):
 
 
 def read_header(read: Callable[[int, int], bytes | bytearray], size: int, name: str) -> Header:
-    """Read the header of a file of `size` bytes through `read(first byte, number of bytes)`."""
+    """Read the header of a file of `size` bytes by calling `read(first_byte, n_bytes)`."""
     length = int.from_bytes(read(0, 8), "little")
     if length > min(MAX_HEADER_BYTES, size - 8):
         fate = "it is truncated or not safetensors" if length > size - 8 else "more than any checkpoint needs"
@@ -116,15 +116,15 @@ def _header(raw: bytes | bytearray, name: str) -> dict[str, Any]:
 
 
 def _span(key: str, spec: Any, name: str, size: int) -> tuple[Entry | None, int, int]:
-    """Return shape, type (None for a type that torch does not have), first byte and the byte after the last."""
+    """Return a tensor's entry (None if torch lacks its type), its first byte, and the byte after its last."""
     what = f"{name}: tensor {key[:80]!r}"
     if not isinstance(spec, dict) or not {"dtype", "shape", "data_offsets"} <= spec.keys():
-        raise SourceError(f"{what} is not described by dtype, shape and data_offsets")
+        raise SourceError(f"{what} lacks dtype, shape or data_offsets in the header")
     shape, dtype = checked_shape(spec["shape"], what, size), _DTYPES.get(str(spec["dtype"]))
     entry = None if dtype is None else Entry(shape, dtype)
     offsets = spec["data_offsets"]
     if not isinstance(offsets, list) or len(offsets) != 2 or any(type(n) is not int or n < 0 for n in offsets):
-        raise SourceError(f"{what} has data_offsets that are not a beginning and an end")
+        raise SourceError(f"{what} has data_offsets that are not two byte positions")
     begin, end = offsets
     if entry is not None and end - begin != entry.n_bytes:
         raise SourceError(f"{what} claims {end - begin:,} bytes but its shape and type need {entry.n_bytes:,}")
@@ -142,6 +142,6 @@ def _check_tiling(spans: dict[str, tuple[Entry | None, int, int]], n_bytes: int,
             )
         reached = end
     if reached > n_bytes:
-        raise SourceError(f"{name} is truncated: its tensors need {reached:,} bytes and {n_bytes:,} are there")
+        raise SourceError(f"{name} is truncated: its tensors need {reached:,} bytes but only {n_bytes:,} are present")
     if reached < n_bytes:
         raise SourceError(f"{name} has bytes that belong to no tensor: {n_bytes - reached:,}")

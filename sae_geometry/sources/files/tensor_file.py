@@ -1,4 +1,4 @@
-"""Lazily read tensor files: names, shapes and types at once, values only for requested tensors."""
+"""Tensor files that are read lazily: names, shapes and types at once, values on request."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from sae_geometry.sources.files.bytes import FileBytes
 
 Container = Literal["safetensors", "torch", "npz", "npy", "dcp", "memory"]
 
-# No published checkpoint has a larger header, pickle or zip directory. Parsing a valid one of 60 MB takes tens of
-# seconds and a gigabyte.
+# Published checkpoints have smaller headers, pickles and zip directories, and parsing one of 60 MB takes a gigabyte and
+# tens of seconds.
 MAX_HEADER_BYTES = 8 << 20
 MAX_AXES = 8
-# This limits the total length of tensor names, since nested tables can produce long names from few bytes.
+# The total length of tensor names is limited because nested tables can produce long names from few bytes.
 MAX_NAMES = 8 << 20
 MAX_TENSORS = 50_000
 
-# This limits the axes of a tensor without elements, which needs no bytes at any shape.
+# A tensor without elements needs no bytes, so the file's size does not limit the length of its axes.
 MAX_EMPTY = 1 << 20
 
 Place = tuple[int, int]  # an axis and an index on it
@@ -40,21 +40,21 @@ class Entry:
 
     @property
     def n_bytes(self) -> int:
-        """Return the number of bytes of its elements."""
+        """The number of bytes that the tensor's elements occupy."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
 class TensorFile:
-    """Contents of a tensor file.
+    """Contents of a tensor file, with values read on request.
 
     Attributes:
         entries: shape and type of every tensor, by name.
-        read: returns one tensor by name, or its slice at one index of an axis, verified against the checksum where the
-            format has one.
+        read: function that returns a tensor by name, or its slice at one index of an axis, and verifies its checksum if
+            the format has one.
         metadata: metadata in the file: strings (safetensors), or a table (a JSON line before the tensors).
         extras: numbers and strings stored with the tensors (torch pickles).
-        unread: type names of tensors whose type torch does not have; an error only when requested.
+        unread: type names of the tensors that cannot be read because torch lacks their type.
     """
 
     path: Path
@@ -67,7 +67,7 @@ class TensorFile:
 
 
 def under(file: TensorFile, table: str) -> TensorFile:
-    """Return the same file with all names inside a table: "w_dec" becomes "TABLE.w_dec"."""
+    """Return a file with every tensor name prefixed by the name of a table: "w_dec" becomes "TABLE.w_dec"."""
     start = len(table) + 1
     return replace(
         file,
@@ -77,7 +77,7 @@ def under(file: TensorFile, table: str) -> TensorFile:
 
 
 def joined(files: Sequence[TensorFile]) -> TensorFile:
-    """Return several files as one; of tensors with the same name the first is used."""
+    """Return several files as one; if tensors share a name, the first is used."""
     owners = {key: file for file in reversed(files) for key in file.entries}
     return replace(
         files[0],
@@ -88,7 +88,7 @@ def joined(files: Sequence[TensorFile]) -> TensorFile:
 
 
 def sliced(read: Callable[[str], Tensor]) -> Callable[..., Tensor]:
-    """Return the `read` of a file whose format has its tensors read whole."""
+    """Return a `TensorFile.read` for a format whose tensors can only be read whole."""
 
     def read_at(key: str, place: Place | None = None) -> Tensor:
         whole = read(key)
@@ -109,18 +109,18 @@ def read_stored(file: FileBytes, start: int, entry: Entry, place: Place | None) 
 
 
 def as_tensor(raw: np.ndarray, entry: Entry) -> Tensor:
-    """Return bytes (uint8, the size of the entry) as its tensor."""
+    """Interpret bytes (uint8) as the tensor that an entry describes."""
     if entry.n_bytes == 0:
         return torch.empty(entry.shape, dtype=entry.dtype)
-    if raw.ctypes.data % entry.dtype.itemsize:  # the header of a hostile file can have any length
+    if raw.ctypes.data % entry.dtype.itemsize:  # The header can have any length, so tensors may be unaligned.
         raw = raw.copy()
     return torch.from_numpy(raw).view(entry.dtype).reshape(entry.shape)
 
 
 def checked_shape(shape: object, what: str, size: int) -> tuple[int, ...]:
-    """Return `shape` as a tuple of lengths that a file of `size` bytes can hold."""
+    """Return `shape` as a tuple; raise SourceError if a file of `size` bytes cannot hold it."""
     if not isinstance(shape, list | tuple) or len(shape) > MAX_AXES or any(type(n) is not int for n in shape):
-        raise SourceError(f"{what} has an impossible shape: a few whole numbers expected")
+        raise SourceError(f"{what} has an impossible shape: expected at most {MAX_AXES} integers")
     if any(not 0 <= n <= max(size, MAX_EMPTY) for n in shape):
         listed = ", ".join(f"{n}" if abs(n) < 1 << 63 else "…" for n in shape)
         raise SourceError(f"{what} has an impossible shape ({listed}) for a file of {size:,} bytes")

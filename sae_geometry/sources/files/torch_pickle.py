@@ -1,9 +1,9 @@
 """Read the pickle in a torch checkpoint as data.
 
 `torch.load(weights_only=True)` refuses hostile pickles too, but it reads all tensors to return one, trusts the element
-counts in the pickle, and permits `bytearray(10**10)`. Here, the opcodes that torch.save writes for state dictionaries
-are interpreted one by one. Nothing is imported or called: only the names below are accepted, and each stands for the
-description of a tensor, a table, a list, a number or a string.
+counts in the pickle, and permits `bytearray(10**10)`. This module interprets the opcodes that torch.save writes for
+state dictionaries. It imports and calls nothing that a pickle names, accepts only the names below, and builds only
+tables, lists, numbers, strings and descriptions of tensors.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _STORAGES = {
     "ComplexFloatStorage": torch.complex64,
     "ComplexDoubleStorage": torch.complex128,
 }
-# Torch types that the installed version may lack, or that do not hold plain numbers.
+# Tensors of these types are listed but not read: the installed torch may lack them, or they are not plain numbers.
 _OTHER_TYPE = re.compile(r"[A-Z][A-Za-z0-9]*Storage|(?:u?int|float|bfloat|complex|quint|qint|bits)\w*")
 _DTYPES = {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
 
 
 @dataclass(frozen=True)
 class StoredStorage:
-    """Numbers in the archive's member `data/<key>`; dtype is None for an unknown `kind`."""
+    """Storage of tensor elements in the archive member `data/<key>`; dtype is None for an unknown `kind`."""
 
     key: str
     dtype: torch.dtype | None
@@ -56,7 +56,7 @@ class StoredStorage:
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A strided view of a storage; dtype is None for a type that torch does not have."""
+    """A strided view of a storage; dtype is None if torch lacks its type."""
 
     storage: StoredStorage
     offset: int
@@ -66,7 +66,7 @@ class StoredTensor:
 
     @property
     def last(self) -> int:
-        """Return one past the last element of the storage in use; the offset if the tensor is empty."""
+        """The index after the last element of the storage that the tensor uses; the offset if it is empty."""
         if 0 in self.shape:
             return self.offset
         return self.offset + 1 + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=False))
@@ -83,28 +83,28 @@ class _Name:
 
 @dataclass(eq=False)
 class Record:
-    """An object in the pickle that is not constructed: class name, arguments and state."""
+    """Class name, arguments and state of a pickled object that is never constructed."""
 
     kind: str
     args: tuple[Any, ...]
     state: Any = None
 
     def field(self, name: str) -> Any:
-        """Return one field of a dataclass."""
+        """Return a field of the pickled dataclass, by name."""
         return _expect(self.state, dict)[name]
 
 
 Builder = Callable[[tuple[Any, ...]], Any]
-BuilderOf = Callable[[str], Builder | None]  # by the name of a class or function; nothing is imported or called
+BuilderOf = Callable[[str], Builder | None]  # Looks up a builder by the name of a class or function.
 
 
 def read_pickle(raw: bytes, name: str) -> object:
-    """Return the object in a torch checkpoint's pickle, with `StoredTensor` for tensors."""
+    """Return the object in a torch checkpoint's pickle, with tensors as `StoredTensor`."""
     return _read(raw, name, _BUILDERS.get)
 
 
 def read_records(raw: bytes, name: str) -> object:
-    """Return the object in a pickle of plain data classes, each as a `Record`."""
+    """Return the object in a pickle, with every instance of a class as a `Record`."""
     return _read(raw, name, lambda kind: _BUILDERS[kind] if kind == "torch.Size" else partial(Record, kind))
 
 
@@ -131,9 +131,7 @@ def _run(raw: bytes, name: str, builder_of: BuilderOf) -> object:
     arg: Any
     for count, (op, arg, _) in enumerate(pickletools.genops(raw)):
         if count > _MAX_OPCODES:
-            raise SourceError(
-                f"{name}: its pickle has more than {_MAX_OPCODES:,} steps, more than any checkpoint needs"
-            )
+            raise SourceError(f"{name}: its pickle has more than {_MAX_OPCODES:,} opcodes; refused")
         match op.name:
             case "PROTO" | "FRAME":
                 pass
@@ -158,7 +156,7 @@ def _run(raw: bytes, name: str, builder_of: BuilderOf) -> object:
                 stack.append(tuple(since_mark()))
             case "BINPUT" | "LONG_BINPUT":
                 if arg > len(raw):
-                    raise ValueError("a number that no pickler counts to")
+                    raise ValueError("the memo index exceeds the size of the pickle")
                 memo[arg] = stack[-1]
             case "MEMOIZE":
                 memo[len(memo)] = stack[-1]
@@ -181,7 +179,7 @@ def _run(raw: bytes, name: str, builder_of: BuilderOf) -> object:
                 stack.append(_storage(stack.pop()))
             case "REDUCE" | "NEWOBJ":
                 args = _expect(stack.pop(), tuple)
-                build: Any = builder_of(str(_expect(stack.pop(), _Name)))  # None, for a type of numbers, builds nothing
+                build: Any = builder_of(str(_expect(stack.pop(), _Name)))  # Calling None, for a dtype, is an error.
                 stack.append(build(args))
             case "BUILD":
                 state = stack.pop()
@@ -193,15 +191,15 @@ def _run(raw: bytes, name: str, builder_of: BuilderOf) -> object:
                 return stack.pop()
             case _:
                 raise SourceError(f"{name}: its pickle uses {op.name}, which no checkpoint of tensors needs; refused")
-    raise SourceError(f"{name}: its pickle ends before it is finished: the file is damaged")
+    raise SourceError(f"{name}: its pickle has no STOP opcode: the file is damaged")
 
 
 def _put(table: dict[Any, Any], key: Any, value: Any, name: str) -> None:
-    """Set a value under its key as text: hashes of text are salted per process, numbers could be chosen to collide."""
+    """Set a value under its key as a string, since numeric keys could be chosen so that their hashes collide."""
     if key is None or isinstance(key, int | float):
         key = str(key)
     if not isinstance(key, str | Record):
-        raise SourceError(f"{name}: a table in its pickle has keys that are neither text nor numbers; refused")
+        raise SourceError(f"{name}: a table in its pickle has keys that are neither strings nor numbers; refused")
     if key in table:
         raise SourceError(f"{name}: a table in its pickle has two values named {str(key)[:80]!r}; refused")
     table[key] = value
@@ -235,7 +233,7 @@ def _storage(pid: Any) -> StoredStorage:
 
 def _whole(numbers: Any) -> tuple[int, ...]:
     if len(_expect(numbers, tuple)) > MAX_AXES or any(type(n) is not int or n < 0 for n in numbers):
-        raise ValueError("a few whole numbers expected")
+        raise ValueError(f"expected at most {MAX_AXES} non-negative integers")
     return tuple(numbers)
 
 
@@ -251,7 +249,7 @@ def _tensor_v3(args: tuple[Any, ...]) -> StoredTensor:
 
 def _empty_table(args: tuple[Any, ...]) -> dict[Any, Any]:
     if args:
-        raise TypeError("an empty table expected")
+        raise TypeError("expected an empty table")
     return {}
 
 
@@ -268,8 +266,7 @@ _BUILDERS: dict[str, Builder] = {
 def flatten(tree: object, name: str) -> dict[str, Any]:
     """Flatten nested tables and lists into one table, with keys joined by dots. A bare tensor gets the key "tensor".
 
-    List items get their index as key; only those that may hold tensors are included, since the numbers in an
-    optimizer's groups carry no information here.
+    List items get their index as key. Plain values in lists are left out, such as the numbers in an optimizer's groups.
     """
     flat: dict[str, Any] = {}
     visits, length = 0, 0

@@ -1,4 +1,4 @@
-"""Read files of `torch.save`: a zip with one pickle and one uncompressed member per storage."""
+"""Read files written by `torch.save`: zip archives of a pickle and one uncompressed member per storage."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from sae_geometry.sources.plain import is_plain
 
 
 def open_torch(path: Path, start: int = 0, end: int | None = None) -> TensorFile:
-    """Read the tensors of a torch checkpoint, a file or a byte range of one, with nested tables flattened by dots."""
+    """Open a torch checkpoint in a file, or in a byte range of it; keys of nested tables are joined by dots."""
     file = FileBytes(path, start, end)
     members = open_zip(file)
     pickles = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:
-        found = f"it has {len(pickles)} data.pkl, not one" if pickles else "it has no data.pkl"
+        found = f"it has {len(pickles)} data.pkl files, not one" if pickles else "it has no data.pkl"
         raise SourceError(f"{path.name} is a zip archive but not a torch checkpoint: {found}")
     root = pickles[0].removesuffix("data.pkl")
     if members[pickles[0]].deflated:
@@ -62,7 +62,7 @@ def _storage_member(t: StoredTensor, key: str, members: Mapping[str, Member], ro
     if len(t.shape) != len(t.stride) or t.last * t.dtype.itemsize > member.n_bytes:
         raise SourceError(f"{what} claims more numbers than the archive holds; the file is damaged")
     if math.prod(t.shape) * t.dtype.itemsize > member.n_bytes:
-        raise SourceError(f"{what} repeats its numbers to a shape of {t.shape}; refused: re-save it with .contiguous()")
+        raise SourceError(f"{what} repeats its numbers to fill shape {t.shape}; refused: re-save it with .contiguous()")
     return member
 
 

@@ -1,8 +1,7 @@
 """Read members of a zip archive, with limits against hostile archives.
 
-`zipfile` only reads the directory. A directory of millions of entries, false sizes, overlapping members, a few
-kilobytes that unpack to gigabytes and a wrong checksum are detected before they cost memory or time, and reported in
-one sentence.
+Only the directory is read with `zipfile`. Directories of millions of entries, false sizes, overlapping members and zip
+bombs raise SourceError before they cost memory or time; wrong checksums raise it when a member is read.
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ from sae_geometry.io.formatting import counted
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.bytes import FileBytes
 
-# For 100,000 entries of 46 bytes and a name `zipfile` takes a second and 100 MB; a checkpoint has hundreds.
+# `zipfile` takes a second and 100 MB for 100,000 entries (46 bytes and a name each); a checkpoint has hundreds.
 _MAX_DIRECTORY = 2 << 20
-# Float data deflate by a factor of a few; the limit of deflate is 1032.
+# Deflate shrinks floating-point data by a small factor, and no data by more than 1032.
 _MAX_RATIO = 100
 _RATIO_MATTERS_ABOVE = 16 << 20
-_HAS_DESCRIPTOR = 0x8  # flag of a member whose data are followed by their checksum and sizes
-_DESCRIPTORS = {12, 16, 20, 24}  # bytes of that record: with or without a signature, of 32 or 64 bits
+_HAS_DESCRIPTOR = 0x8  # flag of a member whose data are followed by a descriptor: their checksum and sizes
+_DESCRIPTORS = {12, 16, 20, 24}  # sizes of this descriptor in bytes: 32 or 64 bits, with or without signature
 
 
 @dataclass(frozen=True)
 class Member:
-    """One file of the archive, with the sizes of its data as stored and unpacked, and the CRC-32 of the unpacked."""
+    """A file in a zip archive, with its packed and unpacked sizes and the CRC-32 of its unpacked data."""
 
     name: str
     start: int
@@ -42,7 +41,7 @@ class Member:
 
 
 class _Bounded:
-    """A span of a file in which `zipfile` can read at most the size of a valid directory at once."""
+    """File object for `zipfile` on a byte range of a file, with reads limited to the size of a valid directory."""
 
     def __init__(self, opened: IO[bytes], file: FileBytes) -> None:
         self._opened, self._file = opened, file
@@ -54,20 +53,20 @@ class _Bounded:
     def seek(self, offset: int, whence: int = 0) -> int:
         place = offset + (0, self.tell(), self._file.size)[whence]
         if place < 0:
-            raise OSError("before the beginning of the archive")
+            raise OSError("cannot seek before the beginning")
         return self._opened.seek(self._file.start + place) - self._file.start
 
     def read(self, n: int = -1) -> bytes:
         if n > _MAX_DIRECTORY:
             raise SourceError(
-                f"{self._file.path.name}: its zip directory claims {n:,} bytes, more than any checkpoint's; refused"
+                f"{self._file.path.name}: its zip directory claims {n:,} bytes; at most {_MAX_DIRECTORY:,} are read"
             )
         left = max(0, self._file.size - self.tell())
         return self._opened.read(min(left, _MAX_DIRECTORY if n < 0 else n))
 
 
 def open_zip(file: FileBytes) -> Mapping[str, Member]:
-    """Return the members of the archive, by name."""
+    """Return the members of a zip archive, by name."""
     name = file.path.name
     _check_end(file)
     try:
@@ -83,7 +82,7 @@ def open_zip(file: FileBytes) -> Mapping[str, Member]:
         raise SourceError(f"{name}: its zip directory names a member twice; refused")
     before = min((i.header_offset for i in infos), default=0)
     if before:
-        raise SourceError(f"{name} {_said_of_bytes_before(file, before)}")
+        raise SourceError(f"{name} {_explain_bytes_before(file, before)}")
     in_order = sorted(infos, key=lambda i: i.header_offset)
     for info, following in zip(in_order, [*(i.header_offset for i in in_order), directory][1:], strict=True):
         member = members[info.filename]
@@ -92,40 +91,39 @@ def open_zip(file: FileBytes) -> Mapping[str, Member]:
             raise SourceError(f"{name}: {member.name!r} shares its bytes with another member; refused")
         if gap and not (info.flag_bits & _HAS_DESCRIPTOR and gap in _DESCRIPTORS):
             raise SourceError(
-                f"{name} has {counted(gap, 'byte')} between the members of its zip archive, which nothing accounts "
-                "for; refused: save it again"
+                f"{name} has {counted(gap, 'byte')} between the members of its zip archive, which belong to no member; "
+                "refused: save it again"
             )
     return members
 
 
 def _check_end(file: FileBytes) -> None:
-    """Refuse bytes after an archive, which `zipfile` ignores."""
+    """Raise SourceError if bytes follow the archive, since `zipfile` would ignore them."""
     start = max(0, file.size - (22 + 65535))
     tail = file.read(start, file.size - start).tobytes()
     at = tail.rfind(b"PK\x05\x06")
     if at < 0 or len(tail) - at < 22:
-        return  # already reported by zipfile
+        return  # zipfile reports a missing end record.
     after = len(tail) - (at + 22 + struct.unpack("<H", tail[at + 20 : at + 22])[0])
     if after > 0:
         raise SourceError(
-            f"{file.path.name} has {counted(after, 'byte')} after its zip archive, which nothing accounts for; "
-            "refused: fetch it or save it again"
+            f"{file.path.name} has {counted(after, 'byte')} after its zip archive; refused: save it again"
         )
 
 
-def _said_of_bytes_before(file: FileBytes, before: int) -> str:
+def _explain_bytes_before(file: FileBytes, before: int) -> str:
     if file.read(0, 4).tobytes() != b"PK\x03\x04":
-        return f"has {counted(before, 'byte')} before its zip archive, which nothing accounts for; refused"
+        return f"has {counted(before, 'byte')} before its zip archive; refused: save it again"
     return (
-        "is several archives end to end, as torch.save writes them when called more than once on one file and "
-        "torch.distributed.checkpoint in its shards; only the last could be read, so nothing is: of a shard give the "
-        "folder with .metadata, or convert it with python -m torch.distributed.checkpoint.format_utils dcp_to_torch "
-        "FOLDER OUT.pt; else save one state_dict"
+        "is several archives end to end, as written by repeated torch.save calls on one file, or by "
+        "torch.distributed.checkpoint to its shards; refused, since only the last could be read: for a shard, give the "
+        "folder with .metadata or convert it with python -m torch.distributed.checkpoint.format_utils dcp_to_torch "
+        "FOLDER OUT.pt; otherwise, save one state_dict per file"
     )
 
 
 def read_member(file: FileBytes, member: Member, limit: int) -> np.ndarray:
-    """Read a whole member, uint8, and verify its checksum."""
+    """Read a whole member as uint8, and verify its checksum."""
     label = f"{file.path.name}: {member.name!r}"
     if member.n_bytes > limit:
         raise SourceError(f"{label} unpacks to {member.n_bytes:,} bytes, above the limit of {limit:,}; refused")
@@ -133,19 +131,19 @@ def read_member(file: FileBytes, member: Member, limit: int) -> np.ndarray:
         return read_checked(file, member, 0, member.n_bytes)
     raw = _inflated(file.read(member.start, member.n_packed), member.n_bytes + 1, label)
     if len(raw) != member.n_bytes:
-        raise SourceError(f"{label} does not unpack to the size that its directory states; the file is damaged")
+        raise SourceError(f"{label} does not unpack to the size stated in the zip directory; the file is damaged")
     _check_crc(zlib.crc32(raw), member, file)
     return np.frombuffer(raw, dtype=np.uint8)
 
 
 def read_start(file: FileBytes, member: Member, n_bytes: int) -> bytes:
-    """Read at most the first `n_bytes` of a member, unpacked, without verifying its checksum."""
+    """Read and unpack at most the first `n_bytes` of a member, without verifying its checksum."""
     raw = file.read(member.start, min(member.n_packed, n_bytes))
     return bytes(_inflated(raw, n_bytes, f"{file.path.name}: {member.name!r}")) if member.deflated else raw.tobytes()
 
 
 def read_checked(file: FileBytes, member: Member, first: int, wanted: int) -> np.ndarray:
-    """Read `wanted` bytes from byte `first` of a stored member, uint8, and verify the whole member's checksum."""
+    """Read `wanted` bytes from byte `first` of an uncompressed member as uint8, and verify the member's checksum."""
     raw, crc = file.checked(member.start, member.n_bytes, first, wanted)
     _check_crc(crc, member, file)
     return raw

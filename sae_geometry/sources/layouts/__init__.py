@@ -1,1 +1,1 @@
-"""The table of checkpoint layouts, and detection and reading by it."""
+"""Detect how a checkpoint stores its dictionaries, and read them."""

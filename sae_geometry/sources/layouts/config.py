@@ -1,4 +1,4 @@
-"""Read configuration files next to the weights: JSON or YAML, small, parsed as data."""
+"""Read small JSON and YAML configuration files next to the weights."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 from sae_geometry.sources.plain import parse_json, parse_yaml
 
 _MAX_BYTES = 4 << 20
-_MAX_YAML_BYTES = 128 << 10  # the pure Python YAML parser is slow
+_MAX_YAML_BYTES = 128 << 10  # The pure Python YAML parser is slow.
 _MAX_TEXT = 1 << 16
-_MAX_TABLES = 200  # tables searched for a name; a configuration has fewer
+_MAX_TABLES = 200  # tables searched for a name
 _MAX_DEPTH = 4
-_MAX_NAMES = 5000  # names in all of them, since every look-up visits each
+_MAX_NAMES = 5000  # names in all tables, since every lookup visits each of them
 
 
 def read_config(paths: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Read configuration files as one table, where the first wins, and a sentence for each that cannot be read."""
+    """Merge configuration files, giving priority to the first, and return a note on each that cannot be read."""
     merged: dict[str, Any] = {}
     unread = []
     for path in paths:
@@ -27,12 +27,12 @@ def read_config(paths: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[str, ...
             merged = _read(path) | merged
         except (OSError, ValueError) as error:
             why = " ".join(str(error).split())[:120]
-            unread.append(f"{path.name} cannot be read ({why}): what it says of model and hook point is not known")
+            unread.append(f"{path.name} cannot be read ({why}), so any model and hook point in it are unknown")
     return merged, tuple(unread)
 
 
 def bounded(config: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return a configuration, or an empty one and a sentence that says why, where it has too many names."""
+    """Return a configuration without notes, or an empty one with a note if it has too many names."""
     seen, inside = 0, [config]
     while inside and seen <= _MAX_NAMES:
         table = inside.pop()
@@ -40,11 +40,11 @@ def bounded(config: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
         inside += [value for value in islice(table.values(), _MAX_NAMES) if isinstance(value, dict)]
     if seen <= _MAX_NAMES:
         return config, ()
-    return {}, (f"the configuration has more than {_MAX_NAMES:,} names: what it says was not read",)
+    return {}, (f"the configuration has more than {_MAX_NAMES:,} names and was not read",)
 
 
 def lookup(table: Any, path: str) -> Any:
-    """Return the value at a dotted path; None if it is absent."""
+    """Return the value at a dotted path in a table; None if it is absent."""
     value = table
     for step in path.split("."):
         if not isinstance(value, Mapping) or step not in value:
@@ -54,9 +54,9 @@ def lookup(table: Any, path: str) -> Any:
 
 
 def tables(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield a configuration and every table inside it, the outer before the inner.
+    """Yield a configuration and every table inside it, outer tables first.
 
-    Trainers nest their settings: in "metadata", "trainer", "sae" or "cfg", in W&B's {"value": …}, or as JSON text.
+    Trainers nest their settings in "metadata", "trainer", "sae" or "cfg", in W&B's {"value": …}, or in JSON text.
     """
     level, seen = [config], 0
     for _ in range(_MAX_DEPTH):
@@ -71,12 +71,12 @@ def tables(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def plain_values(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's configuration from W&B's form: `{"seed": {"value": 0}, "_wandb": …}` becomes `{"seed": 0}`."""
+    """Unwrap the configuration of a W&B run: `{"seed": {"value": 0}, "_wandb": …}` becomes `{"seed": 0}`."""
     return {k: _inner(v) for k, v in table.items() if isinstance(k, str) and k not in ("_wandb", "wandb_version")}
 
 
 def _inner(value: Any) -> Any:
-    """Unwrap W&B's {"desc": …, "value": …} and tables stored as JSON text."""
+    """Unwrap a value from W&B's {"desc": …, "value": …}, or a table from JSON text."""
     if isinstance(value, Mapping) and "value" in value and set(value) <= {"value", "desc"}:
         return value["value"]
     if isinstance(value, str) and value.startswith("{") and value.endswith("}") and len(value) < _MAX_TEXT:
@@ -89,8 +89,8 @@ def _read(path: Path) -> dict[str, Any]:
     is_yaml = path.suffix in {".yaml", ".yml"}
     size, most = path.stat().st_size, _MAX_YAML_BYTES if is_yaml else _MAX_BYTES
     if size > most:
-        raise ValueError(f"it has {size:,} bytes; {most:,} are the most")
-    text = path.read_bytes()  # both parsers detect the encoding by its byte order mark
+        raise ValueError(f"it has {size:,} bytes, above the limit of {most:,}")
+    text = path.read_bytes()  # Both parsers detect the encoding by its byte order mark.
     table = parse_yaml(text) if is_yaml else parse_json(text)
     if table is None:
         return {}

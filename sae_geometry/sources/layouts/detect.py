@@ -1,4 +1,4 @@
-"""Detect the dictionaries in one table of tensors: layout, latent axis and keys."""
+"""Detect the dictionaries in one table of tensors, with their layouts, latent axes and keys."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from sae_geometry.sources.layouts.table import (
     Layout,
 )
 
-_MAX_OUTPUTS = 4096  # for all dictionaries of a table together
-# Any layout's decoder: one pattern over the names of a table instead of one per layout.
+_MAX_OUTPUTS = 4096  # outputs of all decoders in a table
+# One pattern for the decoders of all layouts rules out most names before the layouts are tried one by one.
 ANY_DECODER = re.compile("|".join(re.sub(r"\?P<\w+>", "?:", layout.decoder) for layout in LAYOUTS))
 _NUMBERED = re.compile(r"(?:^|layer[_.-]?)(\d{1,9})$")
 
 
 @dataclass(frozen=True)
 class Slab:
-    """One [n_latents, width] piece of a stored tensor.
+    """An [n_latents, width] part of a stored tensor.
 
     Attributes:
-        index, at: index on its "o" axis, and on its "s" axis; None if it has none.
-        out: output (layer or model) of the slab; None where there is only one.
+        index, at: indices on the tensor's "o" and "s" axes; None for an axis that it does not have.
+        out: output (layer or model) that the part belongs to; None if there is only one.
     """
 
     key: str
@@ -50,17 +50,17 @@ class Slab:
 
 @dataclass(frozen=True)
 class Site:
-    """One dictionary in a file.
+    """Location of one dictionary in a file: its layout and the keys of its tensors.
 
     Attributes:
         decoder, encoder: slabs, in the order of their outputs.
-        hook: hook point in its keys, with dots; None where they name none.
-        source: layer that a cross-layer transcoder's latents read from; None elsewhere.
-        layer: index where the file stacks several dictionaries in one tensor; None elsewhere.
-        member: table that holds it, where several tables of the file each hold a dictionary; None elsewhere.
-        encoder_bias, …, mixture: keys, where present.
-        assumed: why the orientation is an assumption; None where names or sizes determine it.
-        convention: documented convention used, where names and sizes do not determine the axes.
+        hook: hook point that its keys name, with dots; None if they name none.
+        source: layer that a cross-layer transcoder's latents read from; None for other dictionaries.
+        layer: index in tensors that stack several dictionaries; None if there is no stack.
+        member: name of the table that holds it, if several tables of the file hold dictionaries; else None.
+        encoder_bias, …, mixture: keys of further tensors; None if absent.
+        assumed: why the orientation is an assumption; None if names or sizes determine it.
+        convention: the layout's note for the user, such as a convention for axes that names and sizes leave open.
     """
 
     layout: Layout
@@ -98,12 +98,12 @@ class Site:
 
 @dataclass(frozen=True)
 class Table:
-    """Tensors by their names within one table of a file.
+    """A table of tensors in a file, by their names within the table.
 
     Attributes:
-        entries: shape and type by name; axes in `leads` are left out of the shape.
-        keys: key in the file, by name.
-        leads: letters of the leading axes removed from each: "1" or "s".
+        entries: shape (without the axes in `leads`) and type, by name.
+        keys: key of the tensor in the file, by name.
+        leads: letters of the leading axes that were removed ("1" or "s"), by name.
     """
 
     entries: Mapping[str, Entry]
@@ -115,7 +115,7 @@ class Table:
 
 
 def sites_in(table: Table, config: Mapping[str, Any], latent_axis: LatentAxis | None) -> tuple[Site, ...]:
-    """Return every dictionary in a table, by the first layout that fits; none where no layout does."""
+    """Return every dictionary in a table, by the first layout that fits; an empty tuple if none does."""
     search = _Search(table, config, latent_axis)
     for layout in LAYOUTS:
         if search.concerns(layout) and (sites := tuple(search.sites(layout))):
@@ -126,7 +126,7 @@ def sites_in(table: Table, config: Mapping[str, Any], latent_axis: LatentAxis | 
 
 
 class _Search:
-    """Match one table of tensors against the rows of the layout table."""
+    """Search for dictionaries in one table of tensors, by the rows of the layout table."""
 
     def __init__(self, table: Table, config: Mapping[str, Any], latent_axis: LatentAxis | None) -> None:
         self.table = table
@@ -140,12 +140,12 @@ class _Search:
         self.d_out = self._length(PER_COORDINATE)
 
     def _length(self, keys: tuple[str, ...]) -> int | None:
-        """Return the length of the first of these vectors, else of a stack's rows; None if none is longer than 1."""
+        """Return the first length above 1 of a vector among `keys`, or else of a matrix's rows; None without one."""
         shapes = [self.entries[k].shape for k in keys if k in self.entries]
         return next((s[-1] for n_axes in (1, 2) for s in shapes if len(s) == n_axes and s[-1] > 1), None)
 
     def concerns(self, layout: Layout) -> bool:
-        """Return whether container, configuration and alternative keys match this row."""
+        """Return whether the file's container, configuration and keys allow this layout."""
         return (
             layout.container in (None, self.table.container)
             and (layout.config is None or lookup(self.config, layout.config) is not None)
@@ -196,7 +196,7 @@ class _Search:
         reads = d if encoder is None else self.entries[encoder].shape[encoder_axes.index("d")]
         if self.latent_axis is None:
             if not layout.fixed and reads != d and self.encoder_side is None and "o" not in axes:
-                return None  # without biases, only equal widths show which axis counts latents
+                return None  # Without biases, only equal widths show which axis counts latents.
             if not self._biases_fit(layout, groups, n, {d, reads}):
                 return None
         spelled = groups.get("site", "").replace("-", ".")
@@ -223,33 +223,33 @@ class _Search:
         )
 
     def _convention(self, layout: Layout, n: int, d: int) -> str | None:
-        """Return the layout's note; for a bare array with a question where its rows look like dimensions."""
+        """Return the layout's note, preceded by a question for a bare array whose rows look like dimensions."""
         if self.latent_axis is not None or layout.note is None:
             return None
         turned = n < d or (_is_usual_width(n) and not _is_usual_width(d))
         return f"{TRANSPOSED} {layout.note}" if turned and BARE in layout.note else layout.note
 
     def _sizes_agree(self, shape: tuple[int, ...], axes: str) -> bool:
-        """Return whether the other tensors (or the configuration) are consistent with the row's axes."""
+        """Return whether other tensors, or the configuration, are consistent with these axes of the decoder."""
         n, d = shape[axes.index("n")], shape[axes.index("d")]
         if self.encoder_side is not None:
             return n == self.encoder_side
-        if "o" in axes:  # more latents than outputs, and than dimensions where it could be transposed
+        if "o" in axes:  # Latents outnumber outputs, and also dimensions if the decoder could be transposed.
             return n > shape[axes.index("o")] and (axes != "ond" or n >= d)
         if self.n_latents in (n, d):
             return n == self.n_latents
         return self.d_out not in (n, d) or d == self.d_out
 
     def _biases_fit(self, layout: Layout, groups: Mapping[str, str], n: int, widths: set[int]) -> bool:
-        """Return whether no bias or threshold has a length that contradicts `n` latents of these widths."""
-        of_decoder = {n, *widths} if layout.fixed else widths  # where names determine the axes, "bias" may be either's
+        """Return whether the biases and thresholds present can be those of `n` latents of these widths."""
+        of_decoder = {n, *widths} if layout.fixed else widths  # The key "bias" may be the encoder's.
         for names, lengths in ((layout.encoder_bias, {n}), (THRESHOLDS, {n}), (layout.decoder_bias, of_decoder)):
             present = (self.entries[k].shape for name in names if (k := name.format(**groups)) in self.entries)
             shape = next(present, ())
             if len(shape) == 1 and shape[0] not in {1, *lengths} and "o" not in layout.decoder_axes:
                 return False
             if len(shape) == 2 and layout.decoder_axes == "nod" and names is layout.encoder_bias:
-                return False  # a stack of dictionaries, as many as each has latents
+                return False  # A bias with two axes belongs to a stack of dictionaries.
         return True
 
     def _are_factors(self, mixture: tuple[str, str], n: int, d: int) -> bool:
@@ -263,7 +263,7 @@ class _Search:
         )
 
     def _encoder(self, layout: Layout, groups: Mapping[str, str], n: int, turned: bool) -> tuple[str | None, str]:
-        """Return the encoder's key and axes; axes "" where its sizes contradict the decoder's."""
+        """Return the encoder's key and its axes, which are "" if its sizes contradict the decoder's."""
         name = layout.encoder.format(**groups) if layout.encoder else None
         if name is None or name not in self.entries:
             return None, ""
@@ -287,11 +287,11 @@ class _Search:
         why = "the decoder is square" if square else "no other tensor shows which axis of the decoder counts latents"
         return (
             f"{why}: axis {axes.index('n')} was taken as latents, as {layout.title} stores them; "
-            f"latent_axis={axes.index('d')} takes the other"
+            f"latent_axis={axes.index('d')} takes the other axis"
         )
 
     def _by_source(self, layout: Layout, found: list[tuple[str, dict[str, str]]]) -> Iterator[Site]:
-        """Yield the sites of a transcoder with a decoder per target layer, of one source or stacked by source."""
+        """Yield a cross-layer transcoder's sites from one decoder per target layer, with or without stacked sources."""
         axes, reached = layout.decoder_axes, dict[int, dict[int, str]]()
         for name, groups in found:
             one = groups.get("source")
@@ -318,10 +318,10 @@ class _Search:
             )
 
     def _by_layer(self, layout: Layout, name: str) -> Iterator[Site]:
-        """Yield the sites of a transcoder with one tensor that has an axis for source and one for target layers."""
+        """Yield a cross-layer transcoder's sites from one decoder with an axis for source and one for target layers."""
         entry, axes = self.entries[name], layout.decoder_axes
         n_layers, n_outs, n = (entry.shape[axes.index(letter)] for letter in "son")
-        encoder = str(layout.encoder)  # required by every such row
+        encoder = str(layout.encoder)  # Every layout with an "s" axis requires its encoder.
         shape = self.entries[encoder].shape
         if n_layers != n_outs or len(shape) != 3 or (shape[0], shape[2]) != (n_layers, n):
             return
@@ -353,7 +353,7 @@ class _Search:
 
 
 def _is_usual_width(d: int) -> bool:
-    """Return whether models have residual streams of this width: 512, 576, 768, … 8192."""
+    """Return whether a width is common for residual streams: a multiple of 64 between 512 and 8192."""
     return 512 <= d <= 8192 and d % 64 == 0
 
 

@@ -1,4 +1,4 @@
-"""Choose the weights among the files of a folder, repository or run. Pure functions of names, with "/" in between."""
+"""Choose the weights among the file names (relative paths with "/") of a folder, repository or run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONFIG_NAMES = (
 SPARSITY_NAME = "sparsity.safetensors"
 
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".npz", ".bin")
-# A training run saves these to resume: they hold its own state, not the dictionary's.
+# Training runs save these files in order to resume; they hold no dictionary.
 _NOT_WEIGHTS = re.compile(
     r"sparsity|optim|scheduler|training_args|scaler|rng_state|random_states|activations?_store|dataloader|sampler"
     r"|train(?:er|ing)?_state|^(?:rank_?\d+_)?state\.",
@@ -33,9 +33,9 @@ _GENERIC = re.compile(
     re.IGNORECASE,
 )
 _STEP = re.compile(r"(.*?(?:samples|steps?|tokens|iter(?:ation)?s?|checkpoint|ckpt|ae)[_-])(\d{1,18})", re.IGNORECASE)
-_OF_A_CACHE = re.compile(r"snapshots|[0-9a-f]{40}")  # Hugging Face uses these folder names for any content
+_OF_A_CACHE = re.compile(r"snapshots|[0-9a-f]{40}")  # folders of the Hugging Face cache, whatever they hold
 _MOST_LAYERS = 999
-_OWN_MARKS = ("_cfg", "_config", ".cfg", ".config")  # NAME_cfg.json belongs to NAME.pt
+_OWN_MARKS = ("_cfg", "_config", ".cfg", ".config")  # For example, NAME_cfg.json belongs to NAME.pt.
 _MAX_DEPTH = 4
 _MAX_LISTED = 8
 
@@ -47,19 +47,19 @@ def looks_like_weights(name: str) -> bool:
 
 
 def checkpoint_number(name: str) -> int | None:
-    """Return 400000 for `samples_400000.pt`; None for a name of another form."""
+    """Return the number in a name of the form `samples_400000.pt`; None for other names."""
     match = _SAMPLES.fullmatch(name.rpartition("/")[2])
     return int(match[1]) if match else None
 
 
 def checkpoints_in_order(names: Sequence[str]) -> list[str]:
-    """Return the `samples_N.pt` among names, ordered by number: samples_50000 comes before samples_400000."""
+    """Return the names of the form `samples_N.pt`, ordered by number."""
     numbered = sorted((n, name) for name in names if (n := checkpoint_number(name)) is not None)
     return [name for _, name in numbered]
 
 
 def choose_weights(names: Sequence[str], place: str) -> tuple[str, ...]:
-    """Return the weights among names relative to a folder: the last checkpoint of a run, else the only weights."""
+    """Return the weights among the names in a folder: the last checkpoint of a run, or else the only weights."""
     here = sorted(n for n in names if "/" not in n)
     numbered = checkpoints_in_order(here)
     if numbered:
@@ -80,7 +80,7 @@ def choose_weights(names: Sequence[str], place: str) -> tuple[str, ...]:
             raise LayoutError(f"{place} holds {len(found):,} weights files; give one of {listed}")
     if any(n.endswith(".distcp") for n in names):
         raise SourceError(
-            f"{place} holds shards of a torch.distributed.checkpoint without their {_DCP}, which describes them: fetch "
+            f"{place} holds shards of a torch.distributed.checkpoint without the {_DCP} that describes them: fetch "
             "the whole folder, or convert it where it was written (python -m torch.distributed.checkpoint.format_utils "
             "dcp_to_torch FOLDER OUT.pt)"
         )
@@ -88,9 +88,9 @@ def choose_weights(names: Sequence[str], place: str) -> tuple[str, ...]:
 
 
 def separate_checkpoints(names: Sequence[str]) -> list[str]:
-    """Return what selects each of several checkpoints in a folder, layer 2 before layer 10; empty where it is one.
+    """Return the path of each checkpoint in a folder with several, in numerical order; an empty list for a single one.
 
-    Of a run's states only the last is returned.
+    Only the last of a run's states is included.
     """
     here = sorted(n for n in names if "/" not in n)
     if checkpoints_in_order(here) or any(_ONE_SOURCE.fullmatch(n) or _LAYER_FILE.fullmatch(n) for n in here):
@@ -112,7 +112,7 @@ def _by_number(name: str) -> list[tuple[bool, int, str]]:
 
 
 def choose_files(names: Sequence[str], path: str | None, place: str) -> tuple[str, ...]:
-    """Return the weights at a path: a file with those it needs, a folder's, or the whole place's; none without any."""
+    """Return the weights files at a path (a file or folder; None for all names); an empty tuple if there are none."""
     if path is not None and path in names:
         return companions(path, names)
     prefix = f"{path.rstrip('/')}/" if path else ""
@@ -121,19 +121,19 @@ def choose_files(names: Sequence[str], path: str | None, place: str) -> tuple[st
 
 
 def path_of(files: Sequence[str]) -> str:
-    """Return the path that chooses these files again: the first of them, or their folder."""
+    """Return the path at which `choose_files` finds these files: the first of them, or their folder."""
     folder, _, base = files[0].rpartition("/")
     return folder if base == _DCP or companions(files[0], files) != tuple(files) else files[0]
 
 
 def is_of_a_checkpoint(name: str) -> bool:
-    """Return whether a file holds weights, or locates those in other files."""
+    """Return whether a file holds weights, or locates the weights in other files."""
     base = name.rpartition("/")[2]
     return looks_like_weights(name) or base == _DCP or base.endswith((".distcp", ".index.json"))
 
 
 def _units(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Return the checkpoints among names, by what selects each: a file, an index with its shards, or a .dcp folder."""
+    """Group names into checkpoints, by the path of a weights file, an index, or a folder with .metadata."""
     near = sorted(n for n in names if n.count("/") < _MAX_DEPTH)
     units: dict[str, tuple[str, ...]] = {}
     for name in near:
@@ -147,10 +147,10 @@ def _units(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def companions(name: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Return a weights file with those among `names` that it needs, starting with the one that locates the tensors.
+    """Return a weights file and the files in `names` that it needs, starting with one that locates the tensors.
 
-    These are the encoder's half of a cross-layer transcoder, the other shards of a checkpoint and their index, and the
-    shards of a torch.distributed.checkpoint.
+    It may need the encoder of a cross-layer transcoder, the other shards of a checkpoint and their index, or the shards
+    of a torch.distributed.checkpoint.
     """
     folder, slash, base = name.rpartition("/")
     siblings = sorted(n for n in names if n.rpartition("/")[0] == folder)
@@ -177,23 +177,23 @@ def missing_shards(names: Sequence[str]) -> int:
 
 
 def layer_table(name: str) -> str | None:
-    """Return the table for the tensors of a file with one of several layers, by its name: `params_layer_3`."""
+    """Return the prefix for tensors in a file of one layer, such as `params_layer_3`; None for other files."""
     base = name.rpartition("/")[2]
     return base.removesuffix(".safetensors") if _LAYER_FILE.fullmatch(base) else None
 
 
 def source_of(name: str) -> int | None:
-    """Return 1 for `W_dec_1.safetensors` or `params_layer_1.safetensors`; None for a name of another form."""
+    """Return the layer in a name of the form `W_dec_1.safetensors` or `params_layer_1.safetensors`; else None."""
     base = name.rpartition("/")[2]
     match = _LAYER_FILE.fullmatch(base) or _ONE_SOURCE.fullmatch(base)
     return int(match[1]) if match else None
 
 
 def start_names(weights: str) -> tuple[str, ...]:
-    """Return possible names of the run's state at step 0; none for a name without a step.
+    """Return the names that a run's weights at step 0 may have, given a later name; an empty tuple if it has no step.
 
-    Examples are `samples_0.pt` for `samples_400000.pt` and `0/sae.pt` for `step_1000/sae.pt`. A bare number may be a
-    layer's, so a folder's number counts only where it is too large for one.
+    Examples are `samples_0.pt` for `samples_400000.pt` and `step_0/sae.pt` for `step_1000/sae.pt`. A folder whose name
+    is only a number counts as a step if the number is too large for a layer.
     """
     folder, _, base = weights.rpartition("/")
     parent, _, step = folder.rpartition("/")
@@ -210,8 +210,8 @@ def start_names(weights: str) -> tuple[str, ...]:
 
 
 def side_names(weights: str) -> tuple[str, ...]:
-    """Return possible names of the configuration and sparsity of a weights file, the most specific first."""
-    unit = weights.removesuffix(f"/{_DCP}")  # a folder where its tensors lie in shards
+    """Return possible names of the configuration and sparsity files of a weights file, the most specific first."""
+    unit = weights.removesuffix(f"/{_DCP}")  # A torch.distributed.checkpoint is a folder.
     folder, _, base = unit.rpartition("/")
     stem = base.rpartition(".")[0] or base
     folders = [folder, folder.rpartition("/")[0]] if folder.rpartition("/")[2] == "checkpoints" else [folder]
@@ -225,7 +225,7 @@ def side_names(weights: str) -> tuple[str, ...]:
 
 
 def label_for(weights: str, place: str) -> str:
-    """Return the file's stem, or the nearest folder's name where all files of its kind have the same name."""
+    """Return a weights file's stem, or the nearest folder's name if the stem is generic."""
     weights = weights.removesuffix(f"/{_DCP}")
     stem = weights.rpartition("/")[2].rpartition(".")[0] or weights
     folders = [re.sub(r"^(?:models|datasets)--", "", p).rpartition("--")[2] for p in weights.split("/")[:-1] if p]

@@ -1,4 +1,4 @@
-"""Hook points and model name of a dictionary, from its configuration and path."""
+"""Find the hook points and model of a dictionary in its configuration and path."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sae_geometry.sources.layouts.config import lookup, tables
 from sae_geometry.sources.layouts.detect import Site
 from sae_geometry.sources.layouts.places import canonical_place, layer_named, names_a_place, site_in_layer
 
-# Keys are matched whole. Trainers differ in words and in their order, not in meaning.
+# Trainers use different words, in different orders, for the same settings. Patterns match whole keys.
 _POINT = r"(?:hook_?points?(?:_name)?|hook(?:_(?:name|module|site))?|act_(?:name|site)|submodule_name)"
 _IN = re.compile(rf"(?:hf_)?(?:(?:in|input|source)_)?{_POINT}(?:_(?:in|input))?|hf_hook_name|(?:tl|mlp)_input_template")
 _OUT = re.compile(rf"(?:hf_)?(?:(?:out|output|target)_{_POINT}|{_POINT}_(?:out|output))|(?:tl|mlp)_output_template")
@@ -22,7 +22,7 @@ _HEAD_OUT = re.compile(r"(?:hook_)?head_index_out|(?:out|output)_hook(?:_point)?
 _SITE = re.compile(
     r"(?:act_|hook_|activation_)?(?:sites?|location|component|position|stream)|act(?:ivation)?_type|activation"
 )
-# These may name any module, so they count only where they name a layer.
+# Values of these keys can be any module, so they count only if they name a layer.
 _MODULE = re.compile(r"(?:(?:target_)?(?:sub)?module|layer)(?:_(?:name|path))?")
 _MODEL = re.compile(
     r"(?:\w+_)?model_(?:name|id|name_or_path)|(?:lm|llm)(?:_name)?|(?:base|language|subject|hf|tlens)_model"
@@ -30,7 +30,7 @@ _MODEL = re.compile(
 _MODEL_PLAINLY = ("model", "model.name", "model.name_or_path", "model._name_or_path")  # in the outermost table only
 _KIND = re.compile("architecture|model_kind|sae_type|type|kind|dict_class")
 _IS_TRANSCODER = re.compile("is_transcoder|transcode|transcoder")
-_MODULE_SIDE = re.compile("io")  # dictionary_learning: "in", "out" or "in_and_out" of a module
+_MODULE_SIDE = re.compile("io")  # dictionary_learning stores "in", "out" or "in_and_out" of a module.
 _TEMPLATE = re.compile(r"\{[^{}]*\}|%[ds]|<\w+>")
 _ZSCORED = re.compile(r".*(?:z[-_ ]?scor|standardi[sz])", re.IGNORECASE)
 
@@ -49,12 +49,12 @@ _GEMMA_FOLDER = re.compile(r"(?:^|/)(resid_post|mlp_out|attn_out|transcoder|clt)
 
 @dataclass(frozen=True)
 class Space:
-    """Hook points and model of a dictionary; None where unknown.
+    """Hook points and model of a dictionary; None if unknown.
 
     Attributes:
         reads: hook point the encoder reads from.
-        writes: hook point the decoder writes to, where it differs (in a transcoder).
-        notes: how the values were derived, for the user.
+        writes: hook point the decoder writes to, if it differs (in a transcoder).
+        notes: messages for the user on hook points that the configuration leaves incomplete.
     """
 
     reads: str | None
@@ -65,11 +65,11 @@ class Space:
 
 
 def space_of(site: Site, config: Mapping[str, Any], where: str, outs: Sequence[int | None] = ()) -> Space:
-    """Return the space of one dictionary.
+    """Return the hook points and model of one dictionary.
 
     Args:
         where: path of the weights file, prefixed with the repository's name if it came from one.
-        outs: outputs of a decoder with several that are read; a single one is the hook point it writes to.
+        outs: selected outputs of the decoder; a single one determines the hook point that it writes to.
     """
     layers = [out for out in outs if out is not None and site.layout.out == "layer"]
     by_config, by_path = space_in_config(config, _layer_in(where), site.source, layers), _in_path(site, where)
@@ -84,19 +84,19 @@ def space_of(site: Site, config: Mapping[str, Any], where: str, outs: Sequence[i
             writes = f"blocks.{target}.{feature_out}"
     transcoder = by_config.transcoder or by_path.transcoder or site.layout.transcoder or _differ(reads, writes)
     if transcoder and site.layout.name == "sparsify" and reads is not None and writes is None:
-        reads, writes = f"{reads}.input", reads  # these hook points are modules with input and output
+        reads, writes = f"{reads}.input", reads  # sparsify names a module, which has an input and an output.
     return Space(reads, writes if transcoder else None, by_config.model or by_path.model, transcoder, by_config.notes)
 
 
 def space_in_config(
     config: Mapping[str, Any], layer: int | None = None, source: int | None = None, outs: Sequence[int] = ()
 ) -> Space:
-    """Return the space given in a configuration of any trainer.
+    """Return the hook points and model that a trainer's configuration names.
 
     Args:
-        layer: the layer, where the configuration names none.
+        layer: the layer to use if the configuration names none.
         source: layer that a cross-layer transcoder's latents read from.
-        outs: layers that a decoder with several outputs writes to; lists of hook points count by their positions.
+        outs: layers that a decoder with several outputs writes to; they index lists of hook points.
     """
     said = _number(config, _LAYER)
     layer = next((number for number in (said, source, layer) if number is not None), None)
@@ -130,7 +130,7 @@ def inputs_are_z_scored(config: Mapping[str, Any]) -> bool:
 
 
 def _values(config: Mapping[str, Any], key: re.Pattern[str]) -> Iterable[Any]:
-    """Yield the values of every matching key, the outer before the inner; a list of one counts as its element."""
+    """Yield the values of matching keys, those in outer tables first, and unwrap lists of one element."""
     for table in tables(config):
         for name, value in table.items():
             if isinstance(name, str) and key.fullmatch(name.casefold()):
@@ -153,9 +153,9 @@ def _number(config: Mapping[str, Any], key: re.Pattern[str]) -> int | None:
 def _hook(
     config: Mapping[str, Any], key: re.Pattern[str], layer: int | None, notes: list[str], at: Sequence[int]
 ) -> str | None:
-    """Return the first hook point of a matching key, with its layer filled in where it is a template or a bare word.
+    """Return the first hook point under a matching key, and fill in the layer of a template or a bare word.
 
-    Of a list, those at the positions `at` are joined by " + ".
+    The hook points at the positions `at` in a list are joined by " + ".
     """
     for value in _values(config, key):
         if isinstance(value, list):
@@ -165,7 +165,7 @@ def _hook(
         if _TEMPLATE.search(value):
             if layer is not None:
                 return _TEMPLATE.sub(str(layer), value)
-            notes.append(f"the configuration names the hook point {value!r} and no layer to fill in")
+            notes.append(f"the configuration names the hook point {value!r} but no layer to fill in")
             continue
         if layer_named(value) is not None:
             return _spelled(value)
@@ -173,12 +173,12 @@ def _hook(
             return value
         if layer is not None:
             return site_in_layer(value, layer)
-        notes.append(f"the configuration names the hook point {value!r} and no layer")
+        notes.append(f"the configuration names the hook point {value!r} but no layer")
     return None
 
 
 def _spelled(hook: str) -> str:
-    """Return dictionary_learning's "resid_post_layer_8" as a hook point; a dotted path is unchanged."""
+    """Convert a name such as dictionary_learning's "resid_post_layer_8"; leave dotted paths unchanged."""
     return hook if "." in hook or "[" in hook else canonical_place(hook)
 
 
@@ -191,7 +191,7 @@ def _differ(reads: str | None, writes: str | None) -> bool:
 
 
 def _in_path(site: Site, where: str) -> Space:
-    """Return the space given in the path: Gemma Scope's folders, or a folder or file named by its hook point."""
+    """Return the hook points and model in a path, from Gemma Scope's folders or a name that is a hook point."""
     if "gemma-scope" in where or site.layout.name.startswith("gemma_scope"):
         return _gemma_scope(where)
     parts = where.split("/")

@@ -1,8 +1,8 @@
 """Find the dictionaries in a file, however its tensors are nested: in tables, lists or one stacked tensor.
 
-Names that torch adds around a module are dropped. The outermost table is tried as it is, without leading axes of length
-one, and as a stack of dictionaries; then the tables inside it, each in the same way. Tables of other content (an
-optimizer's state, the weights of a language model) fit no layout and are skipped.
+Prefixes that torch adds to the names of modules are dropped. The outermost table is tried as it is, without leading
+axes of length one, and as a stack of dictionaries; then the tables inside it are tried in the same way. Tables of other
+content (an optimizer's state, the weights of a language model) fit no layout and are skipped.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _AROUND_MODULES = {
 }  # fmt: skip
 _BIASES = {*PER_LATENT, *PER_COORDINATE}
 _WRAPPER = re.compile(WRAPPER)
-# An optimizer may store its moments under the names of the parameters, so they fit the same layout.
+# Tables with these names are skipped, since an optimizer's moments may have the same names as the parameters.
 _OF_AN_OPTIMIZER = re.compile(r"optim|exp_avg|moment", re.IGNORECASE)
 _MAX_DEPTH = 12
 _MAX_STACKED = 1024
 _MAX_LISTED = 12
-# These are never decoders, however large: encoders, biases, masks, gates, skips, mixing matrices, optimizer moments,
-# activations and statistics, inverses and averages, and halves of a decoder (weight norm, pruning, low rank).
+# Tensors with these names are not decoders but encoders, biases, masks, gates, skips, mixing matrices, optimizer
+# moments, activations and statistics, inverses and averages, and halves of a decoder (weight norm, pruning, low rank).
 _NO_DECODER = re.compile(
     r"enc|embed|bias|^b_|\.b_|mask|mix|gate|skip|thresh|exp_avg|momentum|optim|moment|scale|norm|mean|std|var|cov|attn"
     r"|activ|usage|count|freq|firing|logit|prob|score|simil|cosine|gram|corr|whiten|rotat|pca|proj|assign|lora|decay"
@@ -51,7 +51,7 @@ Path = tuple[str, ...]
 
 
 def find_sites(file: TensorFile, config: Mapping[str, Any], latent_axis: LatentAxis | None = None) -> tuple[Site, ...]:
-    """Return every dictionary in a file; `latent_axis` is the one of the stored two-axis decoder, where it is given."""
+    """Return every dictionary in a file; `latent_axis` says which axis of a two-axis decoder counts latents."""
     found = list(_found(_outermost(file), config, latent_axis, ()))
     if not found:
         raise LayoutError(_unknown_layout(file))
@@ -83,7 +83,7 @@ def _outermost(file: TensorFile) -> Table:
 
 
 def _without_wrappers(keys: Iterable[str]) -> dict[str, str]:
-    """Return keys by name, without the prefixes that torch adds to modules; unchanged where two would coincide."""
+    """Return keys by their names without the prefixes that torch adds to modules, or unchanged if names coincide."""
     keys = list(keys)
     names = {".".join(p for p in key.split(".") if p not in _AROUND_MODULES) or key: key for key in keys}
     return names if len(names) == len(keys) else {key: key for key in keys}
@@ -94,7 +94,7 @@ def _is_bias(name: str) -> bool:
 
 
 def _squeezed(entry: Entry, n_axes: int) -> Entry:
-    """Return the entry without leading axes of length one, while more than `n_axes` are left."""
+    """Drop leading axes of length one while the entry has more than `n_axes` axes."""
     shape = entry.shape
     while len(shape) > n_axes and shape[0] == 1:
         shape = shape[1:]
@@ -117,7 +117,7 @@ def _stack_sizes(table: Table) -> list[int]:
 
 
 def _sliced(table: Table, n_stacked: int) -> Table:
-    """Return the table of one of `n_stacked` dictionaries, whose tensors have a leading axis that indexes them."""
+    """Return the table of one of `n_stacked` dictionaries, without the leading axis that indexes them."""
     entries, leads = {}, {}
     for name, entry in table.entries.items():
         shape = _squeezed(entry, 3).shape
@@ -153,7 +153,7 @@ def _inside(table: Table) -> Iterator[tuple[str, Table]]:
 
 
 def _named(found: list[tuple[Path, Site]]) -> Iterator[Site]:
-    """Yield the sites, named by their tables where those differ; a table named after a hook point sets the hook."""
+    """Yield the sites, named after their tables if these differ; a table named after a hook point sets `hook`."""
     paths = {path for path, _ in found}
     steps = zip(*paths, strict=False)
     wrappers = list(takewhile(lambda names: len(set(names)) == 1 and _WRAPPER.fullmatch(names[0]), steps))
@@ -165,9 +165,9 @@ def _named(found: list[tuple[Path, Site]]) -> Iterator[Site]:
 
 
 def _unknown_layout(file: TensorFile) -> str:
-    """Return a message that lists the tensors and proposes `Dictionary.from_decoder` with the one named as a decoder.
+    """Return a message that lists the tensors and proposes `Dictionary.from_decoder` for one named like a decoder.
 
-    Where the names are ambiguous, none is proposed: an encoder read as a decoder gives plausible but wrong numbers.
+    No tensor is proposed if names are ambiguous: an encoder read as a decoder gives plausible but wrong numbers.
     """
     listed = [f"{shown(k, 80)} {list(e.shape)} {str(e.dtype).removeprefix('torch.')}" for k, e in file.entries.items()]
     listed += [f"{shown(k, 80)} of type {kind}, which torch does not have" for k, kind in file.unread.items()]
@@ -177,16 +177,16 @@ def _unknown_layout(file: TensorFile) -> str:
     }
     name = file.path.name
     if not flat:
-        wanted = "holds no decoder (two axes of floating-point numbers)" if holds else "holds no decoder"
+        wanted = "holds no decoder (a floating-point tensor with two axes)" if holds else "holds no decoder"
         return f"{name} {wanted}: {holds or 'no tensors at all'}"
     says = f"no known layout fits {name}, which holds {holds}"
     call = "sae_geometry.Dictionary.from_decoder(tensors[{!r}], latent_axis={})"
     whether = "where latent_axis is the axis that counts latents"
     named = [k for k in flat if _DECODER.search(k) and not _NO_DECODER.search(k) and len(set(flat[k].shape)) == 2]
-    if len(named) == 1:  # several may be parts, copies or layers of a decoder
+    if len(named) == 1:  # Several may be parts, copies or layers of a decoder.
         key, (rows, columns) = named[0], flat[named[0]].shape
         return f"{says}; if {key!r} is the decoder, call {call.format(key, int(rows < columns))}, {whether}"
-    why = f"{len(named)} of them are by their names decoders, or parts of one"
+    why = f"{len(named)} of them are named like decoders or parts of one"
     if not named:
-        why = "none of them is by its name a decoder (one tied to the encoder must be saved under a name of its own)"
+        why = "none of them is named like a decoder (save a decoder tied to the encoder under a separate name)"
     return f"{says}; {why}: pass the decoder to sae_geometry.Dictionary.from_decoder(decoder, latent_axis=…), {whether}"

@@ -1,6 +1,6 @@
-"""Canonical names of hook points and models across libraries. Pure functions of text.
+"""Canonical names of hook points and models across libraries.
 
-Hook points are named as in TransformerLens, "blocks.5.hook_resid_post". The stream before layer 6 is the stream after
+Hook points are named as in TransformerLens: "blocks.5.hook_resid_post". The stream before layer 6 is the stream after
 layer 5, and a Hugging Face module ("model.layers.5", "transformer.h.5", "gpt_neox.layers.5.mlp") means its output
 unless ".input" follows.
 """
@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import re
 
-# A head after its hook point: "… (head 3)", "….hook_z.3", "…_head_3".
+# The head follows the hook point, as in "… (head 3)", "….hook_z.3" or "…_head_3".
 _HEAD = re.compile(r"(.*?)(?:\s*\(head (\d{1,4})\)|(?<=hook_[qkvz])\.(\d{1,4})|[._]head[._]?(\d{1,4}))?", re.DOTALL)
-_IN_A_TUPLE = re.compile(r"\.(input|output)s?(?:\.0)+$")  # NNsight: model.layers[5].output[0]
+_IN_A_TUPLE = re.compile(r"\.(input|output)s?(?:\.0)+$")  # as in NNsight's model.layers[5].output[0]
 _BLOCK = re.compile(r"((?:[a-z_][a-z0-9_]*\.)*?)(blocks?|layers?|h)\.(\d{1,4})(?:\.(.+))?")
-_WORDS_FIRST = re.compile(  # dictionary_learning: "resid_post_layer_8"; elsewhere "resid_post_8", "mlp_out_l8"
+_WORDS_FIRST = re.compile(  # as in "resid_post_layer_8" (dictionary_learning), "resid_post_8" or "mlp_out_l8"
     r"(?:hook_)?(?:([a-z_]+?)[._]layer[._]?(\d{1,4})|((?:resid|attn|mlp)_[a-z]+)[._]l?(\d{1,4}))"
 )
 _LAYER_FIRST = re.compile(r"layer[._]?(\d{1,4})[._](.+)|l(\d{1,4})[._]((?:hook_)?(?:resid|attn|mlp)_[a-z]+)")
-# A stack of layers may be in one of these; any other module ("encoder", "vision_model") is another stack.
+# The language model's layers may be in these modules; other modules ("encoder", "vision_model") hold other layers.
 _WRAPPERS = {
     "model", "transformer", "gpt_neox", "language_model", "text_model", "base_model", "backbone", "module", "_orig_mod",
     "decoder", "bert", "roberta", "esm", "llm", "lm",
@@ -32,7 +32,7 @@ _ATTENTION_OUT = rf"{_ATTENTION}\.(?:o_proj|c_proj|dense|out_proj|wo|o)"
 _MLP_OUT = rf"{_MLP}\.(?:down_proj|c_proj|dense_4h_to_h|fc2|fc_out|proj_out|out)"
 _INPUT = r"\.(?:input|hook_in)"
 _OUTPUT = r"(?:\.(?:output|hook_out))?"
-# Hook points in a layer, by the words after its number. Rows are tried in order.
+# Patterns match what follows the number of a layer, and are tried in order.
 _SITES = tuple(
     (re.compile(pattern), site)
     for pattern, site in (
@@ -52,7 +52,7 @@ _SITES = tuple(
         (rf"ln_?2(?:\.hook_normalized)?{_OUTPUT}", "ln2.hook_normalized"),
     )
 )  # fmt: skip
-# These depend on whether the model normalizes a sublayer's output before adding it (Gemma 2 and 3).
+# If the model normalizes the output of attention or MLP (Gemma 2 and 3), what is added to the stream differs from it.
 _NORMED_AFTER = re.compile(r"gemma[23]\b")
 _BARE = (
     (re.compile(rf"(?:{_ATTENTION_OUT}|{_ATTENTION}){_OUTPUT}"), "attn.hook_out", "hook_attn_out"),
@@ -60,11 +60,11 @@ _BARE = (
 )
 _AFTER_ATTENTION = re.compile(rf"post_attention_layernorm(?:({_INPUT})|{_OUTPUT})")
 
-_AND = " + "  # between the hook points of a crosscoder
+_AND = " + "  # joins the hook points of a crosscoder
 
 _FAMILY = re.compile(r"\b(llama|gemma|qwen|phi|gpt|olmo)-(?=\d)")
 _TOYS = re.compile(r"(gelu|solu|attn-only)-?(\d+l)\d+w.*")
-_SEEDS = re.compile(r"([a-e])[a-z]+-gpt2-(small|medium)-x\d+")  # Stanford's, by the first letter of their names
+_SEEDS = re.compile(r"([a-e])[a-z]+-gpt2-(small|medium)-x\d+")  # as in Stanford's "alias-gpt2-small-x21"
 _ALIASES = {
     "gpt2-small": "gpt2",
     "distillgpt2": "distilgpt2",
@@ -80,13 +80,13 @@ _ALIASES = {
 
 
 def canonical_place(hook: str, model: str | None = None) -> str:
-    """Return the canonical name of a hook point; text that cannot be parsed is returned in lower case.
+    """Return the canonical name of a hook point; a string that cannot be parsed is returned in lower case.
 
     Args:
         hook: a TransformerLens hook point, a Hugging Face module path or a sparsify folder name, optionally followed by
             "(head 3)".
-        model: name of the model; Gemma 2 and 3 normalize the output of a sublayer before adding it to the stream, so
-            the two differ there.
+        model: name of the model; Gemma 2 and 3 normalize a sublayer's output before adding it to the stream, so the
+            output is a different hook point from what is added.
 
     Example:
         >>> {canonical_place(h) for h in ("blocks.6.hook_resid_pre", "transformer.h.5", "model.layers.5.output")}
@@ -110,9 +110,9 @@ def canonical_place(hook: str, model: str | None = None) -> str:
 
 
 def names_a_place(text: str) -> bool:
-    """Return whether text has the form of a hook point: a layer and a known place in it, or the embedding.
+    """Return whether a string has the form of a hook point: a known place in a layer, or the embedding.
 
-    "seedA.layers.3" has not: where a run's name precedes the layer, the same place would have many names.
+    "seedA.layers.3" does not: if a run's name could precede the layer, one hook point would have many names.
     """
     parsed = _parsed(_plain(text))
     if parsed is None:
@@ -122,19 +122,19 @@ def names_a_place(text: str) -> bool:
 
 
 def layer_named(hook: str) -> int | None:
-    """Return the layer of a hook point; None where it names none."""
+    """Return the number of a hook point's layer; None without one."""
     parsed = _parsed(_plain(hook))
     return None if parsed is None else parsed[1]
 
 
 def site_in_layer(word: str, layer: int) -> str | None:
-    """Return the hook point of a place and layer given separately: "resid_post" and 8; None for an unknown word."""
+    """Return the hook point for a word such as "resid_post" in a layer; None for an unknown word."""
     site = None if word.casefold() in ("input", "output") else _site(word.casefold(), "")
     return None if site is None else f"blocks.{layer}.{site}"
 
 
 def canonical_model(model: str | None) -> str | None:
-    """Return a model's name without organization, case and spelling variants; models with several names get one.
+    """Return the canonical name of a model: lower case, without its organization, the same for all its spellings.
 
     Example:
         >>> canonical_model("meta-llama/Meta-Llama-3.1-8B") == canonical_model("Llama-3.1-8B")
@@ -158,12 +158,12 @@ def canonical_model(model: str | None) -> str | None:
 
 
 def _parsed(text: str) -> tuple[str, int, str] | None:
-    """Return the stack ("" for the language model's own), the layer, and the words after it."""
+    """Return the stack ("" for the language model's), the layer, and the words after it; None if parsing fails."""
     if _AND in text:
         return None
     if (found := _BLOCK.fullmatch(text)) is not None:
         words = [w for w in found[1].split(".") if w and w not in _WRAPPERS]
-        if found[2] == "layer" and words == ["encoder"]:  # models such as BERT have no other stack
+        if found[2] == "layer" and words == ["encoder"]:  # Models such as BERT have no other stack.
             words = []
         return "".join(f"{w}." for w in words), int(found[3]), found[4] or "output"
     if (found := _WORDS_FIRST.fullmatch(text)) is not None:
@@ -176,12 +176,12 @@ def _parsed(text: str) -> tuple[str, int, str] | None:
 
 
 def _plain(hook: str) -> str:
-    """Return a hook point in lower case, with dots for brackets, and the first of a tuple as the output or input."""
+    """Return a hook point in lower case, with dots for brackets, and "output" for "output[0]"."""
     return _IN_A_TUPLE.sub(r".\1", re.sub(r"\[(\d+)\]", r".\1", hook.strip()).casefold())
 
 
 def _site(rest: str, model: str) -> str | None:
-    """Return the place within a layer; None for unknown words."""
+    """Return the canonical place in a layer for the words after its number; None for unknown words."""
     for pattern, site in _SITES:
         if (found := pattern.fullmatch(rest)) is not None:
             return found.expand(site)

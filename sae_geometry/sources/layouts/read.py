@@ -1,4 +1,4 @@
-"""Read a `Dictionary` from files: only the tensors needed, normalized by `Dictionary` alone."""
+"""Read a `Dictionary` from files, loading only the tensors that it needs."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from sae_geometry.sources.plain import is_plain
 Latents = Literal["alive", "all"]
 
 _MAX_CHOICES = 12
-# log10(frequency + 1e-10) is −10 for a latent that never fires; one firing per 10⁹ tokens gives −9.
+# log10(frequency + 1e-10) is −10 for a latent that never fires; one firing per 10⁹ tokens gives about −9.
 _DEAD_LOG10 = -9.99
 _CONFIG_TABLES = ("cfg", "config", "hyper_parameters", "hparams")
-_HIGHEST_LOG10 = 1e-6  # log10 frequency of a latent that fires on every token, with rounding
-# Settings recorded in results, and their names in the configurations of trainers.
+_HIGHEST_LOG10 = 1e-6  # log10 frequency of a latent that fires on every token, plus rounding error
+# Trainers use these names for the settings that results record.
 _METADATA = {
     "architecture": ("architecture", "dict_class", "activation", "sae_type", "act_fn"),
     "seed": ("seed",),
@@ -46,7 +46,7 @@ _METADATA = {
 
 @dataclass(frozen=True)
 class Opened:
-    """A checkpoint with its dictionaries located and no values read; `notes` list what could not be read."""
+    """A checkpoint whose dictionaries are located but not yet read; `notes` report configuration that was not read."""
 
     bundle: Bundle
     file: TensorFile
@@ -57,7 +57,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class Frequencies:
-    """How often each latent fires, as in a `Dictionary`; `note` says why the file's values were not used."""
+    """Frequencies and alive latents, as in a `Dictionary`; `note` says why frequencies in a file were not used."""
 
     frequency: Tensor | None = None
     alive: Tensor | None = None
@@ -66,19 +66,19 @@ class Frequencies:
 
 
 def open_bundle(bundle: Bundle, latent_axis: LatentAxis | None = None) -> Opened:
-    """Find the dictionaries of a checkpoint."""
+    """Open a checkpoint and locate its dictionaries."""
     return opened(bundle, open_weights(bundle.weights, [layer_table(w.name) for w in bundle.weights]), latent_axis)
 
 
 def opened(bundle: Bundle, file: TensorFile, latent_axis: LatentAxis | None = None) -> Opened:
-    """Find the dictionaries among tensors that are already open or in memory."""
+    """Locate the dictionaries among tensors that are already open or in memory."""
     said, unread = read_config(bundle.configs)
     config, unbounded = bounded({**_stored_config(file.extras), **file.metadata, **bundle.config, **said})
     return Opened(bundle, file, find_sites(file, config, latent_axis), config, (*unread, *unbounded))
 
 
 def _stored_config(extras: Mapping[str, object]) -> dict[str, Any]:
-    """Return the configuration stored in a checkpoint with its tensors, as a nested table."""
+    """Return the configuration stored next to the tensors in a checkpoint, as a nested table."""
     config: dict[str, Any] = {}
     for path, value in extras.items():
         first_step, *steps = path.split(".")
@@ -94,7 +94,7 @@ def _stored_config(extras: Mapping[str, object]) -> dict[str, Any]:
 
 
 def choose_site(opened: Opened, selection: Selection) -> Site:
-    """Return the site of a selection."""
+    """Return the one site that matches a selection; raise LayoutError if none or several do."""
     sites = tuple(s for s in opened.sites if is_meant(s, selection))
     name, choices = opened.bundle.address, [s.choice for s in opened.sites if s.choice]
     listed = ", ".join(f"::{c}" for c in choices[:_MAX_CHOICES])
@@ -108,12 +108,13 @@ def choose_site(opened: Opened, selection: Selection) -> Site:
     if len(sites) == 1:
         return sites[0]
     if not sites:
-        raise LayoutError(f"{name} holds no {selection}; add one of {listed or 'no selection at all'}")
+        advice = f"add one of {listed}" if listed else "leave out the selection"
+        raise LayoutError(f"{name} holds no {selection}; {advice}")
     raise LayoutError(f"{name} holds {len(opened.sites)} dictionaries; choose one by adding {listed}")
 
 
 def is_meant(site: Site, selection: Selection) -> bool:
-    """Return whether a site matches a selection, apart from outputs."""
+    """Return whether a site matches a selection, regardless of its outputs."""
     hook = selection.hook
     return (
         (hook is None or not {hook, hook.replace("-", ".")}.isdisjoint({site.hook, site.member}))
@@ -131,23 +132,23 @@ def read_dictionary(
     drop_bad: bool = False,
     encoder: bool = True,
 ) -> Dictionary:
-    """Read the selected dictionary; raise ValueError for a zero or non-finite decoder row, unless `drop_bad`."""
+    """Read the selected dictionary; raise ValueError for zero or non-finite decoder rows unless `drop_bad` is set."""
     site, bundle = choose_site(opened, selection), opened.bundle
     decoder_slabs = _chosen(site.decoder, site, selection, bundle.address)
     shared = site.decoder and {s.out for s in site.encoder} == {s.out for s in site.decoder}
     encoder_slabs = _chosen(site.encoder, site, selection, bundle.address) if shared else site.encoder
     space = space_of(site, opened.config, bundle.where, [s.out for s in decoder_slabs])
-    lives = _lives(opened, site, space.reads)
-    said = (site.convention, site.assumed, lives.note)
+    firing = _frequencies(opened, site, space.reads)
+    said = (site.convention, site.assumed, firing.note)
     notes = [*bundle.notes, *opened.notes, *space.notes, *(n for n in said if n)]
     if len(decoder_slabs) > 1:
         outs = ", ".join(str(s.out) for s in decoder_slabs)
         notes.append(f"each row is the concatenation of {site.layout.out}s {outs}, normalized as a whole")
     if space.transcoder:
-        notes.append(f"a transcoder: the decoder lives in output space ({space.writes or 'hook point unknown'})")
+        notes.append(f"a transcoder: its directions are in the output space ({space.writes or 'hook point unknown'})")
     z_scored = site.layout.z_scored or inputs_are_z_scored(opened.config)
     if z_scored:
-        notes.append("trained on z-scored inputs: a coordinate counts in units of its own spread, not as in the model")
+        notes.append("trained on z-scored inputs: its coordinates are in units of their standard deviations")
     decoder = _decoder(opened.file, site, decoder_slabs)
     threshold = _bias(opened.file, site.threshold, site.n_latents, [site.source], site.layer)
     dictionary = Dictionary.from_decoder(
@@ -162,9 +163,9 @@ def read_dictionary(
             opened.file, site.decoder_bias, decoder.shape[1], [s.index for s in decoder_slabs], site.layer
         ),
         threshold=threshold.exp() if threshold is not None and "log_threshold" in str(site.threshold) else threshold,
-        frequency=lives.frequency,
-        alive=lives.alive,
-        alive_source=lives.source,
+        frequency=firing.frequency,
+        alive=firing.alive,
+        alive_source=firing.source,
         n_tokens=bundle.n_tokens,
         address=f"{bundle.address}{selection}",
         layout=site.layout.name,
@@ -190,7 +191,7 @@ def _chosen(slabs: tuple[Slab, ...], site: Site, selection: Selection, address: 
 
 
 def _decoder(file: TensorFile, site: Site, slabs: tuple[Slab, ...]) -> Float[Tensor, "n_latents width"]:
-    """Return the decoder, assembled where the file stores it in parts."""
+    """Return the decoder, assembled from parts if the file stores several."""
     decoder = _joined_slabs(file, slabs)
     if site.mixture is not None:
         w, c = (file.read(key).to(torch.float64) for key in site.mixture)
@@ -215,7 +216,7 @@ def _slab(file: TensorFile, slab: Slab) -> Float[Tensor, "n_latents width"]:
 
 
 def _bias(file: TensorFile, key: str | None, n: int, rows: Sequence[int | None], layer: int | None) -> Tensor | None:
-    """Return a bias of length `n`, or its row of stacked biases; None where the stored shape does not fit."""
+    """Return a bias of length `n`, from its rows if biases are stacked; None if the stored shape does not fit."""
     if key is None:
         return None
     bias = file.read(key)
@@ -227,7 +228,7 @@ def _bias(file: TensorFile, key: str | None, n: int, rows: Sequence[int | None],
     return bias.clone() if bias.shape == (n,) and bias.is_floating_point() else None
 
 
-def _lives(opened: Opened, site: Site, hook: str | None) -> Frequencies:
+def _frequencies(opened: Opened, site: Site, hook: str | None) -> Frequencies:
     bundle, n = opened.bundle, site.n_latents
     if hook is not None and hook in bundle.alive_ids:
         ids = torch.as_tensor(list(bundle.alive_ids[hook]), dtype=torch.int64)
@@ -244,16 +245,16 @@ def _lives(opened: Opened, site: Site, hook: str | None) -> Frequencies:
 
 
 def _from_tensor(stored: Tensor, key: str, n: int) -> Frequencies:
-    """Interpret the tensor of frequencies: shares, or counts, which only give alive latents."""
+    """Interpret a tensor of frequencies as shares, or as counts, which only show which latents are alive."""
     if stored.shape[0] != n or stored.is_complex() or bool((stored == 1).all()):
         return Frequencies()
     values = stored.to(torch.float64)
     if not bool(torch.isfinite(values).all()):
-        return Frequencies(note=f"{key} holds NaN or infinite frequencies and was not taken")
+        return Frequencies(note=f"{key} holds NaN or infinite frequencies and was ignored")
     if bool(((values >= 0) & (values <= 1)).all()):
         return Frequencies(values, values > 0, f"{key} > 0")
-    outside = f"{key} goes from {float(values.min()):.4g} to {float(values.max()):.4g}, outside 0…1"
-    return Frequencies(None, values > 0, f"{key} > 0", f"{outside}: taken for who is alive, not as frequencies")
+    outside = f"{key} ranges from {float(values.min()):.4g} to {float(values.max()):.4g}, outside 0…1"
+    return Frequencies(None, values > 0, f"{key} > 0", f"{outside}: used only to tell which latents are alive")
 
 
 def _from_sparsity(path: Any, n: int) -> Frequencies:
@@ -261,10 +262,8 @@ def _from_sparsity(path: Any, n: int) -> Frequencies:
     if "sparsity" not in file.entries or file.entries["sparsity"].shape != (n,):
         raise SourceError(f"{path.name} does not hold one log-frequency per latent ({n:,}): is it another SAE's?")
     logs = file.read("sparsity").to(torch.float64)
-    if not bool((logs <= _HIGHEST_LOG10).all()) or bool(torch.isinf(logs).any()):  # comparisons with NaN are false
-        return Frequencies(
-            note=f"{path.name} holds log-frequencies that are NaN, infinite or above 0, and was not taken"
-        )
+    if not bool((logs <= _HIGHEST_LOG10).all()) or bool(torch.isinf(logs).any()):  # Comparisons with NaN are false.
+        return Frequencies(note=f"{path.name} holds log-frequencies that are NaN, infinite or above 0, and was ignored")
     dead = logs <= _DEAD_LOG10
     frequency = torch.where(dead, 0.0, (10.0**logs - 1e-10).clamp(0.0, 1.0))
     return Frequencies(frequency, ~dead, f"{path.name}: frequency > 0")
@@ -282,6 +281,6 @@ def _metadata(opened: Opened, space: Space) -> dict[str, Any]:
     if found["l0"] is None and (stated := re.search(r"average_l0_(\d+)", opened.bundle.where)):
         found["l0"] = float(stated[1])
     if opened.sites[0].layout.name == "sae_geometry" and "kind" in opened.file.metadata:
-        found["kind"] = opened.file.metadata["kind"]  # kind of training; other layouts may mean something else
-    said = {k: v for k, v in opened.file.extras.items() if "." not in k}  # deeper keys may belong to an optimizer
+        found["kind"] = opened.file.metadata["kind"]  # Other layouts may mean something else by "kind".
+    said = {k: v for k, v in opened.file.extras.items() if "." not in k}  # Deeper keys may belong to an optimizer.
     return {**{k: v for k, v in found.items() if v is not None}, **said, **opened.bundle.metadata}

@@ -1,11 +1,11 @@
-"""The table of layouts: how each public format names and orients its tensors. A new format is a new row.
+"""The table of layouts, with a row for the tensor names and axes of each public format.
 
-Axes are letters: n latents, d width, o the outputs (layers or models) a decoder writes to, s the layers that latents
-read from, 1 an axis of length one. "dn" is what `torch.nn.Linear` stores for a decoder, "nd" what SAELens stores, "ond"
-a crosscoder's stack.
+Axes are letters: n for latents, d for width, o for the outputs (layers or models) that a decoder writes to, s for the
+layers that latents read from, and 1 for an axis of length one. A decoder is "dn" in `torch.nn.Linear`, "nd" in SAELens,
+and "ond" in a crosscoder.
 
-A file is recognized by the names and ranks of its tensors, never by its file name. Rows are tried in order, special
-before general, and the first with all tensors present and consistent sizes is taken.
+A file is recognized by the names and shapes of its tensors. Rows are tried in order, special ones before general ones;
+the first one with all its tensors present and consistent sizes is used.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from typing import Literal
 
 OutKind = Literal["layer", "model"]
 BARE = "its rows were taken as latents"
-TRANSPOSED = "did you transpose?"  # begins the note of an array whose rows may be dimensions
+TRANSPOSED = "did you transpose?"  # prefix of the note on an array whose rows may be dimensions
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A format for storing a dictionary.
+    """Format of stored dictionaries: the names and axes of their tensors, and how to recognize them.
 
     Attributes:
-        name, title: short name, recorded in results, and name shown to users.
+        name, title: short name for results, and name shown to users.
         decoder: regular expression that matches the full key of a decoder. A group `site` names one of several
             dictionaries in the file; `source` is the layer that a transcoder's latents read from, with outputs counted
             from that layer; `reads` is the same with outputs counted from the first layer; `into` is an output layer.
         encoder: key of the encoder, with the groups of `decoder` in braces. It is optional unless listed in `also`.
-        also, any_of: further required keys, and keys of which one is required.
+        also, any_of: further keys that must all be present, and keys of which at least one must be.
         config: dotted path required in the configuration next to the weights.
         container: required file format.
         fixed: whether the names alone determine the axes; otherwise the sizes must confirm them.
-        square_suffix: file name ending for which this row applies to square decoders, whose sizes are ambiguous.
-        out, or_out: meaning of the "o" axis, and its other meaning in a format that serves both.
+        square_suffix: ending of file names; a row with one applies only to square decoders in files with that ending.
+        out, or_out: meaning of the "o" axis, and its alternative meaning if the format serves both.
         encoder_bias, decoder_bias, frequency: keys, with groups in braces, tried in order.
-        deeper: regular expression of keys that show an encoder of more than one linear map.
+        deeper: regular expression for keys that only an encoder of more than one linear map has.
         log_scale: keys of an optional scalar whose exponential multiplies the decoder.
         mixture: keys of W [n, c] and C [c, d], whose product is added to the tensor at `decoder`.
         outputs_mask: key of a tensor [s, o] that marks the outputs of each layer.
-        refusal: why a file that fits this row holds no dictionary.
-        transcoder: whether the decoder writes to another hook point than the encoder reads from.
+        refusal: why a file with this layout cannot be read as dictionaries, completing "FILE is …".
+        transcoder: whether the decoder writes to a different hook point from the one that the encoder reads from.
         z_scored: whether each input coordinate was divided by its standard deviation.
         note: note reported with every result.
     """
@@ -84,7 +84,7 @@ _pair = partial(
     Layout, decoder="W_dec", decoder_axes="nd", encoder="W_enc", fixed=False, encoder_bias=("b_enc", "b_gate")
 )
 
-# These tables only wrap a model, so they name no hook point.
+# Tables with these names only wrap a model; the names are not hook points.
 WRAPPER = "state_dict|model_state_dict|model|module|saes?|autoencoders?|ae|net|weights|params|dictionary|checkpoint"
 
 LAYOUTS: tuple[Layout, ...] = (
@@ -111,8 +111,8 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     Layout(
         "llamascopium_molt", "llamascopium mixture of linear transforms", r"U_matrices\.(?!1$)\d+", "nd-",
-        refusal="a mixture of linear transforms: each latent of rank above 1 writes to a subspace and has no one "
-        "direction to compare; only one whose transforms are all of rank 1 can be read",
+        refusal="a mixture of linear transforms: each latent of rank above 1 writes to a subspace and has no single "
+        "direction to compare; only a mixture whose transforms all have rank 1 can be read",
     ),
     Layout(
         "llamascopium_molt", "llamascopium mixture of linear transforms of rank 1", r"U_matrices\.1", "nd1", "W_E",
@@ -134,13 +134,13 @@ LAYOUTS: tuple[Layout, ...] = (
         transcoder=True,
     ),
     Layout(
-        "crosslayer_coding", "crosslayer-coding (decode-clt), one decoder a layer",
+        "crosslayer_coding", "crosslayer-coding (decode-clt), one decoder per layer",
         r"(?:decoder_module\.)?decoders\.(?P<reads>\d+)\.weight", "dn", "encoder_module.encoders.{reads}.weight",
         encoder_bias=("encoder_module.encoders.{reads}.bias_param",), transcoder=True,
         note="tied decoders: each serves several layers",
     ),
     Layout(
-        "gemma_scope_2_crosscoder", "Gemma Scope 2 crosscoder or transcoder, a file a layer",
+        "gemma_scope_2_crosscoder", "Gemma Scope 2 crosscoder or transcoder, one file per layer",
         r"params_layer_(?P<reads>\d+)\.w_dec", "nod", "params_layer_{reads}.w_enc", "dn",
         encoder_bias=("params_layer_{reads}.b_enc",), decoder_bias=("params_layer_{reads}.b_dec",),
     ),
@@ -181,7 +181,7 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         "saelens_synthetic", "SAELens synthetic model", "feature_vectors", "nd", decoder_bias=("bias",),
         frequency=("firing_probabilities",),
-        note="a ground truth: the directions that the data were made of, not learned ones",
+        note="a ground truth: its directions generated the data and were not learned",
     ),
     Layout("tied", "tied SAE (Evo 2)", "W", "dn", "W", "dn", any_of=("b_enc", "b_dec"), fixed=False),
     _linear("dictionary_learning", "dictionary_learning", config="trainer.dict_class"),
@@ -208,13 +208,13 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
 )  # fmt: skip
 
-# Tensors with one entry per latent, or one per coordinate of the decoder's space, determine which axis is which. A bias
-# or threshold of the encoder must have the length of its output; the others count only where neither exists.
+# Tensors with one entry per latent, or one per coordinate of the decoder's space, determine which axis is which. An
+# encoder's bias or threshold takes precedence, since it must have one entry per latent.
 ENCODER_SIDE = (
     "b_enc", "threshold", "b_gate", "b_mag", "r_mag", "latent_bias", "encoder.bias", "encoder.0.bias", "gate_bias",
     "log_threshold", "encoder_linear.bias", "b_E", "b_V", "activation_function.threshold",
 )  # fmt: skip
-THRESHOLDS = ("threshold", "log_threshold", "activation_function.threshold")  # of JumpReLU, also "{site}.threshold"
+THRESHOLDS = ("threshold", "log_threshold", "activation_function.threshold")  # of JumpReLU
 PER_LATENT = (
     *ENCODER_SIDE, "frequency", "n_runs", "scaling_factor", "latents_activation_frequency", "firing_probabilities",
     "idf", "max",
