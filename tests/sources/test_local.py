@@ -175,4 +175,4 @@ def test_folders_of_runs_are_read_by_their_paths_and_what_else_they_could_be_is_
     said: list[str] = []
     loaded = [load(f"saes/seed{seed}", echo=said.append) for seed in range(2)]
     assert [d.n_latents for d in loaded] == [3, 3]
-    assert "saes/seed1 is the path here; it could also have been hf://saes/seed1" in said
+    assert "saes/seed1 is read as the local path; it could also mean hf://saes/seed1" in said
