@@ -109,7 +109,7 @@ def _take_feature(columns: dict[str, dict[int, Any]], record: Mapping[str, Any])
 def _put(columns: dict[str, dict[int, Any]], name: str, latent: int, value: Any) -> None:
     seen = columns.setdefault(name, {})
     if seen.setdefault(latent, value) != value:
-        raise ExportError(f"latent {latent} occurs twice with different {name}: {seen[latent]!r:.60}, {value!r:.60}")
+        raise ExportError(f"latent {latent} occurs twice, with different {name}: {seen[latent]!r:.60}, {value!r:.60}")
 
 
 def _explanations(folders: Sequence[Path], source: str) -> tuple[dict[int, str], str, dict[str, int]]:

@@ -124,7 +124,7 @@ def _with_start(d: Dictionary, bundle: Bundle, selection: Selection) -> Dictiona
         )
         start = read_dictionary(opened, selection, "all", encoder=False, drop_bad=True)
         if d.d_in != start.d_in or d.alive.n_total != start.alive.n_total:
-            raise ValueError(f"it has {start.alive.n_total:,} latents of width {start.d_in:,}")
+            raise ValueError(f"its decoder is {start.alive.n_total:,} × {start.d_in:,}")
     except ValueError as error:
         note = f"its cosine to its initial state is unknown: {bundle.start.name} cannot be used ({error})"
         return replace(d, notes=(*d.notes, note))

@@ -110,7 +110,7 @@ def fetch_export(source: str, context: Context | None = None) -> Path:
     if there and not damaged and context.again == "none":
         return root
     if context.offline:
-        what = f"has a damaged file in the cache ({damaged[0]})" if damaged else "is not in the cache"
+        what = f"is damaged in the cache ({damaged[0]})" if damaged else "is not in the cache"
         raise SourceError(f"Neuronpedia's export of {source} {what}; leave out --offline")
     files = _listed(source)
     context.say(f"fetching the export of {source} from Neuronpedia ({sum(f.n_bytes or 0 for f in files):,} bytes)")

@@ -71,7 +71,7 @@ def test_tokens_is_a_command_of_its_own(files, tmp_path):
     assert len(json.loads(sg.read(tmp_path / "t").tables["tokens"].tokens[0])) == 3
     refused = CliRunner().invoke(app, ["tokens", str(files / "d1.safetensors")])
     assert refused.exit_code == 2
-    assert "give the model that it was trained on, by --unembed" in refused.output
+    assert "give the model that it was trained on, as --unembed" in refused.output
     shipped = run("tokens", "demo:local-narrow-seed0", "--top", 4, "-o", tmp_path / "demo", "--format", "png")
     assert "Tokens of 'local-narrow-seed0' by SmolLM2" in shipped
     assert len(json.loads(sg.read(tmp_path / "demo").tables["tokens"].tokens[0])) == 4

@@ -95,7 +95,7 @@ def test_force_fetches_what_is_there(wandb_world: Loopback, hf: HuggingFace, mon
             assert len(server.downloads(name)) == (1 if n < 2 else 2)
         result = CliRunner().invoke(app, ["fetch", address, "--force", "--offline"])
         assert result.exit_code == 2
-        assert "give one of them" in result.stderr
+        assert "use only one of them" in result.stderr
 
 
 def test_a_file_is_read_for_its_checksum_once(

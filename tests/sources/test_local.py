@@ -57,7 +57,7 @@ def test_folders_that_link_to_each_other_end_in_a_sentence(tmp_path: Path, monke
     monkeypatch.setattr("sae_geometry.sources.local._MAX_FOLDERS", 100)
     for i in range(20):
         (tmp_path / f"link{i}").symlink_to(tmp_path)
-    with pytest.raises(SourceError, match="more than 100 folders, or links to folders"):
+    with pytest.raises(SourceError, match="after 100 folders and links to folders"):
         load(tmp_path)
 
 

@@ -161,7 +161,7 @@ def test_a_bad_download_is_one_sentence_and_an_unchanged_cache(
         (lambda h, _: h.reply(b"<html>log in</html>", kind="text/html"), "web page|invalid character '<'"),
         (lambda h, _: h.reply(b'{"errors": [{"message": "permission denied"}]}'), "W&B"),
         (lambda h, _: h.reply(b'{"data": {"project": null}}'), "W&B"),
-        (lambda h, _: h.reply(b"[]"), "not a table|W&B"),
+        (lambda h, _: h.reply(b"[]"), "not a JSON object|W&B"),
     ],
 )
 def test_a_bad_answer_is_one_sentence_and_an_unchanged_cache(
@@ -348,7 +348,7 @@ def test_runs_are_listed_by_kind_and_paired_as_the_paper_pairs_them(world: Loopb
     assert [r.address.rpartition("/")[2] for r in highest] == ["local1", "e2e1", "e2eds1"]
     by_l0 = similar_runs("local1", listed, by="l0")
     assert [r.address.rpartition("/")[2] for r in by_l0] == ["local1", "e2e1", "e2eds0"]
-    with pytest.raises(SourceError, match="not among the 129 runs"):
+    with pytest.raises(SourceError, match="matches none of 129 listed runs"):
         similar_runs("nothing", listed)
 
 

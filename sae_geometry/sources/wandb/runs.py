@@ -150,9 +150,8 @@ def similar_runs(run: str, among: Iterable[RunInfo], by: By = "ce") -> list[RunI
     wanted = run if run.count("/") == 0 else str(parse(run if run.startswith("wandb:") else f"wandb:{run}"))
     found = [r for r in listed if r.address == wanted or r.address.rpartition("/")[2] == wanted]
     if len(found) != 1:
-        raise SourceError(
-            f"{run!r} matches {len(found)} of {counted(len(listed), 'run')}, not 1: give the address of a listed run"
-        )
+        matched = "several" if found else "none"
+        raise SourceError(f"{run!r} matches {matched} of {counted(len(listed), 'listed run')}: give the address of one")
     own, name = found[0], _FIELDS[by]
     value = getattr(own, name)
     if value is None:
