@@ -91,7 +91,7 @@ def read_labels(path: str | Path, source: str | None = None) -> Labels:
 
 
 def _list(value: object) -> object:
-    """Parse a JSON list, which is how our own tables and CSV files hold lists; return other values unchanged."""
+    """Parse a string that is a JSON list, as in our own tables and CSV files; return other values unchanged."""
     if isinstance(value, str) and value.startswith("["):
         with suppress(ValueError):
             return parse_json(value)
@@ -160,7 +160,7 @@ _READERS: dict[str, Callable[[IO[bytes]], pd.DataFrame]] = {
 
 
 def _check_cells(n_rows: int, n_columns: int, file: IO[bytes]) -> None:
-    """Raise ValueError for a mostly empty table, whose cells take 8 bytes or more in memory but 1 or 0 in the file."""
+    """Raise ValueError if a table is mostly empty, so that its cells would take far more memory than its file."""
     size = os.fstat(file.fileno()).st_size
     if n_columns > _MOST_COLUMNS or 8 * n_rows * n_columns > _ALWAYS + _TIMES * size:
         raise ValueError(f"{n_rows:,} rows of {n_columns:,} columns are too many for a file of {size:,} bytes")

@@ -181,7 +181,8 @@ class PairLabels:
     def _examples(self, name: str) -> list[int]:
         """Return example rows of a group, one per unit: the most similar, the quartiles, or the least similar."""
         members = (self.table["group"] == name).to_numpy()
-        first_run = members & (self.table["run"] == self.table["run"].iloc[0]).to_numpy()  # Show one of two directions.
+        # A table of both directions repeats its pairs, so show examples from one run.
+        first_run = members & (self.table["run"] == self.table["run"].iloc[0]).to_numpy()
         rows = np.flatnonzero(first_run if first_run.any() else members)
         labeled = self.own.notna().any(axis=1).to_numpy()[rows]
         rows = rows[labeled] if labeled.any() else rows  # Prefer labeled latents if only a few have labels.

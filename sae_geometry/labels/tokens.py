@@ -41,7 +41,7 @@ class TokenReading(Answer):
     """The tokens that the latents of one dictionary promote, and a test of which latents are readable.
 
     Attributes:
-        dictionary: the dictionary with these latents.
+        dictionary: the dictionary that the latents belong to.
         labels: tokens by original latent id, with the source of each column, as an input of `Dictionary.labeled`.
     """
 

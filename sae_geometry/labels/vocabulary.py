@@ -90,7 +90,7 @@ def _types(step: Any, depth: int = 0) -> Iterator[str]:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """Return the byte of each character in the byte-level alphabet, which shifts unprintable bytes past 255."""
+    """Return the byte of each character in the byte-level alphabet, in which unprintable bytes are shifted past 255."""
     own = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     moved = (b for b in range(256) if b not in set(own))
     return {chr(b): b for b in own} | {chr(256 + i): b for i, b in enumerate(moved)}

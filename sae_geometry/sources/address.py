@@ -48,8 +48,8 @@ _NAMED: dict[Scheme, str] = {
 _HOST = re.compile(r"(?:www\.)?(?:wandb\.ai|huggingface\.co|hf\.co)/", re.IGNORECASE)
 _REPO = r"(?:datasets/)?[^/@]+/[^/@]+"
 _REVISION = r"refs/(?:pr|convert|heads|tags)/[^/]+|[^/]+"
-_FILES = {"tree", "blob", "resolve", "raw", "commit"}  # These pages of Hugging Face show one revision.
-_NO_REPOS = {"spaces", "collections", "papers", "models", "api"}  # These are not organizations.
+_REVISION_PAGES = {"tree", "blob", "resolve", "raw", "commit"}
+_NOT_ORGANIZATIONS = {"spaces", "collections", "papers", "models", "api"}
 
 
 @dataclass(frozen=True)
@@ -258,10 +258,10 @@ def _pasted_hugging_face(path: list[str], url: str) -> Address:
     """Parse the URL of a repository's page; a revision in it may contain plain slashes or %2F."""
     n = 3 if path[:1] == ["datasets"] else 2
     place, page, rest = "/".join(path[:n]), path[n : n + 1], path[n + 1 :]
-    _wanted(path[n - 1 : n] and path[n - 1] not in _FILES, url, "https://huggingface.co/ORG/REPO")
-    if path[0] in _NO_REPOS or (page and page[0] not in _FILES):
+    _wanted(path[n - 1 : n] and path[n - 1] not in _REVISION_PAGES, url, "https://huggingface.co/ORG/REPO")
+    if path[0] in _NOT_ORGANIZATIONS or (page and page[0] not in _REVISION_PAGES):
         at = f"@refs/pr/{rest[0]}" if page == ["discussions"] and rest else ""
-        files = "give hf://org/repo/path" if path[0] in _NO_REPOS else f"its files are at hf://{place}{at}"
+        files = "give hf://org/repo/path" if path[0] in _NOT_ORGANIZATIONS else f"its files are at hf://{place}{at}"
         raise AddressError(f"{url!r} is a Hugging Face page that shows no files; {files}")
     revision: str | None = None
     if rest:

@@ -79,7 +79,7 @@ def mirrors_of(run: str) -> tuple[str, ...]:
 
 
 def neuronpedia_source(address: str, saelens: str | None = None) -> str | None:
-    """Return Neuronpedia's "model/source" for a paper run or a release of the installed sae-lens; None if unknown."""
+    """Return Neuronpedia's "model/source" for a run of the paper or an SAE of the installed sae-lens, or None."""
     plain = _without_revision(address.partition("::")[0])
     known = _paper_sources()
     for place in (plain, plain.rpartition("/")[0]):

@@ -97,7 +97,7 @@ def _session() -> Any:
         def get_redirect_target(self, resp: Any) -> str | None:
             if not resp.is_redirect:
                 return None
-            resp.close()  # The body may never end.
+            resp.close()  # The body of a redirect may never end.
             here = str(resp.url)
             try:
                 there = urlsplit(urljoin(here, resp.headers["location"]))

@@ -97,7 +97,7 @@ def model_weights(files: ModelFiles) -> ModelWeights:
 
 
 def local_model(folder: Path) -> ModelFiles:
-    """Open a model's folder, which has `config.json`, `tokenizer.json`, and one or more safetensors files."""
+    """Open a model's folder with `config.json`, `tokenizer.json`, and one or more safetensors files."""
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder with a model's config.json and safetensors")
     where: dict[str, TensorFile] = {}

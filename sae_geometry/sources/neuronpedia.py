@@ -98,7 +98,7 @@ def _source(metadata: Mapping[str, Any], address: str | None) -> str | None:
 
 
 def fetch_export(source: str, context: Context | None = None) -> Path:
-    """Return the cache folder that contains the export MODEL/SOURCE, which is downloaded if necessary."""
+    """Return the cache folder that contains the export MODEL/SOURCE, downloading the export if necessary."""
     context = context or Context()
     if not _SOURCE.fullmatch(source):
         raise SourceError(f"{source!r:.80} is not a Neuronpedia MODEL/SOURCE, such as gpt2-small/8-res-jb")

@@ -62,7 +62,7 @@ class _Loader(yaml.SafeLoader):
     def __init__(self, text: str | bytes, table: Callable[[list[tuple[str, Any]]], dict[str, Any]]) -> None:
         super().__init__(text)
         self.table, self.parts, self.depth = table, 0, 0
-        self.complete: dict[yaml.Node, Any] = {}  # Aliases share the node of their anchor, so convert it once.
+        self.complete: dict[yaml.Node, Any] = {}  # An alias shares its anchor's node, which is converted once.
 
     def count(self, n: int) -> None:
         self.parts += n

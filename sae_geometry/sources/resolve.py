@@ -21,11 +21,11 @@ def parse_address(address: str | Path) -> Address:
     """Parse an address given as a string or path; a `Path` is always local."""
     if isinstance(address, Path):
         return Address(str(address), "local", str(address))
-    return parse(address, lambda text: os.path.exists(os.path.expanduser(text)))  # Overlong text gives False.
+    return parse(address, lambda text: os.path.exists(os.path.expanduser(text)))  # exists() is False for overlong text.
 
 
 def resolve(address: Address, context: Context) -> Bundle:
-    """Return the files at an address, which are downloaded if necessary."""
+    """Return the files at an address, downloading them if necessary."""
     if address.other is not None:
         context.say(f"{address.typed} is read as the local path; it could also mean {address.other}")
     match address.scheme:

@@ -119,7 +119,7 @@ class Watch:
     def answered(self, response: Any) -> None:
         """Check the headers of a response, and limit the rate and size of its body."""
         self.since = None
-        for header in ("retry-after", "ratelimit"):  # The client would wait as long as they say, without a limit.
+        for header in ("retry-after", "ratelimit"):  # The client would obey these headers without a limit.
             response.headers.pop(header, None)
         if response.request.method == "HEAD":
             for header in ("etag", "x-linked-etag", "x-repo-commit"):
@@ -129,7 +129,7 @@ class Watch:
         if response.headers.get("content-encoding", "identity") != "identity":
             raise SourceError(f"{self.what}: the server compressed its response, although we asked it not to; refused")
         if response.has_redirect_location:
-            most, refused = _MAX_REDIRECT, False  # The client needs only the location, so a long body may be cut.
+            most, refused = _MAX_REDIRECT, False  # Only the location of a redirect matters, so its body may be cut.
         else:
             most, refused = (MAX_ANSWER if "/api/" in str(response.request.url.path) else _MAX_FILE), True
         response.stream = self._paced(response.stream, most, refused)

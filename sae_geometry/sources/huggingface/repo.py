@@ -139,7 +139,7 @@ def _listing(name: str, commit: str) -> Path:
 
 
 def _listed_repo(name: str, commit: str | None) -> Repo | None:
-    """Return a commit from an earlier listing of its files, which never change; None if there is no listing."""
+    """Return a commit whose files were listed before, since commits never change; None if there is no listing."""
     if commit is None or not _is_commit(commit) or (files := read_sealed(_listing(name, commit))) is None:
         return None
     return Repo(name, commit, {n: digest if isinstance(digest, str) else None for n, digest in files.items()})

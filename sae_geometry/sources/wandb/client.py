@@ -100,7 +100,7 @@ def folder_of(run: str) -> Path:
 
 
 def api_key() -> str | None:
-    """Return the key for the server from `$WANDB_API_KEY`, or from .netrc, where `wandb login` writes it."""
+    """Return the key for the server, from `$WANDB_API_KEY` or from the .netrc entry that `wandb login` writes."""
     if key := os.environ.get("WANDB_API_KEY"):
         return key
     given = os.environ.get("NETRC")
