@@ -1,4 +1,4 @@
-"""Labels for dictionaries of a command: which table belongs to which run, answered rather than guessed."""
+"""Attach tables of labels to the dictionaries of a command, and refuse to guess which table belongs to which run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sae_geometry.sources.layouts.places import layer_named
 from sae_geometry.sources.neuronpedia import fetch_export, source_on_neuronpedia
 
 _NEURONPEDIA = "neuronpedia"
-_SITES = {"res": "resid", "resid": "resid", "mlp": "mlp", "att": "attn", "attn": "attn"}  # by word of a source's name
+_SITES = {"res": "resid", "resid": "resid", "mlp": "mlp", "att": "attn", "attn": "attn"}  # Neuronpedia's names of sites
 _LABEL = re.compile(r"([\w][\w .+\-]*)=(.+)", re.DOTALL)
 
 
@@ -36,10 +36,10 @@ def with_labels(
     """Return the dictionaries with labels from a model's unembedding, from files, and from Neuronpedia.
 
     Args:
-        dictionaries: with distinct names.
-        context: offline mode and callbacks; what was used is said there.
-        given: of each table [NAME=]FILE, [NAME=]FOLDER or [NAME=]neuronpedia[:MODEL/SOURCE].
-        allow_mismatch: permit an export of another layer or site than the dictionary's; a note then says so.
+        dictionaries: dictionaries with distinct names.
+        context: offline mode and callbacks; the sources of labels are reported there.
+        given: one [NAME=]FILE, [NAME=]FOLDER or [NAME=]neuronpedia[:MODEL/SOURCE] per table.
+        allow_mismatch: permit an export for another layer or site than the dictionary's, and add a note about it.
     """
     labeled = list(dictionaries)
     for text in given:
@@ -54,7 +54,7 @@ def with_labels(
 
 @dataclass
 class LabelEach:
-    """Labels for dictionaries that are read one after another, given as in `with_labels`; `used` are those that fit."""
+    """Labeler of dictionaries that are read one by one; `given` is as in `with_labels`, `used` collects its matches."""
 
     given: Sequence[str]
     context: Context
@@ -62,10 +62,10 @@ class LabelEach:
     used: set[str] = field(default_factory=set)
 
     def __call__(self, d: Dictionary) -> Dictionary:
-        """Return a dictionary with the tables that name it or name none, and Neuronpedia's if it has pages there.
+        """Return the dictionary with labels from the tables that are given for it or without a name.
 
         Raises:
-            ValueError: a table that names none, for a second dictionary.
+            ValueError: a table without a name would be used for a second dictionary.
         """
         for text in self.given:
             place, named = text, _LABEL.fullmatch(text)
@@ -80,14 +80,14 @@ class LabelEach:
         return d
 
     def require_used(self) -> None:
-        """Check that every table was for one of the dictionaries."""
+        """Raise ValueError if a table was not used for any dictionary."""
         unused = [text for text in self.given if text not in self.used]
         if unused:
-            raise ValueError(f"--labels {unused[0]} is of none of the dictionaries: NAME=TABLE needs the name of one")
+            raise ValueError(f"--labels {unused[0]} fits none of the dictionaries: NAME=TABLE needs the name of one")
 
 
 def _meant(text: str, dictionaries: Sequence[Dictionary]) -> list[tuple[int, str]]:
-    """Return the dictionaries that a table is given for, each with the table."""
+    """Return the indices of the dictionaries that a table is given for, each with the table."""
     named = _LABEL.fullmatch(text)
     mine = [i for i, d in enumerate(dictionaries) if named is not None and d.name == named[1]]
     if named is not None and mine:
@@ -97,22 +97,21 @@ def _meant(text: str, dictionaries: Sequence[Dictionary]) -> list[tuple[int, str
         if known:
             return known
         raise ValueError(
-            f"the pages of {dictionaries[0].name!r} on Neuronpedia are not known: "
-            "give --labels neuronpedia:MODEL/SOURCE"
+            f"the Neuronpedia pages of {dictionaries[0].name!r} are unknown: give --labels neuronpedia:MODEL/SOURCE"
         )
     names = ", ".join(few([d.name for d in dictionaries], 4))
     if named is not None and not os.path.exists(os.path.expanduser(text)):
         raise ValueError(f"--labels {text}: no run is named {named[1]!r}; give the name of one of {names}")
     if len(dictionaries) == 1:
         return [(0, text)]
-    raise ValueError(f"--labels {text}: labels of which run? Give --labels NAME={text}, NAME one of {names}")
+    raise ValueError(f"--labels {text} does not name its run: give --labels NAME={text}, with NAME one of {names}")
 
 
 def _with_table(d: Dictionary, place: str, context: Context, allow_mismatch: bool) -> Dictionary:
     if place == _NEURONPEDIA or place.startswith(f"{_NEURONPEDIA}:"):
         source = place.partition(":")[2] or source_on_neuronpedia(d)
         if source is None:
-            raise ValueError(f"the pages of {d.name!r} on Neuronpedia are not known: give neuronpedia:MODEL/SOURCE")
+            raise ValueError(f"the Neuronpedia pages of {d.name!r} are unknown: give neuronpedia:MODEL/SOURCE")
         elsewhere = _elsewhere(d, source, allow_mismatch)
         export = read_export(fetch_export(source, context), source)
     elif Path(os.path.expanduser(place)).is_dir():
@@ -124,9 +123,9 @@ def _with_table(d: Dictionary, place: str, context: Context, allow_mismatch: boo
 
 
 def _elsewhere(d: Dictionary, source: str, allow_mismatch: bool) -> list[str]:
-    """Return a note if a source of Neuronpedia is of another layer or site, as far as LAYER-NAME and hook point tell.
+    """Return a note if a Neuronpedia source is, by its name, for another layer or site than the dictionary.
 
-    The stream after layer 5 is the stream before layer 6, and either number stands for it.
+    The residual stream after layer 5 is the one before layer 6, so either number is accepted for it.
     """
     place, words = place_key(d), re.split("[-_]", source.partition("/")[2].casefold())
     layer = None if place is None else layer_named(place)
@@ -138,25 +137,25 @@ def _elsewhere(d: Dictionary, source: str, allow_mismatch: bool) -> list[str]:
     other_site = site is not None and site not in place and any(known in place for known in _SITES.values())
     if not other_layer and not other_site:
         return []
-    text = f"{source} is of another {'layer' if other_layer else 'site'} than {d.name!r}, which is at {d.hook_point}"
+    text = f"{source} is for another {'layer' if other_layer else 'site'} than {d.name!r}, which is at {d.hook_point}"
     if not allow_mismatch:
         raise ValueError(
-            f"{text}: give --labels neuronpedia:MODEL/SOURCE of its own, or pass allow_mismatch=True (--allow-mismatch)"
+            f"{text}: give its own --labels neuronpedia:MODEL/SOURCE, or pass allow_mismatch=True (--allow-mismatch)"
         )
     return [f"{text} {ALLOWED}"]
 
 
 def _noted(d: Dictionary, export: Export, elsewhere: Sequence[str], context: Context) -> Dictionary:
-    """Say which explainer was taken, and how many latents have no label."""
-    said = [f"labels of {export.source} by Neuronpedia"]
+    """Add a note on the explainer used and the number of latents without labels, and report it."""
+    said = [f"labels of {export.source} from Neuronpedia"]
     if export.explainer is not None:
         said.append(f"explanations by {export.explainer}")
     if export.others:
         others = ", ".join(f"{n:,} by {who}" for who, n in export.others.items())
-        said.append(f"left out: {others}, since explainers must not be mixed")
+        said.append(f"left out, because explainers must not be mixed: {others}")
     missing = d.n_latents - len(d.labels.frame) if d.labels is not None else d.n_latents
     if missing:
-        said.append(f"without one: {missing:,} of {counted(d.n_latents, 'latent')}")
+        said.append(f"without a label: {missing:,} of {counted(d.n_latents, 'latent')}")
     said += elsewhere
     note = "; ".join(said)
     context.say(f"{d.name}: {note}")

@@ -1,4 +1,4 @@
-"""Labels from a file of the user: CSV, Parquet or JSON lines with a column `latent` and any others."""
+"""Read labels from a user's file: CSV, Parquet or JSON lines, with a column `latent` and any other columns."""
 
 from __future__ import annotations
 
@@ -23,26 +23,27 @@ _ID_COLUMNS = ("latent", "latent_id")
 _LISTS = {"tokens", "negative_tokens", "logits", "negative_logits"}
 _MOST_BYTES = 1 << 30
 _MOST_COLUMNS = 1000
-_ALWAYS, _TIMES = 64 << 20, 20  # bytes of a table in memory: always, and by the size of its file
+_ALWAYS, _TIMES = 64 << 20, 20  # limit on bytes in memory: a constant, plus a multiple of the file size
 
 
 def read_labels(path: str | Path, source: str | None = None) -> Labels:
-    """Read labels from a file, from a downloaded export of Neuronpedia, or from Neuronpedia.
+    """Read labels from a file, from a downloaded export of Neuronpedia, or from Neuronpedia itself.
 
-    Text is taken as it is, never as markup or a formula; it is escaped where it is shown.
+    Text is never interpreted as markup or as a formula, and it is escaped when it is shown.
 
     Args:
-        path: a `.csv`, `.parquet`, `.jsonl` or `.ndjson` file with a column `latent`; a folder with the export of one
-            source, features and explanations; or "neuronpedia:MODEL/SOURCE", as in the address of a page there, which
-            is fetched from its public exports once.
-        source: "MODEL/SOURCE", where a folder holds several exports.
+        path: a `.csv`, `.parquet`, `.jsonl` or `.ndjson` file with a column `latent`; a folder with Neuronpedia's
+            export of one source; or "neuronpedia:MODEL/SOURCE", as in the address of a page there, whose public export
+            is downloaded once.
+        source: "MODEL/SOURCE" if a folder holds several exports.
 
     Returns:
-        Labels: `.frame`, indexed by original latent id, and where each column comes from.
+        Labels, with `.frame` indexed by original latent id, and the source of each column.
 
     Raises:
-        ValueError: a different ending, no column `latent`, ids that are not whole numbers or repeat, or a damaged file.
-        FileNotFoundError: no such file.
+        ValueError: the file has another extension or no column `latent`, is damaged, or has ids that are not distinct
+            integers.
+        FileNotFoundError: the file does not exist.
 
     Example:
         >>> import pathlib, tempfile, sae_geometry as sg
@@ -62,20 +63,20 @@ def read_labels(path: str | Path, source: str | None = None) -> Labels:
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist: expected a CSV, Parquet or JSON lines file of labels")
     if file.stat().st_size > _MOST_BYTES:
-        raise ValueError(f"{file.name} has {file.stat().st_size:,} bytes, more than labels need")
+        raise ValueError(f"{file.name} has {file.stat().st_size:,} bytes; at most {_MOST_BYTES:,} are read")
     reader = _READERS.get(file.suffix.lower())
     if reader is None:
-        raise ValueError(f"{file.name} is not a .csv, .parquet or .jsonl file, which labels come in")
+        raise ValueError(f"{file.name} is not a file of labels: give a .csv, .parquet or .jsonl file")
     try:
         with file.open("rb") as f:
             frame = reader(f)
-    except Exception as error:  # pyarrow and pandas may raise any exception for a damaged or hostile file
+    except Exception as error:  # PyArrow and pandas may raise any exception for a damaged or malicious file.
         why = " ".join(str(error).split())[:160] or type(error).__name__
         raise ValueError(f"{file.name} cannot be read as {file.suffix[1:]}: {why}") from error
     column = next((c for c in _ID_COLUMNS if c in frame.columns), None)
     if column is None:
         have = ", ".join(shown(c, 40) for c in frame.columns[:6])
-        raise ValueError(f"{file.name} needs a column `latent` with the ids of the latents; it has {have or 'none'}")
+        raise ValueError(f"{file.name} needs a column `latent` with latent ids; its columns are {have or 'none'}")
     ids = frame[column].map(_number).astype("float64")
     wrong = np.flatnonzero(~((ids == ids.round()) & (ids.abs() <= 2**53)))
     if len(wrong):
@@ -90,7 +91,7 @@ def read_labels(path: str | Path, source: str | None = None) -> Labels:
 
 
 def _list(value: object) -> object:
-    """Return the list that a text is as JSON, which is how our own tables and CSV files hold lists."""
+    """Parse a string that is a JSON list, as in our own tables and CSV files; return other values unchanged."""
     if isinstance(value, str) and value.startswith("["):
         with suppress(ValueError):
             return parse_json(value)
@@ -98,7 +99,7 @@ def _list(value: object) -> object:
 
 
 def _number(value: object) -> float:
-    """Return a number, or the number that a text states; NaN for anything else."""
+    """Convert a number, or a string that states one, to a float; return NaN for anything else."""
     try:
         if isinstance(value, bool) or (isinstance(value, str) and "_" in value):
             return float("nan")
@@ -118,7 +119,7 @@ def _read_csv(file: IO[bytes]) -> pd.DataFrame:
             warnings.simplefilter("error", pd.errors.ParserWarning)
             return pd.read_csv(file, index_col=False)
     except pd.errors.ParserWarning:
-        raise ValueError("a row has more fields than the header: put texts with a comma in quotes") from None
+        raise ValueError("a row has more fields than the header: put text that contains a comma in quotes") from None
 
 
 def _read_parquet(file: IO[bytes]) -> pd.DataFrame:
@@ -134,7 +135,7 @@ def _read_json_lines(file: IO[bytes]) -> pd.DataFrame:
         if line.strip():
             row = parse_json(line)
             if not isinstance(row, dict):
-                raise ValueError(f'line {n + 1} is no table, such as {{"latent": 0, "name": "…"}}')
+                raise ValueError(f'line {n + 1} is not a JSON object, such as {{"latent": 0, "name": "…"}}')
             for key, value in row.items():
                 column = columns.setdefault(readable(key), [])
                 column += [None] * (n - len(column)) + [_storable(value)]
@@ -144,7 +145,7 @@ def _read_json_lines(file: IO[bytes]) -> pd.DataFrame:
 
 
 def _storable(value: Any) -> Any:
-    """Return a value of JSON without lone surrogates, which no table can hold."""
+    """Return a JSON value without lone surrogates, which a table cannot store."""
     if isinstance(value, str):
         return readable(value)
     return [_storable(v) for v in value] if isinstance(value, list) else value
@@ -159,7 +160,7 @@ _READERS: dict[str, Callable[[IO[bytes]], pd.DataFrame]] = {
 
 
 def _check_cells(n_rows: int, n_columns: int, file: IO[bytes]) -> None:
-    """Refuse a table most of whose cells are empty: a cell takes eight bytes or more, in the file only one or none."""
+    """Raise ValueError if a table is mostly empty, so that its cells would take far more memory than its file."""
     size = os.fstat(file.fileno()).st_size
     if n_columns > _MOST_COLUMNS or 8 * n_rows * n_columns > _ALWAYS + _TIMES * size:
-        raise ValueError(f"{n_rows:,} rows of {n_columns:,} columns are more than its {size:,} bytes allow for")
+        raise ValueError(f"{n_rows:,} rows of {n_columns:,} columns are too many for a file of {size:,} bytes")

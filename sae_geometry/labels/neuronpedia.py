@@ -1,7 +1,7 @@
-"""Explanations and densities from Neuronpedia's public exports: gzipped JSON lines in numbered batches.
+"""Read explanations and densities from Neuronpedia's public exports, gzipped JSON lines in numbered batches.
 
-An export is `MODEL/SOURCE/features/batch-N.jsonl.gz` and `MODEL/SOURCE/explanations/batch-N.jsonl.gz`; explanations by
-another explainer lie in `explanations-NAME/`. Ids do not follow the order of the batches, so all of them are read.
+An export has `MODEL/SOURCE/features/batch-N.jsonl.gz` and `MODEL/SOURCE/explanations/batch-N.jsonl.gz`; explanations by
+another explainer are in `explanations-NAME/`. Ids do not follow the order of the batches, so all batches are read.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from sae_geometry.sources.plain import parse_json
 
 _BATCH = re.compile(r"batch-(\d+)\.jsonl\.gz")
 _MOST_LINE = 8 << 20
-_ALWAYS, _TIMES = 64 << 20, 100  # bytes of the batches once decompressed: always, and by their size
+_ALWAYS, _TIMES = 64 << 20, 100  # limit on decompressed bytes: a constant, plus a multiple of the file sizes
 _MOST_ID = 1 << 31
 
 
 class ExportError(ValueError):
-    """An export is incomplete, damaged, or of another dictionary."""
+    """An export is incomplete or damaged, or belongs to another dictionary."""
 
 
 @dataclass(frozen=True)
 class Export:
-    """Contents of an export for the latents of one dictionary.
+    """Labels in an export, for the latents of one dictionary.
 
     Attributes:
-        explainer: who wrote the explanations, MODEL or MODEL (METHOD); None without any.
-        others: explainers whose explanations were left out, with how many each wrote.
+        explainer: MODEL or MODEL (METHOD) that wrote the explanations; None without explanations.
+        others: number of explanations that were left out, by explainer.
     """
 
     source: str
@@ -46,9 +46,9 @@ class Export:
 
 
 def read_export(folder: Path, source: str) -> Export:
-    """Read the export MODEL/SOURCE in a folder of that name or above it, with explanations by one explainer.
+    """Read the export MODEL/SOURCE, with the explanations of the explainer that wrote the most.
 
-    It is the explainer that wrote the most. Every record must name the source.
+    `folder` is the export's own folder, or one that contains MODEL/SOURCE. Every record must name the source.
     """
     root = folder / source if (folder / source).is_dir() else folder
     kinds = sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
@@ -76,7 +76,7 @@ def read_export(folder: Path, source: str) -> Export:
 
 
 def read_folder(folder: Path) -> Export:
-    """Read the one export in a downloaded folder; its records name the source."""
+    """Read the only export in a downloaded folder, and take its source from its records."""
     kinds = ("features", "explanations", "explanations-*")
     depths = ("", "*/", "*/*/", "*/*/*/")
     roots = sorted(
@@ -98,7 +98,7 @@ def _take_feature(columns: dict[str, dict[int, Any]], record: Mapping[str, Any])
     density = record.get("frac_nonzero")
     if isinstance(density, int | float) and not isinstance(density, bool):
         if not 0 <= density <= 1:
-            raise ExportError(f"latent {latent}: frac_nonzero is {density!r}, not a share of tokens")
+            raise ExportError(f"latent {latent}: frac_nonzero must be in [0, 1]; got {density!r}")
         _put(columns, "density", latent, float(density))
     for key, name in (("pos_str", "tokens"), ("neg_str", "negative_tokens")):
         texts = record.get(key)
@@ -113,9 +113,10 @@ def _put(columns: dict[str, dict[int, Any]], name: str, latent: int, value: Any)
 
 
 def _explanations(folders: Sequence[Path], source: str) -> tuple[dict[int, str], str, dict[str, int]]:
-    """Return one explanation per latent by one explainer, that explainer, and how many each other wrote.
+    """Return one explanation per latent from the most frequent explainer, its name, and the counts of other explainers.
 
-    An explainer is a model with its method: one model explains differently from activations and from logits.
+    An explainer is a model with its method, because a model explains a latent differently from activations than from
+    logits.
     """
     written: dict[str, dict[int, str]] = {}
     for folder in folders:
@@ -127,14 +128,14 @@ def _explanations(folders: Sequence[Path], source: str) -> tuple[dict[int, str],
                 who += f" ({method})" if isinstance(method := record.get("typeName"), str) and method else ""
                 written.setdefault(who, {}).setdefault(_latent(record), text.strip())
     if not written:
-        raise ExportError(f"the export of {source} holds no explanation")
+        raise ExportError(f"the export of {source} contains no explanations")
     counts = {who: len(texts) for who, texts in sorted(written.items())}
     chosen = max(counts, key=lambda who: counts[who])
     return written[chosen], chosen, {who: n for who, n in counts.items() if who != chosen}
 
 
 def _records(folder: Path, source: str) -> Iterator[Mapping[str, Any]]:
-    """Yield the records of all batches, each checked to be of this source."""
+    """Yield the records of all batches, and check that each belongs to this source."""
     batches = {int(m[1]): p for p in folder.iterdir() if (m := _BATCH.fullmatch(p.name))}
     missing = next((i for i in range(len(batches) or 1) if i not in batches), None)
     if missing is not None:
@@ -143,12 +144,12 @@ def _records(folder: Path, source: str) -> Iterator[Mapping[str, Any]]:
     for path, record in _lines([path for _, path in sorted(batches.items())]):
         said = (str(record.get("modelId")), str(record.get("layer")))
         if said != (model, layer):
-            raise ExportError(f"{path.name} is of {shown(said[0], 60)}/{shown(said[1], 60)}, not of {source}")
+            raise ExportError(f"{path.name} belongs to {shown(said[0], 60)}/{shown(said[1], 60)}, not {source}")
         yield record
 
 
 def _lines(batches: Sequence[Path]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-    """Yield the records of all batches, each with its file, within a bound on what they are unpacked to."""
+    """Yield each record of all batches with its file, within a limit on the decompressed size."""
     n, most = 0, _ALWAYS + _TIMES * sum(path.stat().st_size for path in batches)
     for path in batches:
         try:
@@ -156,11 +157,11 @@ def _lines(batches: Sequence[Path]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
                 while line := f.readline(_MOST_LINE):
                     n += len(line)
                     if n > most or (len(line) == _MOST_LINE and not line.endswith(b"\n")):
-                        raise ExportError(f"{path} holds more than an export does")
+                        raise ExportError(f"{path} decompresses to more than an export has; refused")
                     if line.strip():
                         record = parse_json(line)
                         if not isinstance(record, dict):
-                            raise ExportError(f"{path} holds a line that is not a record")
+                            raise ExportError(f"{path} contains a line that is not a JSON object")
                         yield path, record
         except ExportError:
             raise

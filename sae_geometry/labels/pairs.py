@@ -1,4 +1,4 @@
-"""Labels of pairs of latents: the tokens of both, how far they overlap, and which latents can be read."""
+"""Labels of pairs of latents, with the overlap of their tokens and the shares of readable latents."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from sae_geometry.nulls.competition import Share, share_of
 from sae_geometry.pairwise.label_columns import label_columns, label_text, logit_cosine, token_overlap
 
 GROUPS = ("most alike", "in between", "without a partner")
-_ROWS = 3  # per group
+_ROWS = 3  # examples per group
 _DIFFER = "explainers differ"
-_UNIT = "intervals: 95% over latents; those that have found each other count as one; other seeds may differ by more"
-_FITTED, _ALONE = 18, 46  # characters of a label where both sides of a pair stand on one line of 80, or one
+_UNIT = "intervals: 95% over latents, with partners counted as one; other seeds may differ by more"
+_FITTED, _ALONE = 18, 46  # characters per label, with two labels or one on a line of 80
 
 
 @dataclass(frozen=True, eq=False)
 class PairLabels:
-    """Latents in three groups, with the labels of each and of its partner.
+    """Labels of latents and of their partners, in groups by similarity.
 
     Attributes:
         table: one row per latent: run, latent_id, partner_run, partner_id, cosine (nan without a partner), group.
         own, partner: labels of each row's latent and of its partner, in the order of `table`.
         overlap: float64 [n], share of top tokens that a pair has in common; nan where unknown.
         logits: float64 [n], cosine of the two effects on the logits; nan where unknown.
-        sources: what the tokens and explanations are by, one sentence each.
+        sources: one sentence per source of tokens or explanations.
     """
 
     table: pd.DataFrame
@@ -64,10 +64,10 @@ class PairLabels:
 
     @cached_property
     def _units(self) -> np.ndarray:
-        """Return the unit of each row, int64 [n]: latents that have found each other, across runs, are one unit.
+        """The unit of each row, int64 [n]; latents linked as partners, also across several runs, share a unit.
 
-        Partners promote much the same tokens, so that their labels are not independent. Latents of the last group
-        have no partner worth the name, and each is a unit of its own.
+        Partners promote much the same tokens, so their labels are not independent. Latents of the last group have no
+        real partner, so each is a separate unit.
         """
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import connected_components
@@ -81,7 +81,7 @@ class PairLabels:
         return np.asarray(connected_components(links, directed=False)[1][latent[:n]])
 
     def _shares(self, rows: np.ndarray) -> dict[str, tuple[int, Share]]:
-        """Return the share that is readable (FDR 5%), and the share beyond chance, 2 · wins − 1, and of how many."""
+        """Return the readable share (FDR 5%) and the share beyond chance (2 · wins − 1), each with its sample size."""
         found = {}
         if "readable" in self.own:
             known = self.own["readable"][rows].dropna().astype(bool)
@@ -94,30 +94,30 @@ class PairLabels:
         return {key: (n, share) for key, (n, share) in found.items() if n}
 
     def _share(self, which: pd.Series[Any]) -> Share:
-        """Return the share of rows that are true, with its interval over as many independent latents as they amount to.
+        """Return the share of rows that are true, with an interval for the effective number of independent latents.
 
-        Rows of one unit may agree completely, and n rows in units of s₁, s₂, … then tell as much as n² / Σ sᵢ²
-        independent ones (Kish's effective sample size).
+        Rows of one unit may agree completely, so n rows in units of sizes s₁, s₂, … count as n² / Σ sᵢ² independent
+        ones (Kish's effective sample size).
         """
         sizes = np.unique(self._units[which.index], return_counts=True)[1]
         independent = round(len(which) ** 2 / float((sizes**2).sum())) if len(which) else 0
         return share_of(float(which.mean()) * independent, independent)
 
     def lines(self) -> list[str]:
-        """Return a few pairs of each group with their tokens, and the readable shares, as text."""
+        """Return lines of text with a few labeled pairs of each group, and the readable shares."""
         head, *rows = self._cells()
         made = [f"labels: {'; '.join(self.sources)}", *(f"  {line}" for line in aligned([head, *rows]))]
         return [*made, *(f"  {line}" for line in self._share_lines())]
 
     def few_lines(self, room: int) -> list[str]:
-        """Return one to three pairs of each group with the labels of both, and the shares, in about `room` lines.
+        """Return one to three labeled pairs of each group, and the readable shares, in about `room` lines of text.
 
-        Lines have 80 characters. Tokens of both stand on one line; explanations, which are longer, each on its own.
+        Lines are fitted to 80 characters. A pair takes one line, or two if it has explanations, which are longer.
         """
         examples = {name: rows for name in self.names if (rows := self._examples(name))}
         shares = [self._shares((self.table["group"] == name).to_numpy()).get("readable") for name in examples]
         said = ", ".join("–" if s is None else f"{s[1].value:.0%} [{s[1].low:.0%}, {s[1].high:.0%}]" for s in shares)
-        below = [f"  readable (FDR 5%): {said}"] if any(shares) else []  # a share per group above, in the same order
+        below = [f"  readable (FDR 5%): {said}"] if any(shares) else []  # Shares are in the order of the groups above.
         for text in self.sources:
             if text.startswith(_DIFFER):
                 below += textwrap.wrap(text, 80, initial_indent="  ! ", subsequent_indent="    ")
@@ -126,7 +126,7 @@ class PairLabels:
         return [*next(fitting, self._few(examples, 1)), *below]
 
     def _few(self, examples: Mapping[str, Sequence[int]], n: int) -> list[str]:
-        """Return the first `n` examples of each group, the group's name before the first."""
+        """Return lines with the first `n` examples of each group, and the group's name before its first example."""
         explained = any("explanation" in side for side in (self.own, self.partner))
         most = _ALONE if explained else _FITTED
         made = []
@@ -142,7 +142,7 @@ class PairLabels:
         return made
 
     def html(self) -> str:
-        """Return the same as an HTML table; every label is escaped."""
+        """Return a few labeled pairs of each group, and the readable shares, as HTML with all labels escaped."""
         head, *rows = [[escape(cell) for cell in row] for row in self._cells()]
         heads = "".join(f"<th>{cell}</th>" for cell in head)
         body = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in rows)
@@ -160,7 +160,7 @@ class PairLabels:
         return [*lines, _UNIT] if lines else []
 
     def _cells(self) -> list[tuple[str, ...]]:
-        """Return the header and a few rows per group; empty columns are left out."""
+        """Return the header and a few rows per group of the table of pairs, without empty columns."""
         rows = [i for name in self.names for i in self._examples(name)]
         shown_rows = self.table.iloc[rows].to_dict("records")
         run, partner = (_only_name([row[column] for row in shown_rows]) for column in ("run", "partner_run"))
@@ -179,12 +179,13 @@ class PairLabels:
         return list(zip(*kept, strict=True))
 
     def _examples(self, name: str) -> list[int]:
-        """Return rows of a group, one per unit: its most alike, those at its quartiles, or its least alike."""
+        """Return example rows of a group, one per unit: the most similar, the quartiles, or the least similar."""
         members = (self.table["group"] == name).to_numpy()
-        first_run = members & (self.table["run"] == self.table["run"].iloc[0]).to_numpy()  # of both directions, one
+        # A table of both directions repeats its pairs, so show examples from one run.
+        first_run = members & (self.table["run"] == self.table["run"].iloc[0]).to_numpy()
         rows = np.flatnonzero(first_run if first_run.any() else members)
         labeled = self.own.notna().any(axis=1).to_numpy()[rows]
-        rows = rows[labeled] if labeled.any() else rows  # show labeled latents where only a few are labeled
+        rows = rows[labeled] if labeled.any() else rows  # Prefer labeled latents if only a few have labels.
         cosine = np.nan_to_num(self.table["cosine"].to_numpy(dtype=np.float64)[rows], nan=-2.0)
         rows = rows[np.argsort(-np.abs(cosine) if name == self.names[0] else -cosine, kind="stable")]
         rows = rows[np.sort(np.unique(self._units[rows], return_index=True)[1])]
@@ -204,12 +205,12 @@ def pair_labels(
     signed: bool = True,
     threshold: float = THRESHOLD,
 ) -> PairLabels | None:
-    """Join labels to pairs; None where no dictionary has any.
+    """Join labels to pairs of latents; return None if no dictionary has labels.
 
     Args:
-        table: one row per latent: run, latent_id, cosine, and for pairs partner_run, partner_id (−1 none), significant.
-        groups: group of each row; by default significant and above the threshold, significant, neither.
-        signed: whether only a positive cosine makes two latents alike.
+        table: one row per latent: run, latent_id, cosine; for pairs also partner_run, partner_id (or −1), significant.
+        groups: group of each row, by default significant above the threshold, significant below it, or not significant.
+        signed: whether two latents are alike only if their cosine is positive.
         threshold: cosine above which two latents are most alike.
     """
     if all(d.labels is None for d in dictionaries):
@@ -247,7 +248,7 @@ def label_summary(labels: PairLabels | None) -> dict[str, Any]:
 
 
 def sources_of(labels: Mapping[str, Labels]) -> tuple[str, ...]:
-    """Say what tokens and explanations of runs are by, and warn where two have different explainers."""
+    """Return sentences on the sources of the runs' tokens and explanations, with a warning if explainers differ."""
     said: dict[str, None] = {}
     explained = {}
     for name, own in labels.items():
@@ -264,7 +265,7 @@ def sources_of(labels: Mapping[str, Labels]) -> tuple[str, ...]:
 
 
 def _only_name(runs: Sequence[object]) -> str:
-    """Return the name of the run that all listed rows have, for the head of their column; empty if several."""
+    """Return the run's name if all listed rows are from one run, as the head of their column; otherwise return ""."""
     names = {run for run in runs if isinstance(run, str)}
     return shown(names.pop(), 30) if len(names) == 1 else ""
 
@@ -274,7 +275,7 @@ def _name(run: object, latent: int, only: str) -> str:
 
 
 def fitted(text: str, most: int = _FITTED) -> str:
-    """Return a label of at most `most` characters, cut after a whole word."""
+    """Shorten a label to at most `most` characters, at the end of a word if possible."""
     if len(text) <= most:
         return text
     cut = text[: most - 1]
@@ -287,4 +288,4 @@ def _share_words(name: str, n: int, share: Share) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{round(share, 2) + 0.0:.0%}"  # no "-0%"
+    return f"{round(share, 2) + 0.0:.0%}"  # Adding 0.0 avoids "-0%".

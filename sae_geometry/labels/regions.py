@@ -1,4 +1,4 @@
-"""Tokens that mark the regions of a layout, each tested against the other regions."""
+"""Tokens that mark the regions of a layout, with a test of each region against the others."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 from sae_geometry.dictionary import Dictionary
 
 _MOST = 5  # tokens per region
-_TESTED = 200  # of each region, its most frequent tokens
-_FEWEST = 3  # latents of a region that promote the token
+_TESTED = 200  # most frequent tokens per region
+_FEWEST = 3  # latents per region that promote the token
 ALPHA = 0.05
 TEST = (
-    f"hypergeometric test of the latents of a region that have the token among their top tokens against the latents of "
-    f"the other regions, Benjamini–Hochberg over all tokens and regions, q ≤ {ALPHA:g}. Latents are not independent "
-    "draws, so q is a yardstick, not a probability"
+    f"hypergeometric test of whether more latents of the region than of the other regions have the token among their "
+    f"top tokens, Benjamini–Hochberg over all tokens and regions, q ≤ {ALPHA:g}. Latents are not independent draws, so "
+    "q is a yardstick, not a probability"
 )
 
 
@@ -26,9 +26,9 @@ class Mark:
     """A token that marks a region.
 
     Attributes:
-        inside, size: latents of the region that have it among their top tokens, and all of them.
-        outside, others: the same for the latents of the other regions.
-        q_value: of the test in `TEST`.
+        inside, size: number of the region's latents with the token among their top tokens, and of all its latents.
+        outside, others: the same numbers for all other regions together.
+        q_value: q-value of the test that `TEST` describes.
     """
 
     token: str
@@ -42,12 +42,12 @@ class Mark:
 def region_marks(
     letters: np.ndarray, dictionaries: Sequence[Dictionary], owner: np.ndarray, latent_id: np.ndarray
 ) -> dict[str, tuple[Mark, ...]]:
-    """Return the tokens that mark each region, the surest first; empty where no run has tokens.
+    """Return the tokens that mark each region, by increasing q-value; empty if no run has tokens.
 
-    Only latents with tokens, in some region, are counted. Two tokens that differ by a space are one.
+    Only latents that have tokens and lie in a region are counted. Spaces around tokens are ignored.
 
     Args:
-        letters: object [N], region of each point; None outside all.
+        letters: object [N], region of each point; None outside all regions.
         owner, latent_id: int64 [N], run and original id of each point.
     """
     from scipy.stats import false_discovery_control, hypergeom
@@ -77,7 +77,7 @@ def region_marks(
 
 
 def _words(dictionaries: Sequence[Dictionary], owner: np.ndarray, latent_id: np.ndarray) -> list[set[str]]:
-    """Return the distinct top tokens of each point, without spaces around them; none where unknown."""
+    """Return the distinct top tokens of each point, stripped of spaces; empty if they are unknown."""
     out: list[set[str]] = [set() for _ in owner]
     for r, d in enumerate(dictionaries):
         rows = np.flatnonzero(owner == r)

@@ -31,18 +31,18 @@ from sae_geometry.sources.layouts.places import canonical_place
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_SHOWN, _LISTED = 8, 10  # latents printed; tokens of a latent on a line of the list
+_SHOWN, _LISTED = 8, 10  # latents printed; tokens listed per latent
 _COLUMNS = ("latent_id", "tokens", "logits", "negative_tokens", "negative_logits", "token_cosine",
             "turned_token_cosine", "readable", "readable_q")  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TokenReading(Answer):
-    """The tokens of every latent of one dictionary.
+    """The tokens that the latents of one dictionary promote, and a test of which latents are readable.
 
     Attributes:
-        dictionary: whose latents.
-        labels: the table by original latent id, with the source of each column, for `Dictionary.labeled`.
+        dictionary: the dictionary that the latents belong to.
+        labels: tokens by original latent id, with the source of each column, as an input of `Dictionary.labeled`.
     """
 
     dictionary: Dictionary
@@ -50,22 +50,22 @@ class TokenReading(Answer):
 
     @property
     def readable(self) -> np.ndarray:
-        """Return bool [n]: nearer to some token than chance, at a false discovery rate of 5%; none where unknown."""
+        """Whether each latent is closer to a token than expected by chance, at an FDR of 5%; empty if unknown."""
         return self._column("readable").astype(bool)
 
     @property
     def nearest(self) -> np.ndarray:
-        """Return float64 [n], the largest cosine to any token's direction; none where unknown."""
+        """The largest cosine of each latent to any token's direction, float64 [n]; empty if unknown."""
         return self._column("token_cosine").astype(np.float64)
 
     @property
     def turned_nearest(self) -> np.ndarray:
-        """Return the same for the dictionary turned, which keeps its mean and second moment."""
+        """The largest cosine of each turned latent to any token's direction, float64 [n]; empty if unknown."""
         return self._column("turned_token_cosine").astype(np.float64)
 
     @property
     def beyond(self) -> Share:
-        """Return the share of latents nearer to a token than the turn explains, 2 · wins − 1, with its interval."""
+        """The share of latents closer to a token than the turned control explains, 2 · wins − 1, with its interval."""
         wins = share_of(float((self.nearest > self.turned_nearest).sum()), len(self.nearest))
         if not wins.n:
             return wins
@@ -77,17 +77,17 @@ class TokenReading(Answer):
         return frame[name].dropna().to_numpy() if name in frame else np.empty(0)
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row per latent with tokens.
+        """Return a table with one row per latent that has tokens.
 
-        Columns: latent_id, tokens and logits (lists, largest first), negative_tokens and negative_logits (most negative
-        first), token_cosine (to the nearest token), turned_token_cosine (the same, turned), readable, readable_q, as
-        far as they are known.
+        Columns, if known: latent_id, tokens and logits (lists, largest first), negative_tokens and negative_logits
+        (most negative first), token_cosine (to the nearest token), turned_token_cosine (the same for the turned
+        dictionary), readable, readable_q.
         """
         frame = self.labels.frame.reset_index()
         return frame[[c for c in _COLUMNS if c in frame]]
 
     def summary(self) -> dict[str, Any]:
-        """Return the numbers, JSON-ready."""
+        """Return the main numbers as a JSON-ready dict."""
         wins = float((self.nearest > self.turned_nearest).mean()) if len(self.nearest) else None
         return {
             "inputs": {"a": describe_input(self.dictionary)},
@@ -103,18 +103,18 @@ class TokenReading(Answer):
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        """Return warnings to show with the result."""
+        """Warnings to show with the result."""
         if self.dictionary.hook_point is not None:
             return ()
-        return (f"hook point of {self.dictionary.name} unknown: taken to be the residual stream",)
+        return (f"the hook point of {self.dictionary.name} is unknown: assumed to be the residual stream",)
 
     @property
     def dictionaries(self) -> tuple[Dictionary, ...]:
-        """Return the dictionary."""
+        """The dictionary, as a tuple of one."""
         return (self.dictionary,)
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """Return the table that `save` writes as `tokens.parquet`, each list as JSON text."""
+        """Return the table that `save` writes as `tokens.parquet`, with lists as JSON text."""
         table = self.to_pandas()
         for column in set(table.columns) & {"tokens", "logits", "negative_tokens", "negative_logits"}:
             table[column] = table[column].map(
@@ -123,7 +123,7 @@ class TokenReading(Answer):
         return {"tokens": table}
 
     def lists(self) -> dict[str, pd.DataFrame]:
-        """Return the same for reading, most readable first, each list of tokens on one line."""
+        """Return a table to read, most readable latents first, with each list of tokens on one line."""
         table = self._sorted().reset_index()
         table = table[[c for c in _COLUMNS if c in table and not c.endswith("logits")]]
         for column in set(table.columns) & {"tokens", "negative_tokens"}:
@@ -131,7 +131,7 @@ class TokenReading(Answer):
         return {"tokens": table}
 
     def figures(self) -> dict[str, Figure]:
-        """Return the figure that `save` draws; none where cosines to the tokens are unknown."""
+        """Return the figure that `save` writes; empty if the cosines to tokens are unknown."""
         from sae_geometry import plots
 
         return (
@@ -140,27 +140,26 @@ class TokenReading(Answer):
 
     @property
     def method(self) -> str:
-        """Describe in sentences what was computed and how."""
+        """Sentences for a paper that describe the computation."""
         name, source = self.dictionary.name, self.labels.sources["tokens"]
-        said = f"We list the tokens of {name} by {source}: those whose logits its unit decoder directions change most."
+        said = f"We list the tokens whose logits the unit decoder directions of {name} change most, by {source}."
         if not len(self.readable):
             return said
         return (
-            f"{said} A latent is readable if its largest cosine to a token's direction beats the one of {name} "
+            f"{said} A latent is readable if its largest cosine to a token's direction exceeds the one from {name} "
             f"{methods.TURNED}, at a false discovery rate of 5% (target-decoy competition by the "
-            f"difference of both, with the knockoff+ threshold). {methods.EXACT}"
+            f"difference of both cosines, with the knockoff+ threshold). {methods.EXACT}"
         )
 
     @property
     def sentences(self) -> str:
-        """Return the answer in two sentences; without cosines to the tokens, in one."""
+        """The answer in two sentences, or in one if the cosines to tokens are unknown."""
         d = self.dictionary
         said = f"These are the tokens that {counted(d.n_latents, 'latent')} of {d.name} promote."
         if not len(self.readable):
             return said
-        return (
-            f"{said} {percent(self.readable.mean())} are closer to a token than chance explains (5% false discoveries)."
-        )
+        share = percent(self.readable.mean())
+        return f"{said} {share} are closer to a token than expected by chance (5% false discoveries)."
 
     def _lines(self) -> list[str]:
         n, frame = self.dictionary.n_latents, self._sorted()
@@ -200,16 +199,16 @@ def read_tokens(
     """Read the tokens that each latent's decoder direction promotes.
 
     Args:
-        a: anything `compare` takes: n directions of width d in the residual stream.
+        a: any input of `compare`, with n directions of width d in the residual stream.
         unembed: the model's address (see `read_unembedding`), an `Unembedding` of V tokens of width d, or an array
-            [V, d], whose tokens are then named by their rows. None: the tokens that the dictionary comes with.
+            [V, d], whose row numbers name the tokens. None takes the tokens from the dictionary's own labels.
         k: tokens listed per latent and sign, 1…64, by (logit descending, row ascending).
-        seed: of the turn.
-        progress: called with a stage and the share of it done, in [0, 1].
+        seed: random seed of the turned control.
+        progress: called with the name of a stage and its finished share in [0, 1].
 
     Raises:
-        ValueError: different widths, fewer tokens than k, a hook point outside the residual stream, no model there, or
-            no tokens that the dictionary comes with.
+        ValueError: the widths differ, there are fewer than k tokens, the hook point is not in the residual stream, the
+            address has no model, or the dictionary has no tokens of its own.
 
     Example:
         >>> import torch
@@ -238,8 +237,8 @@ def read_tokens(
     near = sweep(x, units, columns=False, progress=stage("nearest tokens")).rows.score.numpy()[:, 0]
     other = turned(x, principal_axes(x), seed)
     chance = sweep(other, units, columns=False, progress=stage("chance")).rows.score.numpy()[:, 0]
-    # The excess over a crowd, by which partners are ranked, would hide the plainest latents: the nearest tokens of one
-    # that writes " of" are "of", " Of" and "OF".
+    # Partners are ranked by their lead over other candidates. Here, that would hide the plainest latents: a latent that
+    # writes " of" is almost as close to "of", " Of" and "OF".
     q = q_values(near - chance, 1.0)
     text = np.array(unembedding.tokens, dtype=object)
     frame = pd.DataFrame(
@@ -259,7 +258,7 @@ def read_tokens(
 
 
 def top_tokens(dictionary: Dictionary, unembedding: Unembedding) -> Labels:
-    """Return the top tokens of a few latents, untested: what is readable depends on their whole dictionary."""
+    """Return the top tokens of a few latents without the test of readability, which needs the whole dictionary."""
     k = min(_LISTED, len(unembedding.tokens))
     require_readable(dictionary, unembedding, k)
     top = sweep(dictionary.directions.cpu(), unembedding.rows, k, columns=False).rows.index.numpy()
@@ -272,12 +271,12 @@ def _source(unembedding: Unembedding) -> str:
 
 
 def _own_tokens(dictionary: Dictionary, k: int) -> TokenReading:
-    """Return the tokens that a dictionary comes with, at most `k` per latent and sign."""
+    """Return the tokens in a dictionary's own labels, at most `k` per latent and sign."""
     labels = dictionary.labels
     if labels is None or "tokens" not in labels.frame or labels.frame["tokens"].isna().all():
         raise ValueError(
-            f"{dictionary.name!r} comes with no tokens: give the model that it was trained on, by "
-            "unembed='hf://org/model' (--unembed hf://org/model) or its folder"
+            f"{dictionary.name!r} has no tokens: give the model that it was trained on, as "
+            "unembed='hf://org/model' (--unembed hf://org/model), or the model's folder"
         )
     frame = labels.frame.dropna(subset="tokens").copy()
     for column in set(frame.columns) & {"tokens", "logits", "negative_tokens", "negative_logits"}:
@@ -286,7 +285,7 @@ def _own_tokens(dictionary: Dictionary, k: int) -> TokenReading:
 
 
 def require_readable(dictionary: Dictionary, unembedding: Unembedding, k: int = 1) -> None:
-    """Check that a dictionary's directions add to the logits of a model, of at least `k` tokens."""
+    """Raise ValueError unless a dictionary is in the residual stream, has the model's width, and `k` is in range."""
     place = None if dictionary.hook_point is None else canonical_place(dictionary.hook_point, dictionary.model)
     if place is not None and "resid" not in place:
         raise ValueError(

@@ -1,8 +1,8 @@
-"""Unembeddings: what a direction of the residual stream adds to the logit of every token (the logit lens).
+"""Unembeddings, which map a direction of the residual stream to the logits of all tokens (the logit lens).
 
 A unit direction x adds ⟨x, u_v⟩ to the logit of token v, up to the scale of the final norm, where
-u_v = gain ∘ W_U[v] − mean over the vocabulary. A LayerNorm removes the mean of its input, so u_v loses its mean over
-the width as well. Biases add a constant per token, whatever the direction, and are left out.
+u_v = gain ∘ W_U[v] − mean over the vocabulary. A LayerNorm removes the mean of its input, so the mean of u_v over the
+width is removed as well. Biases add the same constant per token for every direction, and are left out.
 
 nostalgebraist, Interpreting GPT: the logit lens (2020).
 """
@@ -30,13 +30,13 @@ from sae_geometry.sources.resolve import parse_address
 
 @dataclass(frozen=True, eq=False)
 class Unembedding:
-    """Directions that raise the logits of tokens.
+    """Directions in the residual stream that raise the logit of each token.
 
     Attributes:
         rows: float32 [n_tokens, d], u_v of each token.
         tokens: text of each token.
-        name: its source.
-        how: the weight, gain and centering that it combines, and the biases left out, in one sentence.
+        name: source of the weights.
+        how: the weight, gain and centering that `rows` combine, and the biases left out, in one sentence.
     """
 
     rows: Float[Tensor, "n_tokens d"]
@@ -46,7 +46,7 @@ class Unembedding:
 
     @cached_property
     def metric(self) -> np.ndarray:
-        """Return Σ_v u_v u_vᵀ, float64 [d, d]: the inner product of two directions' effects on the logits."""
+        """The matrix Σ_v u_v u_vᵀ, float64 [d, d], of the inner product of two directions' effects on the logits."""
         u = self.rows.double()
         return (u.T @ u).numpy()
 
@@ -66,20 +66,20 @@ class Unembedding:
 
         Args:
             weight: [n_rows, d], W_U, one row per token id, any real floating type.
-            tokens: texts by id; rows without a text ("" or beyond the list) are padding and left out. Ids if None.
+            tokens: text of each id, by default the id. Rows with "" or beyond the list are padding, and are left out.
             gain: [d], the final norm's gain; ones if None.
             layer_norm: whether the final norm removes the mean of its input.
-            weight_name, gain_name: their names, for `how`.
+            weight_name, gain_name: names of the two tensors, for `how`.
             biases: names of the biases of the output and the final norm, which are left out.
 
         Raises:
-            ValueError: shapes that do not fit, no token left, or values that are not finite.
+            ValueError: the shapes do not fit, no token is left, or a value is not finite.
         """
         if weight.ndim != 2 or 0 in weight.shape:
-            raise ValueError(f"an unembedding is [n_tokens, width]; got shape {tuple(weight.shape)}")
+            raise ValueError(f"an unembedding must have shape [n_tokens, width]; got {tuple(weight.shape)}")
         n, d = weight.shape
         if gain is not None and tuple(gain.shape) != (d,):
-            raise ValueError(f"the gain must have {d:,} entries, one for each column; got shape {tuple(gain.shape)}")
+            raise ValueError(f"the gain must have {d:,} entries, one per column; got shape {tuple(gain.shape)}")
         texts = [str(i) for i in range(n)] if tokens is None else list(tokens[:n])
         named = [i for i, text in enumerate(texts) if text]
         if not named:
@@ -95,7 +95,7 @@ class Unembedding:
         how = f"{weight_name}" + ("" if gain is None else f" times {gain_name}") + ", centered over the vocabulary"
         how += " and over the width (LayerNorm)" if layer_norm else ""
         how += "; no gain" if gain is None else ""
-        how += f"; left out, a constant per token: {', '.join(biases)}" if biases else "; no bias"
+        how += f"; left out as constants per token: {', '.join(biases)}" if biases else "; no bias"
         left = n - len(named)
         how += f"; {left:,} of {n:,} rows have no token and are left out" if left else ""
         words = tuple(printable(texts[i].encode("utf-8", "replace")) if tokens is None else texts[i] for i in named)
@@ -103,17 +103,17 @@ class Unembedding:
 
 
 def read_unembedding(address: str | Path, context: Context | None = None) -> Unembedding:
-    """Read unembedding, final norm and tokens of a model: `config.json`, `tokenizer.json`, safetensors.
+    """Read the unembedding, final norm and tokens of a model: `config.json`, `tokenizer.json`, safetensors.
 
-    Of the weights only those of two tensors are read, from Hugging Face too.
+    Only the weights of two tensors are read or downloaded.
 
     Args:
         address: the model's folder, or hf://org/repo[@revision].
         context: offline mode and callbacks.
 
     Raises:
-        SourceError: no such model, or no tensor that is clearly the unembedding.
-        ValueError: a damaged tokenizer, or shapes that do not fit.
+        SourceError: the model does not exist, or no tensor is clearly the unembedding.
+        ValueError: the tokenizer is damaged, or the shapes do not fit.
 
     Example:
         >>> import pathlib, tempfile, torch, sae_geometry as sg

@@ -1,7 +1,7 @@
-"""Tokens of a tokenizer as readable text, from its `tokenizer.json`.
+"""Read the tokens of a tokenizer from its `tokenizer.json`, as printable text.
 
-The file is read as data rather than through the `tokenizers` package: that package decodes a token of half a character
-to a replacement mark and drops leading spaces, while a list of top tokens must tell them apart.
+The `tokenizers` package is not used, because it drops leading spaces and decodes every part of a character to the same
+replacement mark. A list of top tokens must tell such tokens apart.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 _MAX_BYTES = 64 << 20
 _MAX_TOKENS = 1 << 24
-_GAPS = 100_000  # ids without a token; a vocabulary has hundreds
+_GAPS = 100_000  # ids without a token; real vocabularies have hundreds
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\"}
 
@@ -22,22 +22,20 @@ _SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\"}
 def read_vocabulary(path: Path) -> tuple[str, ...]:
     """Read the tokens of a `tokenizer.json` by id, each as one line of printable text; "" for an id without a token.
 
-    Byte-level tokens (GPT-2, Llama 3, Qwen) and SentencePiece ones (Llama 2, Gemma) are decoded to text. Bytes that are
-    not a whole character, control characters and other unprintable ones are escaped: `\\n`, `\\x1b`, `\\u202e`.
+    Byte-level tokens (GPT-2, Llama 3, Qwen) and SentencePiece tokens (Llama 2, Gemma) are decoded to text. Incomplete,
+    control and other unprintable characters are escaped, as in `\\n`, `\\x1b` and `\\u202e`.
     """
     if path.stat().st_size > _MAX_BYTES:
         raise ValueError(f"{path.name} has {path.stat().st_size:,} bytes, more than a tokenizer needs")
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
-        vocab = table["model"]["vocab"]  # ids of BPE and WordPiece pieces, or a list of (piece, score) for Unigram
+        vocab = table["model"]["vocab"]  # Unigram has a list of (piece, score), other models a dict of ids.
         listed = ((entry[0], i) for i, entry in enumerate(vocab)) if isinstance(vocab, list) else vocab.items()
         pieces = {int(i): str(piece) for piece, i in listed}
         special = {int(t["id"]): str(t["content"]) for t in table.get("added_tokens") or ()}
         to_text = _decoder(table)
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise ValueError(
-            f"{path.name} is not a tokenizer of the tokenizers library: expected its tokenizer.json"
-        ) from error
+        raise ValueError(f"{path.name} cannot be read: expected a tokenizer.json of the tokenizers library") from error
     largest = max([*pieces, *special], default=-1)
     if largest < 0 or largest >= _MAX_TOKENS or min([*pieces, *special]) < 0:
         raise ValueError(f"{path.name} has token ids outside 0…{_MAX_TOKENS - 1:,}, or none")
@@ -49,7 +47,7 @@ def read_vocabulary(path: Path) -> tuple[str, ...]:
 
 
 def printable(raw: bytes) -> str:
-    """Return UTF-8 text with everything that is not a printable character escaped.
+    """Decode UTF-8 to text, and escape invalid bytes, unprintable characters and backslashes.
 
     Example:
         >>> printable(" café\\n".encode()), printable(b"\\xe2\\x96")
@@ -63,13 +61,13 @@ def _escaped(c: str) -> str:
     if c in _SHORT:
         return _SHORT[c]
     n = ord(c)
-    if 0xDC80 <= n <= 0xDCFF:  # a byte that is part of no character
+    if 0xDC80 <= n <= 0xDCFF:  # The byte is not part of a valid character.
         return f"\\x{n - 0xDC00:02x}"
     return f"\\x{n:02x}" if n < 0x80 else f"\\u{n:04x}" if n < 0x10000 else f"\\U{n:08x}"
 
 
 def _decoder(table: Mapping[str, Any]) -> Any:
-    """Return the function from a piece to its bytes that the tokenizer's decoder implies."""
+    """Return a function that converts a piece to bytes, as implied by the tokenizer's decoder."""
     steps = set(_types(table.get("decoder"))) | set(_types(table.get("pre_tokenizer")))
     if "ByteLevel" in steps:
         alphabet = _byte_alphabet()
@@ -92,7 +90,7 @@ def _types(step: Any, depth: int = 0) -> Iterator[str]:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """Return the byte of each character of the byte-level alphabet: printable Latin-1 as it is, the rest shifted."""
+    """Return the byte of each character in the byte-level alphabet, in which unprintable bytes are shifted past 255."""
     own = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     moved = (b for b in range(256) if b not in set(own))
     return {chr(b): b for b in own} | {chr(256 + i): b for i, b in enumerate(moved)}

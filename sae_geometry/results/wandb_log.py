@@ -118,7 +118,7 @@ def check_wandb(project: str, *, offline: bool = False) -> None:
     try:
         check_signed_in()
     except (ValueError, OSError) as error:
-        said = str(error).removesuffix("; try again later, or --offline for what is cached")
+        said = str(error).removesuffix("; try again later, or use --offline for cached files")
         raise LoggingError(f"{said}; WANDB_MODE=offline records the results here, for `wandb sync`") from None
 
 

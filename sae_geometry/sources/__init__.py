@@ -1,4 +1,4 @@
-"""Sources of dictionaries: addresses, the table of layouts, and the only code that accesses the network.
+"""Load dictionaries from addresses, on disk or over the network.
 
 The main entry point is `load(address)`. Importing this package imports neither wandb nor huggingface_hub.
 """

@@ -1,4 +1,4 @@
-"""Addresses of dictionaries, as one line of text. Parsing only; nothing here accesses the disk or the network.
+"""Parse the address of a dictionary, one line of text. Nothing here accesses the disk or the network.
 
 [NAME=] place [::selection]
 
@@ -9,9 +9,9 @@ place       demo:local-seed0
             hf://datasets/org/repo…                a dataset repository
             saelens:release/sae_id                 split at the first slash
             paper:e2e/6/local/ce                   a run of the end-to-end paper, see `catalog`
-            ./folder/file.pt, ~/file.pt, /file.pt  or anything that exists
+            ./folder/file.pt, ~/file.pt, /file.pt  or any existing path
 selection   a hook ("blocks.6.hook_resid_pre"), or layer=2, model=1, source=0; latent_axis=1 for a decoder whose
-            second axis counts latents
+            second axis indexes latents
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Scheme = Literal["local", "demo", "wandb", "hf", "saelens", "paper"]
 _LABEL = re.compile(r"([\w][\w .+\-]*)=(.+)", re.DOTALL)
 _PART = re.compile(r"[\w][\w.\-]*")
 _PROJECT = re.compile(r"\w[\w.\- ()+,&@!]*")
-_QUOTED = re.compile(r"[<\"'](.+://.+)[>\"']|\[[^]]*\]\((.+://.+)\)")  # as copied from text around a link
+_QUOTED = re.compile(r"[<\"'](.+://.+)[>\"']|\[[^]]*\]\((.+://.+)\)")  # Links are often copied with their quotes.
 _WEIGHTS_SUFFIX = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".npz", ".npy")
 _SELECTORS = ("layer", "model", "source", "latent_axis")
 _ALIAS = re.compile(r"[^\s/:#]+")
@@ -38,7 +38,7 @@ _NO_RUNS = {
     "sweeps": "a sweep", "reports": "a report", "reportlist": "a list of reports", "workspace": "a workspace",
     "table": "a table of runs", "groups": "a group of runs", "overview": "the overview of a project",
     "runs": "the list of a project's runs", "artifacts": "the list of a project's artifacts", "jobs": "a list of jobs",
-    "launch": "a page of Launch", "automations": "a page of automations", "weave": "a page of Weave",
+    "launch": "a Launch page", "automations": "an automations page", "weave": "a Weave page",
 }  # fmt: skip
 _NAMED: dict[Scheme, str] = {
     "demo": "demo:NAME, listed by sae-geometry demos",
@@ -48,13 +48,13 @@ _NAMED: dict[Scheme, str] = {
 _HOST = re.compile(r"(?:www\.)?(?:wandb\.ai|huggingface\.co|hf\.co)/", re.IGNORECASE)
 _REPO = r"(?:datasets/)?[^/@]+/[^/@]+"
 _REVISION = r"refs/(?:pr|convert|heads|tags)/[^/]+|[^/]+"
-_FILES = {"tree", "blob", "resolve", "raw", "commit"}  # Hugging Face pages that show a revision
-_NO_REPOS = {"spaces", "collections", "papers", "models", "api"}  # first folders of its pages that are no organization
+_REVISION_PAGES = {"tree", "blob", "resolve", "raw", "commit"}
+_NOT_ORGANIZATIONS = {"spaces", "collections", "papers", "models", "api"}
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Selection of one of several dictionaries in a file: what follows `::`."""
+    """Choice of one of several dictionaries in a file, written after `::` in an address."""
 
     hook: str | None = None
     layer: int | None = None
@@ -73,10 +73,10 @@ class Address:
     """A parsed address.
 
     Attributes:
-        place: location within the source: a path, a demo name, "entity/project/run" or "entity/project/name:v3" of an
-            artifact, "org/repo" or "datasets/org/repo", "release/sae_id".
-        path: file inside a run or repository; None for the source's own choice.
-        other: what the text of an existing path would otherwise stand for; None if it could only be a path.
+        place: location within the source: a path, a demo name, "entity/project/run" of a run or
+            "entity/project/name:v3" of an artifact, "org/repo" or "datasets/org/repo", or "release/sae_id".
+        path: file inside a run or repository; None for the default file.
+        other: the address that the text would be if the path did not exist; None if it could only be a path.
     """
 
     typed: str
@@ -101,10 +101,10 @@ class Address:
 
 
 def parse(text: str, exists: Callable[[str], bool] = lambda _: False) -> Address:
-    """Parse an address. Text that is a path here is that path, whatever else it could stand for.
+    """Parse an address; text that is an existing path is always read as that path.
 
     Args:
-        exists: returns whether a local path exists; only called for text without a scheme.
+        exists: function that returns whether a local path exists; called only for text without a scheme.
 
     Example:
         >>> str(parse("mine=https://wandb.ai/sparsify/gpt2/runs/d8vgjnyc"))
@@ -114,12 +114,12 @@ def parse(text: str, exists: Callable[[str], bool] = lambda _: False) -> Address
     if (quoted := _QUOTED.fullmatch(stripped)) is not None:
         text = stripped = quoted[1] or quoted[2]
     if "://" in stripped:
-        if re.search(r"^(?!hf://[^\s/?#:]*@)[^\s]*://[^\s/?#]*@", stripped):  # hf://org@revision lacks a name instead
+        if re.search(r"^(?!hf://[^\s/?#:]*@)[^\s]*://[^\s/?#]*@", stripped):  # hf://org@revision contains no user name.
             raise AddressError(
                 f"{without_secrets(stripped)!r} contains a user name or a password: leave "
                 "it out, and sign in with WANDB_API_KEY, `wandb login` or HF_TOKEN"
             )
-        if not stripped.startswith("hf://"):  # the query of a pasted URL may contain a key
+        if not stripped.startswith("hf://"):  # The query of a pasted URL may contain a key.
             text = stripped = without_secrets(stripped)
     if not stripped or "\0" in stripped:
         raise AddressError(f"{text!r} is not an address: give a path, demo:NAME, wandb:…, hf://… or a pasted URL")
@@ -131,7 +131,7 @@ def parse(text: str, exists: Callable[[str], bool] = lambda _: False) -> Address
         label, rest = named[1].strip(), named[2].strip()
     body, *selectors = rest.split("::")
     if not body:
-        raise AddressError(f"{text!r} names nothing before '::'")
+        raise AddressError(f"{text!r} has nothing before '::': write an address there")
     address = _place(body, exists)
     return replace(address, typed=stripped, label=label, selection=_selection(selectors, stripped))
 
@@ -139,7 +139,7 @@ def parse(text: str, exists: Callable[[str], bool] = lambda _: False) -> Address
 def _place(body: str, exists: Callable[[str], bool]) -> Address:
     if re.match(r"https?://", body, re.IGNORECASE):
         return _pasted(body)
-    if _HOST.match(body) and not exists(body):  # pasted without https://
+    if _HOST.match(body) and not exists(body):  # The URL was pasted without https://.
         return _pasted(without_secrets(f"https://{body}"))
     if body.startswith("wandb-artifact://"):
         return _wandb(body.removeprefix("wandb-artifact://"), body)
@@ -164,7 +164,7 @@ def _bare(body: str, exists: Callable[[str], bool]) -> Address:
         raise AddressError(f"{body!r} is on neither wandb.ai nor huggingface.co: download the file and give its path")
     here = exists(body)
     parts = body.partition("#")[0].split("/")
-    if len(parts) == 3 and ":" in parts[2]:  # version of an artifact
+    if len(parts) == 3 and ":" in parts[2]:  # The last part is a version of an artifact.
         parts[2] = parts[2].partition(":")[0]
     remote = ""
     if all(_PART.fullmatch(p) for p in parts) and not parts[-1].lower().endswith(_WEIGHTS_SUFFIX):
@@ -182,7 +182,7 @@ def _bare(body: str, exists: Callable[[str], bool]) -> Address:
 def _wandb(rest: str, whole: str) -> Address:
     place, _, file = rest.partition("#")
     parts = place.strip("/").split("/")
-    if len(parts) > 5 and parts[2] == "artifacts":  # format of page URLs: ENTITY/PROJECT/artifacts/TYPE/NAME/VERSION
+    if len(parts) > 5 and parts[2] == "artifacts":  # Page URLs are ENTITY/PROJECT/artifacts/TYPE/NAME/VERSION.
         file = file or ("/".join(parts[7:]) if parts[6:7] == ["files"] else "")
         parts = [*parts[:2], f"{parts[4]}:{parts[5]}"]
     elif parts[2:3] == ["artifacts"] and ":" in parts[-1]:
@@ -214,7 +214,7 @@ def _hugging_face(body: str) -> Address:
     rest = re.sub(r"^hf:(//)?", "", body).strip("/")
     if rest.startswith("spaces/"):
         raise AddressError(
-            f"{body!r} is a space, an app: give the model or dataset repository that it reads, hf://org/repo"
+            f"{body!r} is a space (an app): give the model or dataset repository that it uses, hf://org/repo"
         )
     head = re.fullmatch(rf"({_REPO})(?:@({_REVISION}))?(?:/(.+))?", rest)
     parts = [] if head is None else head[1].removeprefix("datasets/").split("/")
@@ -234,17 +234,17 @@ def _pasted(url: str) -> Address:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise AddressError(f"{url!r} is not a URL ({error}): copy it from the browser once more") from None
+        raise AddressError(f"{url!r} is not a URL ({error}): copy it from the browser again") from None
     host = (parts.hostname or "").removeprefix("www.")
     path = [unquote(p) for p in parts.path.strip("/").split("/")]
     if host in {"wandb.ai", "app.wandb.ai"}:
         if path[0] in {"orgs", "registry"} or path[1:2] == ["registry"]:
             raise AddressError(
-                f"{url!r} is a page of the registry: give the artifact that it links to, wandb:entity/project/name:v3"
+                f"{url!r} is a registry page: give the artifact that it links to, wandb:entity/project/name:v3"
             )
         if len(path) == 2 and path[1] != "projects":
             raise AddressError(
-                f"{url!r} is a project: sae-geometry runs {'/'.join(path)} lists its runs; give one of them"
+                f"{url!r} is a project: give one of its runs (sae-geometry runs {'/'.join(path)} lists them)"
             )
         _wanted(len(path) > 2, url, "https://wandb.ai/ENTITY/PROJECT/runs/RUN")
         file = "/".join(path[5:]) if path[2] == "runs" and path[4:5] == ["files"] else ""
@@ -255,14 +255,14 @@ def _pasted(url: str) -> Address:
 
 
 def _pasted_hugging_face(path: list[str], url: str) -> Address:
-    """Parse a page of a repository. A revision may contain slashes, as %2F or as they are."""
+    """Parse the URL of a repository's page; a revision in it may contain plain slashes or %2F."""
     n = 3 if path[:1] == ["datasets"] else 2
     place, page, rest = "/".join(path[:n]), path[n : n + 1], path[n + 1 :]
-    _wanted(path[n - 1 : n] and path[n - 1] not in _FILES, url, "https://huggingface.co/ORG/REPO")
-    if path[0] in _NO_REPOS or (page and page[0] not in _FILES):
+    _wanted(path[n - 1 : n] and path[n - 1] not in _REVISION_PAGES, url, "https://huggingface.co/ORG/REPO")
+    if path[0] in _NOT_ORGANIZATIONS or (page and page[0] not in _REVISION_PAGES):
         at = f"@refs/pr/{rest[0]}" if page == ["discussions"] and rest else ""
-        files = "give hf://org/repo/path" if path[0] in _NO_REPOS else f"its files are at hf://{place}{at}"
-        raise AddressError(f"{url!r} is a page of Hugging Face that shows no files; {files}")
+        files = "give hf://org/repo/path" if path[0] in _NOT_ORGANIZATIONS else f"its files are at hf://{place}{at}"
+        raise AddressError(f"{url!r} is a Hugging Face page that shows no files; {files}")
     revision: str | None = None
     if rest:
         revision, rest = rest[0], rest[1:]
@@ -274,9 +274,7 @@ def _pasted_hugging_face(path: list[str], url: str) -> Address:
 
 def _inside(path: str | None, whole: str) -> str | None:
     if path is not None and any(p in {"", ".", ".."} for p in path.split("/")):
-        raise AddressError(
-            f"{whole!r} has a path that is not a plain one: write folder/file, without '.', '..' or '//'"
-        )
+        raise AddressError(f"{whole!r} has a path that is not plain: write folder/file, without '.', '..' or '//'")
     return path
 
 
@@ -286,16 +284,16 @@ def _selection(selectors: list[str], whole: str) -> Selection:
         key, eq, value = text.partition("=")
         if eq and key in _SELECTORS:
             if not re.fullmatch(r"[01]" if key == "latent_axis" else r"\d{1,4}", value):
-                wanted = "0 or 1" if key == "latent_axis" else "a whole number"
-                raise AddressError(f"{whole!r}: ::{key}= takes {wanted}, got {value!r}")
+                wanted = "0 or 1" if key == "latent_axis" else "an integer of 1 to 4 digits"
+                raise AddressError(f"{whole!r}: ::{key}= takes {wanted}; got {value!r}")
             if getattr(found, key) is not None:
-                raise AddressError(f"{whole!r} has ::{key}= twice: leave one out")
+                raise AddressError(f"{whole!r} has ::{key}= twice: remove one")
             found = replace(found, **{key: int(value)})  # type: ignore[arg-type]
         elif text and found.hook is None:
             found = replace(found, hook=text)
         else:
             raise AddressError(
-                f"{whole!r}: after '::' comes one hook, or layer=N, model=N, source=N, latent_axis=0 or 1; got {text!r}"
+                f"{whole!r}: after '::', write a hook, layer=N, model=N, source=N or latent_axis=0 or 1; got {text!r}"
             )
     return found
 

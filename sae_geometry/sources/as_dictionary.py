@@ -1,4 +1,4 @@
-"""Convert a caller's object to a `Dictionary`, by the same table of layouts that reads files."""
+"""Convert a caller's object to a `Dictionary`, with the table of layouts that is also used to read files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sae_geometry.sources.layouts.read import Latents, Opened, opened, read_dict
 from sae_geometry.sources.layouts.table import PER_COORDINATE, PER_LATENT
 from sae_geometry.sources.load import load
 
-_NO_LISTS = (str, bytes, bytearray, memoryview)  # sequences whose items are no values
+_NO_LISTS = (str, bytes, bytearray, memoryview)  # The items of these sequences are not numbers.
 _ATTRIBUTES = ("W_dec", "W_enc", *PER_LATENT, *PER_COORDINATE)
 
 
@@ -40,26 +40,26 @@ def as_dictionary(
     """Return a `Dictionary` from an address, an array, a mapping or an SAE object.
 
     - a `Dictionary` is returned as it is;
-    - text or a path is loaded with `load(obj)`;
+    - a string or path is loaded with `load(obj)`;
     - an array or tensor has latents as rows, [n_latents, d_in]; leading axes of length one are dropped;
-    - so has a pandas DataFrame, whose index gives the latents' ids where it holds distinct whole numbers from 0 up;
-    - a mapping of tensors, such as a state dict, is read like a file with the same names. Where sizes are ambiguous,
+    - a pandas DataFrame has latents as rows, and its index gives their ids if it holds distinct non-negative integers;
+    - a mapping of tensors, such as a state dict, is read like a file with the same names. If sizes are ambiguous,
       "W_dec" is [n_latents, d_in] and "W_enc" [d_in, n_latents];
-    - an object has a state dict, or attributes W_dec and W_enc, and optionally `cfg` (a SAELens SAE);
+    - an SAE object, such as SAELens's, is read from its state dict or its attributes W_dec and W_enc, and its `cfg`;
     - a SAELens synthetic model, or its feature dictionary, is read as its true features.
 
     The interpretation is recorded in `.notes`. For other objects use `Dictionary.from_decoder`, which takes the
     orientation as an argument.
 
     Args:
-        obj: any of these.
+        obj: any of the inputs above.
         latents: "alive" drops latents known to be dead.
         name: label; by default the object's own, or "dictionary".
-        latent_axis: axis of the decoder that indexes latents, where sizes are ambiguous.
-        drop_bad: drop and record zero and non-finite rows instead of raising.
+        latent_axis: axis of the decoder that indexes latents, needed if sizes are ambiguous.
+        drop_bad: drop and record zero and non-finite rows instead of raising an exception.
 
     Raises:
-        ValueError: unsupported object, several dictionaries, or inconsistent shapes.
+        ValueError: the object is not supported, holds several dictionaries, or has inconsistent shapes.
 
     Example:
         >>> import numpy as np, sae_geometry as sg
@@ -86,7 +86,7 @@ def as_dictionary(
 
 
 def _read(obj: Any, latent_axis: LatentAxis | None) -> tuple[Opened, str]:
-    """Return the dictionaries of an object, and its name."""
+    """Return the dictionaries in an object, and a name of the object for messages."""
     what = f"the {type(obj).__name__}"
     config = _plain(getattr(obj, "cfg", None))
     tree: Any
@@ -113,7 +113,7 @@ def _read(obj: Any, latent_axis: LatentAxis | None) -> tuple[Opened, str]:
 
 
 def _index(obj: Any) -> Tensor | None:
-    """Return the ids that the index of a data frame gives; None where it gives none."""
+    """Return latent ids from the index of a data frame; None unless it holds distinct non-negative integers."""
     index = np.asarray(obj.index) if hasattr(obj, "iloc") else np.empty(0, dtype=object)
     if index.dtype.kind not in "iu" or len(np.unique(index)) < len(index) or index.min() < 0:
         return None
@@ -121,7 +121,7 @@ def _index(obj: Any) -> Tensor | None:
 
 
 def _state(obj: Any) -> Mapping[str, Any]:
-    """Return the tensors of an object: its state dict, else its attributes with SAE names."""
+    """Return the state dict of an object or, if it has none, its attributes with the names of SAE weights."""
     state_dict = getattr(obj, "state_dict", None)
     state = state_dict() if callable(state_dict) and not isinstance(obj, type) else None
     if isinstance(state, Mapping) and state:
@@ -130,7 +130,7 @@ def _state(obj: Any) -> Mapping[str, Any]:
 
 
 def _plain(cfg: Any) -> Mapping[str, Any]:
-    """Return a SAELens configuration as a table, from a table, a dataclass, or an object that can convert itself."""
+    """Return a SAELens configuration as a mapping, from a mapping, a dataclass, or an object with `to_dict`."""
     if isinstance(cfg, Mapping):
         return cfg
     if callable(to_dict := getattr(cfg, "to_dict", None)):
@@ -140,15 +140,15 @@ def _plain(cfg: Any) -> Mapping[str, Any]:
 
 
 def _in_memory(tree: Any, what: str) -> TensorFile:
-    """Return the tensors of nested tables and lists, flattened with dots; a bare array gets the key "tensor".
+    """Return the tensors in nested mappings and lists, with keys joined by dots; a bare array has the key "tensor".
 
-    `what` names the object in messages, "the mapping".
+    `what` names the object in messages, for example "the mapping".
     """
     bare = what.removeprefix("the ") if isinstance(tree, Tensor | np.ndarray) else None
     try:
         flat = flatten(_arrays(tree), what)
     except RecursionError:
-        raise SourceError(f"{what} is nested too deeply, or contains itself: give a plain table of arrays") from None
+        raise SourceError(f"{what} is nested too deeply, or contains itself: give a flat mapping of arrays") from None
     values = {key: _as_tensor(value, bare or f"entry {shown(key)}") for key, value in flat.items()}
     tensors = {key: value for key, value in values.items() if isinstance(value, Tensor)}
     return TensorFile(
@@ -161,15 +161,15 @@ def _in_memory(tree: Any, what: str) -> TensorFile:
 
 
 def _arrays(tree: Any) -> Any:
-    """Return the tree with lists of numbers as arrays."""
+    """Convert the lists of numbers in nested mappings and lists to arrays."""
     if isinstance(tree, Mapping):
         named = {str(k): v for k, v in tree.items()}
         if len(named) < len(tree):
-            raise ValueError("a table has two keys that are the same as text, such as 1 and '1': rename one of them")
+            raise ValueError("a mapping has two keys that are the same string, such as 1 and '1': rename one of them")
         return {k: _arrays(v) for k, v in named.items()}
     if not isinstance(tree, Sequence) or isinstance(tree, _NO_LISTS):
         return tree
-    with suppress(ValueError):  # rows differ in length
+    with suppress(ValueError):  # Rows of different lengths stay lists.
         if _holds_numbers(tree):
             return np.asarray(tree)
     return [_arrays(v) for v in tree]
@@ -183,11 +183,11 @@ def _holds_numbers(tree: Sequence[Any]) -> bool:
 
 
 def _as_tensor(value: Any, what: str) -> Any:
-    """Return a floating-point tensor for an array of numbers; lists of names and other objects unchanged."""
+    """Convert an array of numbers to a floating-point tensor; return lists of names and other objects unchanged."""
     if not isinstance(value, Tensor):
         if not hasattr(value, "__array__"):
             return value
-        with suppress(TypeError, ValueError, RuntimeError):  # an array of another library, which `plain_tensor` names
+        with suppress(TypeError, ValueError, RuntimeError):  # `plain_tensor` explains why it cannot read such an array.
             if np.ndim(value) < 2 and np.asarray(value).dtype.kind not in "biufc":
                 return value
     value = plain_tensor(value, what)

@@ -1,4 +1,4 @@
-"""Result of a source: files on disk with one checkpoint, and facts from the source."""
+"""Checkpoints on disk with the facts that their source states, and the options of a request to a source."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Echo = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Context:
-    """Offline mode, which the settings can enforce, and callbacks of a request to a source.
+    """Options of a request to a source: offline mode, which the settings can enforce, and callbacks.
 
     Attributes:
         again: which cached files to download again.
@@ -30,23 +30,23 @@ class Context:
         object.__setattr__(self, "offline", self.offline or current().offline)
 
     def say(self, text: str) -> None:
-        """Report a line to the callback, if there is one."""
+        """Pass a line of text to the `echo` callback, if there is one."""
         if self.echo is not None:
             self.echo(text)
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """One checkpoint on disk.
+    """One checkpoint on disk, with the facts that its source states.
 
     Attributes:
-        name: label unless the user sets one.
+        name: default label.
         where: path of the weights, prefixed with the repository's name; some layouts infer the hook point from it.
         configs: configuration files, the most specific first.
-        start: the run's state at step 0, if it is on this machine.
-        config: configuration known without a file.
+        start: checkpoint of the run's state at step 0, if it is on this machine.
+        config: configuration from the source rather than from a file.
         alive_ids: ids of the latents that fire, by hook point.
-        n_tokens: number of tokens over which firing was counted; None when not recorded.
+        n_tokens: number of tokens over which firing was counted; None if not recorded.
     """
 
     weights: tuple[Path, ...]

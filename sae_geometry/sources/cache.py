@@ -1,12 +1,12 @@
-"""The cache of downloaded runs: location, content, and names that cannot leave it.
+"""The cache of downloaded runs: its location, its contents, and safe file names.
 
     $SAE_GEOMETRY_CACHE, else the user's cache folder
-      .sae-geometry-cache                      files that we wrote, one path per line; no others are removed
+      .sae-geometry-cache                      paths of the files that we wrote; only these are ever removed
       wandb/<host>/<entity>/<project>/<run>/   checkpoints, with wandb_run.json
       huggingface/, verified/                  files per commit, and verified blobs
-      .partial/                                partial downloads; resumed where the server supports it
-      .locks/                                  one file per download, so that no two processes fetch the same, and
-                                           one per folder with a command's unfinished work
+      .partial/                                partial downloads, resumed if the server supports it
+      .locks/                                  a lock file per download, so that no two processes fetch the same file,
+                                               and per folder with a command's unfinished work
 
 Hugging Face files stay in Hugging Face's own cache.
 """
@@ -27,14 +27,14 @@ from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.plain import parse_json
 
 _MARKER = ".sae-geometry-cache"
-_LONGEST_REF = 1000  # bytes; a commit has 40
+_LONGEST_REF = 1000  # bytes; a commit hash has 40
 _RUN_DEPTH = 5  # parts of wandb/<host>/<entity>/<project>/<run>
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class CachedRun:
-    """One run in the cache."""
+    """One run in the cache, with the names of its files and their total size."""
 
     address: str
     folder: Path
@@ -43,7 +43,7 @@ class CachedRun:
 
 
 def cache_root() -> Path:
-    """Return the cache of the settings, `$SAE_GEOMETRY_CACHE`, or the user's cache folder; does not create it."""
+    """Return the cache folder without creating it: from the settings, `$SAE_GEOMETRY_CACHE`, or the user's default."""
     if (chosen := current().cache) is not None:
         return chosen
     if given := os.environ.get("SAE_GEOMETRY_CACHE"):
@@ -55,10 +55,10 @@ def cache_root() -> Path:
 
 @contextmanager
 def holding(target: Path, *, seconds: float) -> Iterator[None]:
-    """Hold an exclusive lock of a file or folder; wait for it up to the given time.
+    """Hold an exclusive lock on a file or folder; wait for the lock at most `seconds`.
 
     Raises:
-        filelock.Timeout: another process holds the lock.
+        filelock.Timeout: another process still holds the lock.
         OSError: the cache is not writable.
     """
     import filelock
@@ -71,7 +71,7 @@ def holding(target: Path, *, seconds: float) -> Iterator[None]:
 
 
 def safe_path(name: str) -> Path:
-    """Return an external file name as a relative path that stays inside its folder."""
+    """Convert a file name from a server to a relative path; raise SourceError if it is unsafe."""
     parts = name.replace("\\", "/").split("/")
     for part in parts:
         if (
@@ -90,7 +90,7 @@ def commit_of(folder: Path, revision: str) -> str | None:
     """Return the commit of a branch or tag in a Hugging Face cache folder (models--org--repo), if recorded."""
     try:
         path = folder / "refs" / safe_path(revision)
-        if not path.is_file() or path.stat().st_size > _LONGEST_REF:  # a pipe or device never ends
+        if not path.is_file() or path.stat().st_size > _LONGEST_REF:  # Reading a pipe would never end.
             return None
         return path.read_text(encoding="utf-8").strip() or None
     except (OSError, ValueError):
@@ -102,11 +102,11 @@ def wrote(path: Path) -> None:
     root = cache_root()
     if path.is_relative_to(root) and not path.exists():
         root.mkdir(parents=True, exist_ok=True)
-        # A link may lead anywhere, and a pipe waits for a reader.
+        # Do not follow a link, which may lead anywhere, and do not wait for a reader if this is a pipe.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         with os.fdopen(os.open(root / _MARKER, flags, 0o666), "ab") as marker:
             line = json.dumps(path.relative_to(root).as_posix()).encode() + b"\n"
-            marker.write(line)  # a single write, so that lines of concurrent processes do not mix
+            marker.write(line)  # A single write keeps the lines of concurrent processes apart.
 
 
 def cached_runs() -> tuple[CachedRun, ...]:
@@ -125,35 +125,35 @@ def cached_runs() -> tuple[CachedRun, ...]:
 
 
 def partial_bytes() -> int:
-    """Return the number of bytes in partial downloads."""
+    """Return the total size of all partial downloads, in bytes."""
     waiting = cache_root() / ".partial"
     return sum(p.stat().st_size for p in _ours() if p.is_relative_to(waiting) and p.is_file())
 
 
 def to_clear(run: str | None = None) -> tuple[Path, ...]:
-    """Return the files that `clear_cache` would remove, and links that replace our folders."""
+    """Return the files that `clear_cache` would remove, and any links that have replaced our folders."""
     if run is None:
         return _ours()
     wanted = run.removeprefix("wandb:").partition("#")[0]
     folders = [r.folder for r in cached_runs() if r.address == f"wandb:{wanted}"]
     if not folders:
-        raise SourceError(f"the cache holds no run {wanted!r}; `sae-geometry cache` lists what it holds")
+        raise SourceError(f"the cache holds no run {wanted!r}; `sae-geometry cache` lists its runs")
     return tuple(path for path in _ours() if any(path.is_relative_to(folder) for folder in folders))
 
 
 def clear_cache(run: str | None = None) -> int:
-    """Remove one run ("entity/project/run", or its address), or all our files, from the cache.
+    """Remove one run ("entity/project/run" or its address) or, by default, all downloaded files from the cache.
 
-    Links are removed but not followed; files that we did not write stay.
+    Links are removed but not followed, and files from other programs stay.
 
     Returns:
-        The bytes freed.
+        The number of bytes freed.
     """
     freed = 0
     for path in to_clear(run):
         freed += 0 if path.is_symlink() else path.stat().st_size
         path.unlink()
-        with suppress(OSError):  # a folder that is not empty
+        with suppress(OSError):  # Folders that are not empty stay.
             for above in path.parents[: path.parents.index(cache_root())]:
                 above.rmdir()
     if run is None:
@@ -162,7 +162,7 @@ def clear_cache(run: str | None = None) -> int:
 
 
 def _ours() -> tuple[Path, ...]:
-    """Return the recorded files that exist; for those behind a link, the link."""
+    """Return the recorded files that exist; if a link has replaced a file or one of its folders, return the link."""
     root = cache_root()
     marker = root / _MARKER
     found: dict[Path, None] = {}
@@ -171,7 +171,7 @@ def _ours() -> tuple[Path, ...]:
     except OSError:
         return ()
     for line in lines:
-        with suppress(ValueError, SourceError):  # an incomplete line of a killed process
+        with suppress(ValueError, SourceError):  # A killed process may leave an incomplete line.
             path = root
             for part in safe_path(str(parse_json(line))).parts:
                 path /= part

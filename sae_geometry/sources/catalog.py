@@ -1,8 +1,8 @@
-"""Names for published dictionaries: the runs of the end-to-end paper, and SAELens's releases.
+"""Names of published dictionaries: the runs of the end-to-end paper, and SAELens's releases.
 
 paper:e2e/LAYER/TYPE/ROLE        LAYER 2, 6, 10; TYPE local, e2e, e2e+ds; ROLE ce, l0, alive, seed0, seed1,
                                  figure-seed0, figure-seed1 (the pairs of the paper's cross-seed figure)
-saelens:RELEASE/SAE_ID           any release if the sae-lens package is installed, the paper's six without it
+saelens:RELEASE/SAE_ID           any release if the sae-lens package is installed; without it, the paper's six
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from sae_geometry.sources.errors import AddressError, SourceError
 
 CATALOG_FILE = Path(__file__).parent.parent / "data" / "catalog" / "e2e_runs.json"
 _TYPES = {"downstream": "e2e+ds"}
-_RENAMED = {"neuronpedia": "neuronpedia-org"}  # the owner was renamed
+_RENAMED = {"neuronpedia": "neuronpedia-org"}  # The organization was renamed on Hugging Face.
 _MAX_LISTED = 8
 
 
 @dataclass(frozen=True)
 class PaperRun:
-    """One run of the end-to-end paper: its weights on W&B, and hf:// addresses of copies in the order of attempts."""
+    """One run of the end-to-end paper: its weights on W&B, and the hf:// addresses of copies, tried in this order."""
 
     address: str
     wandb: str
@@ -35,7 +35,7 @@ class PaperRun:
 
 @cache
 def paper_runs() -> dict[str, PaperRun]:
-    """Return every run of the paper, by address."""
+    """Return all runs of the end-to-end paper, by address."""
     table, mirrors = _table(), dict[str, tuple[str, ...]]()
     for run in table["runs"]:
         mirrors[run["wandb"]] = mirrors.get(run["wandb"]) or _mirrors(run)
@@ -55,13 +55,13 @@ def paper_runs() -> dict[str, PaperRun]:
             first = f"paper:e2e/{place[0]}/{_TYPES.get(place[1], place[1])}/seed{k}"
             if first not in found:
                 add(*place, f"seed{k}", pair[f"seed{k}"])
-            if pair["layer"] == 6:  # the cross-seed figure shows the last pair of each type at layer 6
+            if pair["layer"] == 6:  # The cross-seed figure shows the last pair of each type at layer 6.
                 add(*place, f"figure-seed{k}", pair[f"seed{k}"])
     return found
 
 
 def paper_run(place: str) -> PaperRun:
-    """Return the run at "e2e/6/local/ce"."""
+    """Return the paper's run with a name such as "e2e/6/local/ce"."""
     address = f"paper:{place.replace('/downstream/', '/e2e+ds/')}"
     runs = paper_runs()
     if address in runs:
@@ -73,13 +73,13 @@ def paper_run(place: str) -> PaperRun:
 
 
 def mirrors_of(run: str) -> tuple[str, ...]:
-    """Return Hugging Face copies of a W&B run, "entity/project/run"; none for a run that is not in the catalog."""
+    """Return hf:// addresses of copies of the W&B run "entity/project/run"; empty if the catalog does not list it."""
     known = (r for r in paper_runs().values() if r.wandb.removeprefix("wandb:").partition("#")[0] == run)
     return next((r.mirrors for r in known if r.mirrors), ())
 
 
 def neuronpedia_source(address: str, saelens: str | None = None) -> str | None:
-    """Return Neuronpedia's "model/source" for a paper run or a release of the installed sae-lens; None if unknown."""
+    """Return Neuronpedia's "model/source" for a run of the paper or an SAE of the installed sae-lens, or None."""
     plain = _without_revision(address.partition("::")[0])
     known = _paper_sources()
     for place in (plain, plain.rpartition("/")[0]):
@@ -94,14 +94,14 @@ def neuronpedia_source(address: str, saelens: str | None = None) -> str | None:
 
 
 def saelens_address(place: str) -> str:
-    """Return the hf:// address of "release/sae_id"."""
+    """Return the hf:// address of the SAE that SAELens names "release/sae_id"."""
     release, _, sae_id = place.partition("/")
     repo, saes = _installed_release(release)
     paths = {str(s["id"]): str(s.get("path") or s["id"]) for s in saes}
     if not repo:
         repo, paths = _paper_releases().get(release, ("", {}))
     if not repo:
-        hint = "" if _installed_catalog() else ", and the sae-lens package, which knows the others, is not installed"
+        hint = "" if _installed_catalog() else "; other releases need the sae-lens package, which is not installed"
         raise AddressError(f"there is no release {release!r} among {', '.join(sorted(_paper_releases()))}{hint}")
     path = paths.get(sae_id) or (sae_id if sae_id in paths.values() else None)
     if path is None:
@@ -127,7 +127,7 @@ def _table() -> dict[str, Any]:
 
 
 def _paper_releases() -> dict[str, tuple[str, dict[str, str]]]:
-    """Return SAELens's releases of the paper's runs: repository, and path by SAE id (the hook point)."""
+    """Return SAELens's releases of the paper's runs, each as its repository and the path of each hook point's SAE."""
     releases: dict[str, tuple[str, dict[str, str]]] = {}
     for run in _table()["runs"]:
         if saelens := run.get("hf_saelens"):
@@ -138,10 +138,10 @@ def _paper_releases() -> dict[str, tuple[str, dict[str, str]]]:
 
 @cache
 def _paper_sources() -> dict[str, str]:
-    """Return Neuronpedia's "model/source" of the paper's published runs, by all their addresses.
+    """Return Neuronpedia's "model/source" for every address of the paper's published runs.
 
-    Pages are named after SAELens's repositories: `gpt2-small__res_scl-ajt/6-res_scl-ajt` is `gpt2-small/6-res_scl-ajt`.
-    A run published under two roles has the name of the first.
+    Names follow SAELens's repositories: `gpt2-small__res_scl-ajt/6-res_scl-ajt` becomes `gpt2-small/6-res_scl-ajt`.
+    A run that was published under two roles has the name of the first.
     """
     found: dict[str, str] = {}
     for run in _table()["runs"]:
@@ -157,7 +157,7 @@ def _without_revision(address: str) -> str:
 
 
 def _installed_release(release: str) -> tuple[str, list[dict[str, Any]]]:
-    """Return a release's repository ("" if unknown) and SAEs from sae-lens's file, since importing it takes 10 s."""
+    """Return a release's repository ("" if unknown) and SAEs from sae-lens's file; importing sae-lens takes 10 s."""
     entry = _installed_catalog().get(release)
     repo, saes = (entry.get("repo_id"), entry.get("saes")) if isinstance(entry, dict) else (None, None)
     listed = [s for s in saes if isinstance(s, dict) and "id" in s] if isinstance(saes, list) else []

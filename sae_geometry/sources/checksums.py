@@ -1,7 +1,7 @@
 """Verify cached files against recorded checksums.
 
-Hashing a checkpoint takes about as long as reading its values, so a file is hashed once per state: size, times, inode
-and device. The time of the last status change (ctime), unlike the modification time, cannot be set back.
+Hashing a checkpoint takes about as long as reading its values, so a file is hashed again only if its size, times, inode
+or device has changed. Unlike the modification time, the time of the last status change (ctime) cannot be set back.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from sae_geometry.sources.plain import parse_json
 
 _SHA1, _SHA256 = 40, 64
 _SEAL = "sha256 of the rest"
-_MAX_BYTES = 32 << 20  # of a record
+_MAX_BYTES = 32 << 20  # bytes per record
 
 
 def checksum(path: Path, *, like: str = "0" * _SHA256) -> str:
-    """Return the checksum of a file, of the kind of `like` by length: an MD5, git's SHA-1 of a blob, or a SHA-256."""
+    """Return a file's MD5, git blob SHA-1 or SHA-256, whichever has the length of `like`."""
     with path.open("rb") as f:
         if len(like) == _SHA256:
             return hashlib.file_digest(f, "sha256").hexdigest()
@@ -33,7 +33,7 @@ def checksum(path: Path, *, like: str = "0" * _SHA256) -> str:
 
 
 def intact(path: Path, recorded: str) -> bool:
-    """Return whether a file has the recorded checksum; hash it only if it changed since the last check."""
+    """Return whether a file has the recorded checksum; hash it only if it has changed since the last check."""
     marker = cache_root() / "verified" / hashlib.sha256(str(path.absolute()).encode(errors="replace")).hexdigest()[:32]
     state = path.stat()
     line = f"{recorded} {state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino} {state.st_dev}"
@@ -42,7 +42,7 @@ def intact(path: Path, recorded: str) -> bool:
             return True
     if checksum(path, like=recorded) != recorded:
         return False
-    with suppress(OSError):  # without a writable cache the file is only hashed again
+    with suppress(OSError):  # Without a writable cache, the file is hashed at every check.
         wrote(marker)
         with whole_file(marker, ".half-") as file:
             file.write(line.encode())
@@ -50,17 +50,14 @@ def intact(path: Path, recorded: str) -> bool:
 
 
 def write_sealed(path: Path, table: Mapping[str, Any]) -> None:
-    """Write a table to the cache as JSON that includes its own checksum."""
+    """Write a mapping to the cache as JSON that includes a checksum of its contents."""
     wrote(path)
     with whole_file(path, ".half-") as file:
         file.write(json.dumps({**table, _SEAL: _seal(parse_json(json.dumps(table)))}).encode())
 
 
 def read_sealed(path: Path) -> dict[str, Any] | None:
-    """Read the table of `write_sealed`, or one that never had a checksum; None where it is no table or has changed.
-
-    A file that is larger than any record is not read.
-    """
+    """Return the mapping in a file of `write_sealed`, or None if the file is missing, too large, invalid or altered."""
     try:
         if path.stat().st_size > _MAX_BYTES:
             return None

@@ -42,7 +42,7 @@ class Demo:
 
 @cache
 def demos() -> tuple[Demo, ...]:
-    """Return the demo dictionaries, by name.
+    """Return the demo dictionaries, sorted by name.
 
     Example:
         >>> import sae_geometry as sg
@@ -72,7 +72,7 @@ def bundle_demo(name: str) -> Bundle:
 
 
 def demo_checkpoints(name: str) -> Path | None:
-    """Return the folder of earlier states of one demo dictionary, or None."""
+    """Return the folder with earlier states of one demo dictionary; None if it has none."""
     folder = DEMO_FOLDER / f"{name}-checkpoints"
     return folder if folder.is_dir() else None
 

@@ -1,7 +1,7 @@
-"""Download a file completely and verified, or not at all.
+"""Download files so that each one is either complete and verified, or absent.
 
-Data go to a partial file, which is resumed if the connection is lost, and renamed only once its size and checksum match
-and it opens. A lock prevents two processes from downloading the same file.
+Data go to a partial file, which is resumed after a lost connection, and renamed only after its size, checksum and
+contents are verified. A lock prevents two processes from downloading the same file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _UNKNOWN_SIZE_LIMIT = 1 << 36
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file to download; its size, and its MD5 in hexadecimal, are None when unknown."""
+    """A file to download; its size and its hexadecimal MD5 are None if unknown."""
 
     name: str
     url: str
@@ -48,16 +48,16 @@ def fetch_file(
     """Download a file to `target`, unless an intact copy is there; return the server's MD5, or the SHA-256.
 
     Args:
-        target: its path; unchanged unless the download succeeds.
-        recorded: checksum that this function returned at the previous download.
-        check: called with the partial file before it is renamed; raises if its content is invalid.
+        target: path of the downloaded file; unchanged unless the download succeeds.
+        recorded: checksum that this function returned after the previous download.
+        check: called with the partial file before it is renamed; raises an exception if the content is invalid.
     """
     with locked(target):
         expected = remote.md5 or recorded
         if not again and expected is not None and target.is_file() and intact(target, expected):
             return expected
         if target.is_dir():
-            raise SourceError(f"{target} is a folder, where the cache has a file; remove it, or set SAE_GEOMETRY_CACHE")
+            raise SourceError(f"{target} is a folder, not a cached file; remove it, or set SAE_GEOMETRY_CACHE")
         partial = _partial_for(remote, target)
         try:
             _check_space(remote, partial)
@@ -72,13 +72,13 @@ def fetch_file(
                 partial.unlink(missing_ok=True)
             raise
         finally:
-            with suppress(OSError):  # the folder is not empty
+            with suppress(OSError):  # A folder that is not empty stays.
                 partial.parent.rmdir()
     return found
 
 
 def in_cache(folder: Path, names: Sequence[str], sums: Mapping[str, str], context: Context, address: str) -> bool:
-    """Return whether files are in the cache with the checksums `sums` that `fetch_file` returned."""
+    """Return whether all files are in the cache with the checksums `sums` that `fetch_file` returned."""
     if context.again == "all" and not context.offline:
         return False
     paths = {name: folder / safe_path(name) for name in names}
@@ -95,7 +95,7 @@ def in_cache(folder: Path, names: Sequence[str], sums: Mapping[str, str], contex
 
 @contextmanager
 def locked(target: Path) -> Iterator[None]:
-    """Allow one process at a time per target."""
+    """Hold the lock on a target, so that only one process at a time downloads it."""
     import filelock
 
     with ExitStack() as held:
@@ -107,7 +107,7 @@ def locked(target: Path) -> Iterator[None]:
             ) from error
         except OSError as error:
             raise SourceError(
-                f"the cache {cache_root()} cannot be written: {error.strerror}; set SAE_GEOMETRY_CACHE"
+                f"the cache {cache_root()} is not writable: {error.strerror}; set SAE_GEOMETRY_CACHE to another folder"
             ) from error
         yield
 
@@ -124,20 +124,20 @@ def _one_try(remote: RemoteFile, partial: Path, credentials: Credentials | None,
         partial.unlink()
     have = partial.stat().st_size if partial.exists() else 0
     if have and (remote.md5 is None or remote.n_bytes is None or have >= remote.n_bytes):
-        partial.unlink()  # a partial file of unknown origin cannot be resumed
+        partial.unlink()  # Without a known size and MD5, the parts may come from different files.
         have = 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     what = f"fetching {remote.name}"
     with open_url("GET", remote.url, headers=headers, credentials=credentials) as answer:
         if answer.status_code == 416:
             partial.unlink(missing_ok=True)
-            raise ConnectionError("the server would not continue")
+            raise ConnectionError("the server refused to resume the download")
         check_status(answer, what)
         if answer.status_code != 206:
             have = 0
         elif not answer.headers.get("content-range", "").startswith(f"bytes {have}-"):
             partial.unlink(missing_ok=True)
-            raise ConnectionError("the server continued at the wrong place")
+            raise ConnectionError("the server resumed the download at the wrong byte")
         length = answer.headers.get("content-length", "")
         limit = (remote.n_bytes if remote.n_bytes is not None else _UNKNOWN_SIZE_LIMIT) - have
         n = 0
@@ -152,7 +152,7 @@ def _one_try(remote: RemoteFile, partial: Path, credentials: Credentials | None,
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise SourceError(
-                f"{what}: {str(error.strerror).lower()} in the cache {cache_root()}; make room, or set "
+                f"{what}: {str(error.strerror).lower()} in the cache {cache_root()}; free some space, or set "
                 "SAE_GEOMETRY_CACHE to another disk"
             ) from error
         promised = int(length) if length.isdecimal() and len(length) < 20 else None
@@ -162,7 +162,7 @@ def _one_try(remote: RemoteFile, partial: Path, credentials: Credentials | None,
 
 
 def _no_link(path: str, flags: int) -> int:
-    """Open a file that we wrote, but no link, which may have replaced it since its name is predictable."""
+    """Open a file but not a link, which another user could have placed at this predictable name."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
@@ -174,7 +174,7 @@ def _verified(remote: RemoteFile, partial: Path) -> str:
         return checksum(partial)
     if checksum(partial, like=remote.md5) != remote.md5:
         raise SourceError(
-            f"{remote.name} arrived damaged: its MD5 is not the recorded one; it was discarded, fetch it again"
+            f"{remote.name} arrived damaged and was discarded: its MD5 is not the recorded one; fetch it again"
         )
     return remote.md5
 
@@ -184,11 +184,11 @@ def _check_space(remote: RemoteFile, partial: Path) -> None:
     free = shutil.disk_usage(root).free
     if remote.n_bytes is not None and remote.n_bytes > free:
         raise SourceError(
-            f"{remote.name} needs {remote.n_bytes:,} bytes and {free:,} are free at {root}; make room, or set "
-            "SAE_GEOMETRY_CACHE to another disk"
+            f"{remote.name} needs {remote.n_bytes:,} bytes, but only {free:,} are free at {root}; free some space, or "
+            "set SAE_GEOMETRY_CACHE to another disk"
         )
 
 
 def _worth_keeping(error: BaseException, remote: RemoteFile) -> bool:
-    """Return whether a partial download can be resumed: not if it was wrong, refused or stopped."""
+    """Return whether a partial download can be resumed: the connection was lost, and size and MD5 are known."""
     return isinstance(error, UnreachableError) and remote.md5 is not None and remote.n_bytes is not None

@@ -1,13 +1,10 @@
-"""Errors of resolving and reading an address, which any function of this package may raise.
-
-Every message is one sentence a user can act on.
-"""
+"""Exceptions raised while an address is resolved or read; each message is one sentence that a user can act on."""
 
 from __future__ import annotations
 
 
 class SourceError(ValueError):
-    """A dictionary could not be read: missing, damaged, refused or unreachable."""
+    """A dictionary could not be read: it is missing, damaged or unreachable, or access was refused."""
 
 
 class AddressError(SourceError):
@@ -15,4 +12,4 @@ class AddressError(SourceError):
 
 
 class LayoutError(SourceError):
-    """The file was read, but holds no decoder (or several) that the table of layouts recognizes."""
+    """The file was read, but the table of layouts recognizes no decoder in it, or more than one."""

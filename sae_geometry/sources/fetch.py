@@ -33,18 +33,18 @@ def fetch(
     echo: Echo | None = None,
     progress: Progress | None = None,
 ) -> tuple[FetchedFile, ...]:
-    """Download the files of a checkpoint that are missing or damaged in the cache; weights first, then side files.
+    """Download a checkpoint's files that are missing or damaged in the cache; return weights first, then side files.
 
     Args:
         address: any input of `load`.
-        force: download the files again if they are cached.
-        offline: do not use the network; only list cached files.
-        echo: called with one line per step.
+        force: download the files again even if they are cached.
+        offline: list only cached files, without using the network.
+        echo: called with one line of text per step.
         progress: called with a file's name and its downloaded share.
 
     Raises:
-        SourceError: see `load`; also if the files cannot be obtained completely.
-        ValueError: both `force` and `offline`.
+        SourceError: the address cannot be resolved (see `load`), or the files cannot be downloaded completely.
+        ValueError: both `force` and `offline` are set.
 
     Example:
         >>> from sae_geometry.sources import fetch
@@ -53,7 +53,7 @@ def fetch(
     """
     context = Context(offline, echo, progress, "all" if force else "damaged")
     if force and context.offline:
-        raise ValueError("force fetches every file again, which offline forbids; give one of them")
+        raise ValueError("force downloads every file again, which offline forbids; use only one of them")
     bundle = resolve(parse_address(address), context)
     sides = [*bundle.configs, *([bundle.sparsity] if bundle.sparsity else [])]
     return tuple(FetchedFile(bundle.address, p, p.stat().st_size, checksum(p)) for p in (*bundle.weights, *sides))
@@ -62,13 +62,13 @@ def fetch(
 def checkpoints(
     run: str | Path, *, offline: bool = False, echo: Echo | None = None, progress: Progress | None = None
 ) -> tuple[str, ...]:
-    """Return addresses of all `samples_N.pt` of a folder or W&B run, ordered by number; a run's files are downloaded.
+    """Return the addresses of all `samples_N.pt` in a folder or W&B run, ordered by N; a run's files are downloaded.
 
-    Of a demo dictionary with earlier states: those, then the dictionary.
+    For a demo dictionary with earlier states, return these and then the dictionary itself.
 
     Raises:
-        AddressError: an address that cannot have several checkpoints.
-        SourceError: no checkpoints, or they are unavailable.
+        AddressError: the address cannot have several checkpoints.
+        SourceError: there are no checkpoints, or they are not available.
     """
     address = parse_address(run)
     if address.scheme == "demo" and (states := demo_checkpoints(address.place)):

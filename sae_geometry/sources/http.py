@@ -1,7 +1,7 @@
-"""HTTP requests with limits on time, size, rate, retries and redirects. Credentials go to their own host only.
+"""HTTP requests with limits on time, size, rate, retries and redirects. Credentials are sent only to their own host.
 
-Redirects are followed by `requests`, which drops credentials where the origin changes. Retries are counted here,
-because `urllib3.Retry` does not cover a body cut short.
+The `requests` package follows redirects, and drops credentials if the origin changes. Retries are counted here, because
+`urllib3.Retry` does not cover truncated bodies.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from sae_geometry.sources.errors import SourceError
 T = TypeVar("T")
 
 _MAX_REDIRECTS = 5
-MAX_ANSWER = 32 << 20  # bytes of JSON, which takes up to twenty times as much once parsed
+MAX_ANSWER = 32 << 20  # bytes of JSON; the parsed values take up to 20 times as much memory
 _RETRIED = {408, 425, 429, 500, 502, 503, 504}
 
 
 def limits() -> Limits:
-    """Return the limits of the settings."""
+    """Return the network limits in the current settings."""
     return current().limits
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """An Authorization header and the only origin it may be sent to."""
+    """An Authorization header, and the only origin that it may be sent to."""
 
     origin: str
     header: str = field(repr=False)
 
     def headers_for(self, url: str) -> dict[str, str]:
-        """Return the header if `url` is at the origin."""
+        """Return the header if `url` has this origin, otherwise an empty dict."""
         return {"Authorization": self.header} if origin_of(url) == self.origin else {}
 
 
 class RefusedError(SourceError):
-    """The server refused the request permanently: 401, 403, 404 and similar."""
+    """The server refused the request permanently, for example with status 401, 403 or 404."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -53,7 +53,7 @@ class RefusedError(SourceError):
 
 
 class UnreachableError(SourceError):
-    """No answer, or none in time, after all attempts."""
+    """The server gave no complete response in time, even after all retries."""
 
 
 def origin_of(url: str) -> str:
@@ -67,7 +67,7 @@ def origin_of(url: str) -> str:
 def open_url(
     method: str, url: str, *, headers: Mapping[str, str], credentials: Credentials | None, data: bytes | None = None
 ) -> Iterator[Any]:
-    """Yield the response to a request, body unread, or raise ConnectionError; redirects get no credentials."""
+    """Yield the response to a request without reading its body; raise ConnectionError if a retry may succeed."""
     import requests
 
     sent = {**headers, **(credentials.headers_for(url) if credentials else {})}
@@ -80,7 +80,7 @@ def open_url(
         except (requests.exceptions.Timeout, TimeoutError) as error:
             raise ConnectionError("no answer in time") from error
         except requests.exceptions.TooManyRedirects as error:
-            raise SourceError(f"{origin_of(url)} redirects in a circle") from error
+            raise SourceError(f"{origin_of(url)} redirected more than {_MAX_REDIRECTS} times; refused") from error
         except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
             raise ConnectionError(_why(error)) from error
         except (requests.exceptions.RequestException, ValueError, LookupError) as error:
@@ -90,14 +90,14 @@ def open_url(
 
 
 def _session() -> Any:
-    """Return a session that follows redirects only to http(s), never from https to http, without adding credentials."""
+    """Return a session that follows redirects only to http(s), never from https to http, and adds no credentials."""
     import requests
 
     class Session(requests.Session):
         def get_redirect_target(self, resp: Any) -> str | None:
             if not resp.is_redirect:
                 return None
-            resp.close()  # the body may be endless
+            resp.close()  # The body of a redirect may never end.
             here = str(resp.url)
             try:
                 there = urlsplit(urljoin(here, resp.headers["location"]))
@@ -119,17 +119,17 @@ def _session() -> Any:
 
 
 def in_time(ask: Callable[[], T], still_waits: Callable[[], bool] = lambda: True) -> T:
-    """Return the result of `ask`, called in a thread; abandon it with a TimeoutError after the limit of an answer.
+    """Call `ask` in a thread and return its result; raise TimeoutError and abandon the thread if it takes too long.
 
-    The client's own timeout applies to the silence between two bytes, so a server that sends a header byte now and then
-    never triggers it. `still_waits` returns whether `ask` is waiting for a response rather than doing other work.
+    The client's own timeout limits only the silence between two bytes, so a server that sends a header byte now and
+    then never triggers it. `still_waits` returns whether `ask` is waiting for a response rather than doing other work.
     """
     result: Future[T] = Future()
 
     def work() -> None:
         try:
             result.set_result(ask())
-        except BaseException as error:  # any exception belongs to the caller
+        except BaseException as error:  # Every exception is raised in the calling thread.
             result.set_exception(error)
 
     Thread(target=copy_context().run, args=(work,), daemon=True).start()
@@ -153,7 +153,7 @@ def _close_late(result: Future[Any]) -> None:
 
 
 def with_tries(what: str, attempt: Callable[[], T]) -> T:
-    """Return the result of `attempt`, repeated after ConnectionError; raise UnreachableError after `limits().tries`."""
+    """Return the result of `attempt`, retried after ConnectionError; raise UnreachableError if no try succeeds."""
     last: Exception | None = None
     for n in range(limits().tries):
         if n:
@@ -165,14 +165,14 @@ def with_tries(what: str, attempt: Callable[[], T]) -> T:
         except ConnectionError as error:
             last = error
     times = f" ({limits().tries} tries)" if limits().tries > 1 else ""
-    raise UnreachableError(f"{what}: {last}{times}; try again later, or --offline for what is cached") from last
+    raise UnreachableError(f"{what}: {last}{times}; try again later, or use --offline for cached files") from last
 
 
 def check_status(answer: Any, what: str) -> None:
-    """Raise for a response that is not a success.
+    """Raise an exception unless the response is a success.
 
     Raises:
-        ConnectionError: the status permits a retry; `.wait` is the server's Retry-After, if given.
+        ConnectionError: the status permits a retry; `.wait` is the server's Retry-After in seconds, if given.
         RefusedError: any other failure.
     """
     status = int(answer.status_code)
@@ -191,7 +191,7 @@ def whole_answer(
     method: str, url: str, what: str, *, headers: Mapping[str, str] | None = None,
     credentials: Credentials | None = None, data: bytes | None = None,
 ) -> bytes:  # fmt: skip
-    """Send a request and return the body of the response, within limits on its size and on time."""
+    """Send a request and return the body of the response, within limits on its size and duration."""
     end = time.monotonic() + limits().end
 
     def attempt() -> bytes:
@@ -209,31 +209,31 @@ def whole_answer(
 
 
 def body_of(answer: Any, limit: int, what: str) -> Iterator[bytes]:
-    """Yield the body in pieces, at most `limit` bytes, or raise ConnectionError if it is lost or too slow."""
+    """Yield the body of a response, at most `limit` bytes; raise ConnectionError if it is cut off or too slow."""
     import requests
     import urllib3
 
     if answer.headers.get("content-encoding", "identity") != "identity":
-        raise SourceError(f"{what}: the server compressed it, though asked not to; refused")
+        raise SourceError(f"{what}: the server compressed its response, although we asked it not to; refused")
     n, pace = 0, Pace()
     while True:
         try:
             piece = answer.raw.read1(1 << 20, decode_content=False)
         except (urllib3.exceptions.ReadTimeoutError, TimeoutError) as error:
-            raise ConnectionError(f"silent for {limits().silence:.0f} seconds") from error
+            raise ConnectionError(f"the server sent nothing for {limits().silence:.0f} seconds") from error
         except (urllib3.exceptions.HTTPError, requests.exceptions.RequestException, OSError) as error:
             raise ConnectionError("the connection was lost") from error
         if not piece:
             return
         n += len(piece)
         if n > limit:
-            raise SourceError(f"{what}: the server sends more than {limit:,} bytes, more than it should; stopped")
+            raise SourceError(f"{what}: the response exceeds its limit of {limit:,} bytes; stopped")
         pace.add(len(piece))
         yield piece
 
 
 class Pace:
-    """Monitor the rate of received bytes over the permitted time of silence."""
+    """Monitor of the download rate, over intervals as long as the permitted silence."""
 
     def __init__(self) -> None:
         self.n, self.since = 0, time.monotonic()
@@ -244,7 +244,7 @@ class Pace:
         passed = time.monotonic() - self.since
         if passed >= limits().silence:
             if self.n < limits().slowest * passed:
-                raise ConnectionError(f"the server sends fewer than {limits().slowest:,.0f} bytes a second")
+                raise ConnectionError(f"the server sends fewer than {limits().slowest:,.0f} bytes per second")
             self.n, self.since = 0, time.monotonic()
 
 
@@ -253,9 +253,9 @@ def _why(error: Exception) -> str:
     if "refused" in text:
         return "connection refused"
     if "resolve" in text or "name or service" in text or "getaddrinfo" in text:
-        return "the host's name cannot be resolved"
+        return "the host name cannot be resolved"
     if "timed out" in text:
         return "no answer in time"
     if "certificate" in text or "ssl" in text:
-        return "its certificate was not accepted"
+        return "the server's certificate was not accepted"
     return "the connection was lost"

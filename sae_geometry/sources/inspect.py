@@ -1,4 +1,4 @@
-"""Describe an address in full: every tensor, every dictionary, and how each was interpreted."""
+"""Describe the tensors and dictionaries at an address, and how they are interpreted."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _AXES = {"n": "n_latents", "d": "width", "o": "outputs", "s": "layers", "1": "1"
 
 @dataclass(frozen=True)
 class StoredShape:
-    """One tensor of the file."""
+    """Key, shape and type of one tensor in a file."""
 
     key: str
     shape: tuple[int, ...]
     dtype: str
 
 
-_LONGEST_LINE = 1000  # in characters
+_LONGEST_LINE = 1000  # characters
 
 
 @dataclass(frozen=True)
 class Norms:
-    """Euclidean norms of the decoder rows in the file's units; `n_bad` rows are zero or not finite."""
+    """Euclidean norms of the decoder rows as stored; `n_bad` is the number of rows that are zero or not finite."""
 
     lowest: float
     mean: float
@@ -44,19 +44,19 @@ class Norms:
 
 @dataclass(frozen=True)
 class FoundDictionary:
-    """One dictionary of the file.
+    """One dictionary in a file, as it is interpreted.
 
     Attributes:
-        choice: text after `::` that selects it; "" where it is the only one.
-        n_latents, d_out: size; d_out is the width of one output.
-        outputs: layers or models that its decoder writes to; empty where there is one.
+        choice: text after `::` that selects it; "" if it is the only one.
+        n_latents, d_out: number of latents, and width of one output.
+        outputs: layers or models that its decoder writes to; empty if there is only one.
         output_kind: "layer" or "model".
-        decoder, encoder: key and orientation, "W_dec [n_latents, width]"; encoder is None where there is none.
-        hook_point_in, hook_point_out: hook points it reads and writes; out is None where it is the same or unknown.
-        transcoder: whether the decoder writes to another space than the encoder reads from.
-        assumed: why the orientation is an assumption; None where it is certain.
-        alive: known dead latents; None where the decoder was not read.
-        norms: norms of the decoder rows; None where the decoder was not read.
+        decoder, encoder: key and orientation, such as "W_dec [n_latents, width]"; encoder is None if it is missing.
+        hook_point_in, hook_point_out: hook points it reads and writes; out is None if it is the same or unknown.
+        transcoder: whether the decoder writes to a different space than the encoder reads from.
+        assumed: why the orientation is an assumption; None if it is certain.
+        alive: description of the known dead latents; None if the decoder was not read.
+        norms: norms of the decoder rows; None if the decoder was not read.
     """
 
     choice: str
@@ -76,13 +76,13 @@ class FoundDictionary:
 
 @dataclass(frozen=True)
 class Inspection:
-    """Contents of an address.
+    """Description of the tensors and dictionaries at an address.
 
     Attributes:
         files: weights files on disk.
-        layout, title: matching row of the table of layouts: short name, and name shown to users.
-        model: name of the model; None when unknown.
-        notes: what could not be read or interpreted.
+        layout, title: short name and displayed name of the layout.
+        model: name of the model; None if unknown.
+        notes: parts that could not be read or interpreted.
     """
 
     address: str
@@ -112,13 +112,12 @@ class Inspection:
 def inspect(
     address: str | Path, *, latent_axis: LatentAxis | None = None, offline: bool = False, echo: Echo | None = None
 ) -> Inspection:
-    """Describe an address and how it would be read.
+    """Describe the tensors and dictionaries at an address, and how `load` would interpret them.
 
-    Decoder norms and alive latents are included where the address selects one dictionary; where it has several, select
-    one with `::`.
+    Decoder norms and alive latents are included only for a single dictionary; select one of several with `::`.
 
     Args:
-        latent_axis: axis of the stored decoder that indexes latents, where the file is ambiguous.
+        latent_axis: axis of the stored decoder that indexes latents, needed if the file is ambiguous.
         echo: called with the resolved address.
 
     Example:
@@ -171,7 +170,7 @@ def _found(opened: Opened, site: Site, *, read: bool, selection: Selection) -> F
 
 
 def spelled(slabs: tuple[Slab, ...]) -> str:
-    """Return the keys of slabs and their interpreted axes: "W_dec [n_latents, width]"."""
+    """Return the keys and interpreted axes of stored tensors as text, such as "W_dec [n_latents, width]"."""
     keys = dict.fromkeys(s.key for s in slabs)
     return ", ".join(keys) + f" [{', '.join(_AXES[a] for a in slabs[0].axes)}]"
 

@@ -1,7 +1,7 @@
-"""The unembedding of a language model on disk or on Hugging Face, without the rest of its weights.
+"""Read the unembedding of a language model on disk or on Hugging Face, without the rest of its weights.
 
 From a repository, only `config.json`, `tokenizer.json`, the headers of its safetensors shards and the bytes of two
-tensors are fetched, whatever the size of the model. Both tensors are cached for use offline.
+tensors are fetched, regardless of the model's size. Both tensors are cached for use offline.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MOST_CONFIG, _MOST_INDEX = 4 << 20, 16 << 20
 
 @dataclass(frozen=True)
 class ModelWeights:
-    """The parts of a language model that turn a direction into logits, as `Unembedding.from_weights` takes them."""
+    """Weights of a language model that map directions to logits, as `Unembedding.from_weights` needs them."""
 
     name: str
     weight: Tensor
@@ -48,7 +48,7 @@ class ModelWeights:
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A model's small files, and its tensors by name."""
+    """A model's configuration and tokenizer, and a function that reads its tensors by name."""
 
     address: str
     config: Mapping[str, Any]
@@ -58,7 +58,7 @@ class ModelFiles:
 
 
 def model_weights(files: ModelFiles) -> ModelWeights:
-    """Pick unembedding and final norm by their names."""
+    """Return the unembedding and final norm of a model, identified by their names."""
     config = files.config.get("text_config") if isinstance(files.config.get("text_config"), Mapping) else files.config
     assert isinstance(config, Mapping)
     kind = str(config.get("model_type") or files.config.get("model_type") or "")
@@ -71,8 +71,8 @@ def model_weights(files: ModelFiles) -> ModelWeights:
         )
     if unembed.endswith(_EMBED) and config.get("tie_word_embeddings") is False:
         raise SourceError(
-            f"{files.address} has no unembedding of its own, and its config.json says that {unembed} is not tied to "
-            "one; give the arrays instead"
+            f"{files.address} has only an embedding, {unembed}, which is not tied to the unembedding according to its "
+            "config.json; give the arrays instead"
         )
     norm = _only(outer, _NORM, "final norm", files.address)
     gain = None if norm is None else files.read(norm)
@@ -97,7 +97,7 @@ def model_weights(files: ModelFiles) -> ModelWeights:
 
 
 def local_model(folder: Path) -> ModelFiles:
-    """Open a model's folder: `config.json`, `tokenizer.json`, and safetensors, whole or in shards."""
+    """Open a model's folder with `config.json`, `tokenizer.json`, and one or more safetensors files."""
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder with a model's config.json and safetensors")
     where: dict[str, TensorFile] = {}
@@ -117,7 +117,7 @@ def local_model(folder: Path) -> ModelFiles:
 
 
 def shard_of_each(index: Mapping[str, Any], names: list[str] | None, where: str) -> dict[str, str]:
-    """Return the safetensors file, one of `names`, of each tensor; empty for a model in one file, `WHOLE`."""
+    """Return the safetensors file (one of `names`) that holds each tensor; empty if the only file is `WHOLE`."""
     table = index.get("weight_map")
     if isinstance(table, Mapping):
         owners = {str(key): str(shard) for key, shard in table.items()}
@@ -125,7 +125,7 @@ def shard_of_each(index: Mapping[str, Any], names: list[str] | None, where: str)
         missing = [s for s in shards if (names is not None and s not in names) or "/" in s or "\\" in s]
         if missing or not shards:
             listed = ", ".join(shown(m, 60) for m in missing[:3])
-            raise SourceError(f"{where}: {INDEX} lists {listed or 'no shard'}, which is missing")
+            raise SourceError(f"{where}: {INDEX} lists {f'missing shards: {listed}' if listed else 'no shards'}")
         return owners
     if names is None or WHOLE in names:
         return {}
@@ -141,7 +141,7 @@ def _only(keys: list[str], suffixes: tuple[str, ...], what: str, where: str) -> 
 
 
 def read_small_json(path: Path) -> dict[str, Any]:
-    """Read a model's configuration or index."""
+    """Read the JSON object in a model's configuration or index."""
     try:
         if path.stat().st_size > (_MOST_CONFIG if path.name == "config.json" else _MOST_INDEX):
             raise ValueError("too large")
@@ -149,5 +149,5 @@ def read_small_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise SourceError(f"{path} cannot be read as JSON") from error
     if not isinstance(table, dict):
-        raise SourceError(f"{path} is not a table")
+        raise SourceError(f"{path} does not contain a JSON object")
     return table

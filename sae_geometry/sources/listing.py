@@ -1,4 +1,4 @@
-"""List dictionaries: those of a folder or repository, those of a file, and addresses with a pattern."""
+"""Expand a pattern, a folder, a repository or a checkpoint to the addresses of its dictionaries."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _MOST_EXPANDED = 1000
 
 
 def expanded(address: str) -> list[str]:
-    """Return the addresses of a pattern, such as `layers.{0..11}` or `layers.{0,4,8}`, as a shell expands it.
+    """Expand the braces in an address as a shell does, for example `layers.{0..11}` or `layers.{0,4,8}`.
 
-    A path that exists is taken as it is.
+    The path of an existing file or folder is not expanded.
 
     Example:
         >>> expanded("hf://org/repo/layers.{2..4}")
@@ -42,14 +42,14 @@ def expanded(address: str) -> list[str]:
     every = (text for word in words for text in expanded(address[: found.start()] + word + address[found.end() :]))
     made = list(islice(every, _MOST_EXPANDED + 1))
     if len(made) > _MOST_EXPANDED:
-        raise AddressError(f"{address!r} means more than {_MOST_EXPANDED:,} addresses; give a shorter range")
+        raise AddressError(f"{address!r} expands to more than {_MOST_EXPANDED:,} addresses; give a shorter range")
     return made
 
 
 def checkpoints_at(address: str | Path, context: Context) -> list[str]:
-    """Return an address per checkpoint of a folder or Hugging Face repository; other addresses alone.
+    """Return one address per checkpoint in a folder or Hugging Face repository, or any other address unchanged.
 
-    No weights are read, and only the list of a repository's files is fetched.
+    Weights are neither read nor downloaded.
     """
     parsed = parse_address(address)
     places: list[str] = []
@@ -61,9 +61,9 @@ def checkpoints_at(address: str | Path, context: Context) -> list[str]:
 
 
 def dictionaries_at(address: str | Path, context: Context) -> list[tuple[Address, Bundle]]:
-    """Return an address per dictionary of one checkpoint, each with the checkpoint's files, for `load.read`.
+    """Return the address of each dictionary in a checkpoint, with the checkpoint's files, for `load.read`.
 
-    A checkpoint has a dictionary per hook point, source, and output layer or model.
+    A checkpoint has one dictionary per hook point, source, and output layer or model.
     """
     parsed = parse_address(address)
     chosen, bundle = parsed.selection, resolve(parsed, context)

@@ -42,26 +42,25 @@ def load(
     Args:
         address: `demo:NAME`, `wandb:entity/project/run[#file]` or `wandb:entity/project/artifact:v3`,
             `hf://org/repo[@rev][/path]`, `saelens:release/id`, `paper:…`, a pasted wandb.ai or huggingface.co URL, or a
-            local path. `::hook` (or `::layer=2`) picks one of several dictionaries in a file, `::latent_axis=1` is
-            `latent_axis`; `NAME=` in front sets the label.
+            local path. `::hook` (or `::layer=2`) selects one of several dictionaries in a file, `::latent_axis=1` sets
+            `latent_axis`, and a prefix `NAME=` sets the label.
         latents: "alive" drops latents known to be dead (none if unknown); "all" returns every latent.
         name: label; takes precedence over `NAME=`.
-        latent_axis: axis of the stored decoder that indexes latents, where the file is ambiguous.
-        drop_bad: drop latents whose decoder row is zero, NaN or infinite, and record them, instead of raising.
+        latent_axis: axis of the stored decoder that indexes latents, needed if the file is ambiguous.
+        drop_bad: drop and record latents whose decoder row is zero, NaN or infinite, instead of raising an exception.
         encoder: whether to read the encoder too; False halves the memory.
-        offline: do not use the network; cached files are used.
-        echo: called with the resolved address, one line at a time.
+        offline: use only cached files, not the network.
+        echo: called with one line of text per step.
         progress: called with a file's name and its downloaded share.
 
-    A table of labels next to a local checkpoint, `ae.labels.parquet` for `ae.pt` (see `Labels.save`), comes with it.
+    A table of labels next to a local checkpoint, `ae.labels.parquet` for `ae.pt` (see `Labels.save`), is read as well.
 
     Returns:
         Dictionary with float32 unit rows [n_latents, d_in], on the device of the settings, and the original latent ids.
 
     Raises:
-        SourceError: the address is wrong or ambiguous, nothing is there, or a file is damaged or hostile; one sentence
-            each.
-        ValueError: zero or non-finite rows, unless `drop_bad`, or no such device here.
+        SourceError: the address is wrong or ambiguous, nothing is there, or a file is damaged or malicious.
+        ValueError: a row is zero or not finite (without `drop_bad`), or the device in the settings is not available.
 
     Example:
         >>> import sae_geometry as sg
@@ -73,10 +72,10 @@ def load(
         raise ValueError(f"latents must be 'alive' or 'all'; got {latents!r}")
     if latent_axis not in (None, 0, 1):
         raise ValueError(f"latent_axis must be 0 or 1; got {latent_axis!r}")
-    torch_device()  # refuses a device that is not here before anything is fetched
+    torch_device()  # Raise for an unavailable device before anything is downloaded.
     context = Context(offline, echo, progress)
     parsed = parse_address(address)
-    if latent_axis is not None:  # recorded in addresses
+    if latent_axis is not None:  # The dictionary's address records the axis, so that it can be loaded again.
         parsed = replace(parsed, selection=replace(parsed.selection, latent_axis=latent_axis))
     return read(parsed, resolve(parsed, context), latents, context, name=name, drop_bad=drop_bad, encoder=encoder)
 
@@ -100,7 +99,7 @@ def read(
     )
     if bundle.labels is not None:
         dictionary = dictionary.labeled(Labels.read(bundle.labels))
-    if encoder:  # a caller without encoders should not read a second file either
+    if encoder:  # A caller who saves memory should not have to read a second checkpoint either.
         dictionary = _with_start(dictionary, bundle, address.selection)
     resolved, typed = readable(f"{bundle.address}{address.selection}"), readable(address.typed)
     dictionary = replace(dictionary, name=readable(dictionary.name), address=resolved)
@@ -113,9 +112,9 @@ def read(
 
 
 def _with_start(d: Dictionary, bundle: Bundle, selection: Selection) -> Dictionary:
-    """Return the dictionary with `cosine_to_start` in its metadata, where its run's state at step 0 is on this machine.
+    """Add `cosine_to_start` to a dictionary's metadata if its run's state at step 0 is on this machine.
 
-    That is the mean over latents i of cos(w_i, w_i at step 0), with latents identified by id.
+    It is the mean of cos(w_i, w_i at step 0) over the latent ids i that are in both.
     """
     if bundle.start is None:
         return d
@@ -125,9 +124,9 @@ def _with_start(d: Dictionary, bundle: Bundle, selection: Selection) -> Dictiona
         )
         start = read_dictionary(opened, selection, "all", encoder=False, drop_bad=True)
         if d.d_in != start.d_in or d.alive.n_total != start.alive.n_total:
-            raise ValueError(f"it is {start.alive.n_total:,} × {start.d_in:,}")
+            raise ValueError(f"its decoder is {start.alive.n_total:,} × {start.d_in:,}")
     except ValueError as error:
-        note = f"how far it moved from its start is unknown: {bundle.start.name} cannot be used ({error})"
+        note = f"its cosine to its initial state is unknown: {bundle.start.name} cannot be used ({error})"
         return replace(d, notes=(*d.notes, note))
     _, here, there = np.intersect1d(d.latent_ids.numpy(), start.latent_ids.numpy(), return_indices=True)
     x, y = d.directions[torch.from_numpy(here)], start.directions[torch.from_numpy(there)]

@@ -26,7 +26,7 @@ from sae_geometry.sources.wandb.run_record import RUN_RECORD_NAME, read_record
 
 _MAX_DEPTH = 4
 _MAX_FILES = 100_000
-_MAX_FOLDERS = 10_000  # links of folders to each other can make any number of paths
+_MAX_FOLDERS = 10_000  # Links between folders can make any number of paths.
 
 
 def bundle_local(address: Address) -> Bundle:
@@ -43,11 +43,11 @@ def bundle_local(address: Address) -> Bundle:
 
 
 def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = None) -> Bundle:
-    """Return a bundle of weights files on disk, with their side files."""
+    """Return the bundle of weights files on disk and their side files."""
     for path in weights:
         if path.is_symlink() and not path.exists():
             raise SourceError(f"{path.name} is a link to {path.readlink()}, which does not exist: fetch it again")
-        if path.exists() and not path.is_file():  # a pipe or device never ends
+        if path.exists() and not path.is_file():  # Reading a pipe or device would never end.
             raise SourceError(f"{path} is not a file")
     first = weights[0].absolute()
     sides = [p for name in side_names(first.as_posix()) if _is_there(p := Path(name))]
@@ -60,7 +60,7 @@ def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = No
         where=where or first.as_posix(),
         configs=tuple(p for p in sides if p.name not in (SPARSITY_NAME, RUN_RECORD_NAME)),
         start=next((p for name in start_names(first.as_posix()) if os.path.isfile(p := Path(name))), None),
-        notes=(f"{counted(wanting, 'shard')} of the checkpoint missing and not read",) if wanting > 0 else (),
+        notes=(f"the checkpoint lacks {counted(wanting, 'shard')}, which could not be read",) if wanting > 0 else (),
         sparsity=next((p for p in sides if p.name == SPARSITY_NAME), None),
         labels=labels_next_to(first),
         **({} if record is None else record.of_bundle),
@@ -68,18 +68,18 @@ def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = No
 
 
 def _is_there(side: Path) -> bool:
-    """Return whether a side file exists; a link to a missing configuration counts, so that it is reported."""
+    """Return whether a side file exists; a broken link to a configuration counts too, so that it is reported."""
     return os.path.isfile(side) or (os.path.islink(side) and not os.path.exists(side) and side.name != SPARSITY_NAME)
 
 
 def labels_next_to(weights: Path) -> Path | None:
-    """Return the table of labels that lies next to the weights and bears their name, if there is one."""
+    """Return the path of the label table next to the weights and named after them, if it exists."""
     path = weights.with_suffix(".labels.parquet")
     return path if os.path.isfile(path) else None
 
 
 def _snapshot(folder: Path) -> Path:
-    """Return the selected commit of a Hugging Face cache folder, models--org--repo; other folders unchanged."""
+    """Return the folder itself or, for a Hugging Face cache folder (models--org--repo), its main or only commit."""
     snapshots = folder / "snapshots"
     if not re.fullmatch(r"(?:models|datasets)--.+", folder.name) or not snapshots.is_dir():
         return folder
@@ -92,25 +92,25 @@ def _snapshot(folder: Path) -> Path:
     if not commits:
         raise SourceError(f"{folder} is the cache of a repository without any commit: fetch it again")
     raise SourceError(
-        f"{folder} has {len(commits)} commits and does not say which is main: give one of its folders, "
+        f"{folder} has {len(commits)} commits and does not say which is main: give one of its folders, for example "
         f"{snapshots.name}/{commits[0]}"
     )
 
 
 def names_below(folder: Path, depth: int = 0, visits: Iterator[int] | None = None) -> Iterator[str]:
-    """Yield files below a folder, a few levels deep, as names relative to it."""
+    """Yield the files up to a few levels below a folder, as paths relative to it."""
     visits = itertools.count(1) if visits is None else visits
     if next(visits) > _MAX_FOLDERS:
         raise SourceError(
-            f"{folder} is one of more than {_MAX_FOLDERS:,} folders, or links to folders, that were looked through: "
-            "give one nearer to the weights"
+            f"the search for weights stopped at {folder}, after {_MAX_FOLDERS:,} folders and links to folders: give a "
+            "folder closer to the weights"
         )
     try:
         children = sorted(folder.iterdir())
     except OSError as error:
         raise SourceError(f"{folder} cannot be listed: {error.strerror}") from error
     for child in children[:_MAX_FILES]:
-        broken = child.is_symlink() and not child.exists()  # reported once it is opened
+        broken = child.is_symlink() and not child.exists()  # A broken link is reported when it is opened.
         if broken or child.is_file():
             yield child.name
         elif child.is_dir() and depth < _MAX_DEPTH and not child.name.startswith("."):

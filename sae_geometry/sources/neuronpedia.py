@@ -1,7 +1,7 @@
-"""Neuronpedia: links to pages and lists of latents, and its public exports, listed and fetched without a key.
+"""Links to Neuronpedia's pages and lists of latents, and downloads of its public exports, which need no key.
 
-The bucket of exports has, below v1/MODEL/SOURCE/, the folders features, explanations (of several explainers, or
-explanations-NAME) and activations, each with batch-N.jsonl.gz. Activations are left alone.
+Below v1/MODEL/SOURCE/, the bucket of exports has the folders features, explanations (also explanations-NAME) and
+activations, each with files batch-N.jsonl.gz. Activations are not fetched.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ _SOURCE = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def source_on_neuronpedia(dictionary: Dictionary) -> str | None:
-    """Return the "model/source" of a dictionary's pages, from its configuration or a catalog; None where unknown."""
+    """Return a dictionary's "model/source" on Neuronpedia, from its configuration or a catalog; None if unknown."""
     return _source(dictionary.metadata, dictionary.address)
 
 
 def neuronpedia_url(dictionary: Any, latent_id: int) -> str | None:
-    """Return the URL of a latent's page on Neuronpedia, `SITE/model/source/index`; None where its pages are unknown.
+    """Return the URL of a latent's page on Neuronpedia, `SITE/model/source/index`; None if its pages are unknown.
 
     Pages are known for checkpoints whose configuration names them, for the published runs of the end-to-end paper, and
-    for releases in an installed sae-lens. The network is not used, so the page may not exist.
+    for releases that an installed sae-lens lists. The network is not used, so the page may not exist.
 
     Args:
         dictionary: a `Dictionary`, an address, an array, or any other input of `load` and `as_dictionary`; a dictionary
@@ -63,15 +63,15 @@ def neuronpedia_url(dictionary: Any, latent_id: int) -> str | None:
 
 
 def neuronpedia_pages(metadata: Mapping[str, Any], address: str | None) -> str | None:
-    """Return the URL of a dictionary's pages, `SITE/model/source`, from the values in a summary; None where unknown."""
+    """Return the URL of a dictionary's pages, `SITE/model/source`, from its metadata and address; None if unknown."""
     source = _source(metadata, address)
     return None if source is None else f"{SITE}/{source}"
 
 
 def neuronpedia_lists(latents: Iterable[tuple[Dictionary, int]], name: str) -> list[str]:
-    """Return URLs of Neuronpedia quick lists of these latents, at most 150 per list, in the given order.
+    """Return the URLs of Neuronpedia quick lists of these latents, at most 150 per list, in the given order.
 
-    Latents of dictionaries without known pages are left out. Several lists are named "NAME 1 of 3" and so on.
+    Latents of dictionaries without known pages are left out. Multiple lists are named "NAME 1 of 3" and so on.
     """
     sources: dict[int, str | None] = {}
     entries = []
@@ -98,10 +98,10 @@ def _source(metadata: Mapping[str, Any], address: str | None) -> str | None:
 
 
 def fetch_export(source: str, context: Context | None = None) -> Path:
-    """Return the folder of the export MODEL/SOURCE in the cache, fetched if it is not there."""
+    """Return the cache folder that contains the export MODEL/SOURCE, downloading the export if necessary."""
     context = context or Context()
     if not _SOURCE.fullmatch(source):
-        raise SourceError(f"{source!r:.80} is not a MODEL/SOURCE of Neuronpedia, such as gpt2-small/8-res-jb")
+        raise SourceError(f"{source!r:.80} is not a Neuronpedia MODEL/SOURCE, such as gpt2-small/8-res-jb")
     root = cache_root() / "neuronpedia"
     folder, record = root / safe_path(source), root / safe_path(source) / "export.json"
     sums = {str(k): str(v) for k, v in (read_sealed(record) or {}).items()}
@@ -110,8 +110,8 @@ def fetch_export(source: str, context: Context | None = None) -> Path:
     if there and not damaged and context.again == "none":
         return root
     if context.offline:
-        what = f"{damaged[0]} of it is damaged in" if damaged else "it is not in"
-        raise SourceError(f"{source} of Neuronpedia: {what} the cache; leave out --offline")
+        what = f"is damaged in the cache ({damaged[0]})" if damaged else "is not in the cache"
+        raise SourceError(f"Neuronpedia's export of {source} {what}; leave out --offline")
     files = _listed(source)
     context.say(f"fetching the export of {source} from Neuronpedia ({sum(f.n_bytes or 0 for f in files):,} bytes)")
     found = {
@@ -123,7 +123,7 @@ def fetch_export(source: str, context: Context | None = None) -> Path:
 
 
 def _listed(source: str) -> list[RemoteFile]:
-    """Return the batches of an export, from all pages of the bucket's listing."""
+    """Return the batch files of an export, from all pages of the bucket's listing."""
     bucket = os.environ.get(BUCKET_VARIABLE, BUCKET).rstrip("/")
     prefix, files, token = f"v1/{source}/", list[RemoteFile](), ""
     for _ in range(_MOST_PAGES):
@@ -134,14 +134,14 @@ def _listed(source: str) -> list[RemoteFile]:
             name = key.removeprefix(prefix)
             if key.startswith(prefix) and _WANTED.fullmatch(name):
                 n_bytes = int(size) if size.isdecimal() and len(size) < 16 else None
-                md5 = _MD5.fullmatch(etag)  # an upload in several parts has a tag of a different kind
+                md5 = _MD5.fullmatch(etag)  # The tag of a multipart upload is not an MD5.
                 files.append(RemoteFile(name, f"{bucket}/{quote(key)}", n_bytes, md5[1] if md5 else None))
         token = page.findtext("NextContinuationToken") or ""
         if page.findtext("IsTruncated") != "true" or not token:
             break
     if not files:
         raise RefusedError(
-            f"Neuronpedia has no export of {source}; the address of a latent's page says MODEL/SOURCE", 404
+            f"Neuronpedia has no export of {source}; take MODEL/SOURCE from the address of a latent's page", 404
         )
     return files
 
@@ -150,13 +150,13 @@ def _page(url: str) -> ElementTree.Element:
     what = "listing the exports of Neuronpedia"
     raw = whole_answer("GET", url, what)
     try:
-        if b"<!" in raw:  # entities may expand without bounds
+        if b"<!" in raw:  # A document type may define entities that expand without bounds.
             raise ValueError("a document type")
         page = ElementTree.fromstring(raw)
         for element in page.iter():
-            element.tag = element.tag.rpartition("}")[2]  # without the namespace
+            element.tag = element.tag.rpartition("}")[2]  # Remove the namespace, so that tags can be found by name.
         if page.tag != "ListBucketResult":
             raise ValueError("another document")
     except (ValueError, ElementTree.ParseError) as error:
-        raise SourceError(f"{what}: the answer is not a listing of a bucket") from error
+        raise SourceError(f"{what}: the response is not a bucket listing") from error
     return page

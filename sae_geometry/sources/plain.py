@@ -1,7 +1,7 @@
-"""Parse text from other sources into strings, numbers, lists and tables, at a cost bounded by its length.
+"""Parse untrusted JSON and YAML into strings, numbers, lists and dicts, at a cost bounded by the length of the text.
 
-PyYAML's own loader raises KeyError, IndexError, OverflowError and more for tags that do not fit their values, and takes
-unbounded time for merges of merges; json returns integers too large to print.
+PyYAML's own loader raises KeyError, IndexError, OverflowError and others if a tag does not fit its value, and takes
+unbounded time for nested merges. The json module returns integers that are too large to print.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _SCALARS = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "flo
 
 
 def is_plain(value: object) -> bool:
-    """Return whether a value is text, a boolean, or a number that fits in 64 bits."""
+    """Return whether a value is a string, a boolean, or a number that fits in 64 bits."""
     return isinstance(value, str | float | bool) or (isinstance(value, int) and abs(value) < 1 << 63)
 
 
 def parse_json(text: str | bytes, table: Callable[[list[tuple[str, Any]]], Any] = dict) -> Any:
-    """Return the value of a JSON text; `table` makes a table from pairs, and integers of twenty digits become floats.
+    """Parse JSON text; `table` builds each object from its pairs, and integers of 20 or more digits become floats.
 
     Raises:
         ValueError: the text is not JSON, or is nested too deeply.
@@ -33,17 +33,17 @@ def parse_json(text: str | bytes, table: Callable[[list[tuple[str, Any]]], Any] 
     try:
         return json.loads(text, parse_int=_whole, object_pairs_hook=table)
     except RecursionError as error:
-        raise ValueError("nested too deep") from error
+        raise ValueError("the text is nested too deeply") from error
 
 
 def parse_yaml(text: str | bytes, table: Callable[[list[tuple[str, Any]]], dict[str, Any]] = dict) -> Any:
-    """Return the value of a YAML text, read as data; `table` makes a table from pairs.
+    """Parse YAML text as plain data; `table` builds each mapping from its pairs.
 
-    Keys are text as written. A scalar is text if its tag does not fit or is not that of a plain value. An alias is the
-    same object as its anchor, so it costs nothing.
+    Keys are strings, as written. A scalar is a string unless it fits a tag for null, a boolean or a number. An alias is
+    the same object as its anchor, so it costs nothing.
 
     Raises:
-        ValueError: the text is not YAML, refers to itself, or exceeds the limits on parts and depth.
+        ValueError: the text is not YAML, refers to itself, has too many nodes, or is nested too deeply.
     """
     try:
         loader = _Loader(text, table)
@@ -57,12 +57,12 @@ def _whole(digits: str) -> int | float:
 
 
 class _Loader(yaml.SafeLoader):
-    """Compose the nodes of a document within our limits, and make plain values of them."""
+    """YAML loader that limits the number and depth of nodes, and converts them to plain values."""
 
     def __init__(self, text: str | bytes, table: Callable[[list[tuple[str, Any]]], dict[str, Any]]) -> None:
         super().__init__(text)
         self.table, self.parts, self.depth = table, 0, 0
-        self.complete: dict[yaml.Node, Any] = {}  # an alias is the node of its anchor
+        self.complete: dict[yaml.Node, Any] = {}  # An alias shares its anchor's node, which is converted once.
 
     def count(self, n: int) -> None:
         self.parts += n
@@ -73,7 +73,7 @@ class _Loader(yaml.SafeLoader):
         self.count(1)
         if self.depth > _MAX_DEPTH:
             raise ValueError(f"nested more than {_MAX_DEPTH} deep")
-        if not self.check_event(yaml.AliasEvent):  # an anchor may be defined again
+        if not self.check_event(yaml.AliasEvent):  # YAML permits redefining an anchor, but PyYAML refuses it.
             self.anchors.pop(self.peek_event().anchor, None)
         self.depth += 1
         node = super().compose_node(parent, index)

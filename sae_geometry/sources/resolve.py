@@ -1,4 +1,4 @@
-"""Resolve an address of any source to files on disk."""
+"""Resolve addresses to files on disk, whatever their source."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from sae_geometry.sources.wandb.runs import bundle_wandb
 
 
 def parse_address(address: str | Path) -> Address:
-    """Parse the address in a text or path; a `Path` is always local."""
+    """Parse an address given as a string or path; a `Path` is always local."""
     if isinstance(address, Path):
         return Address(str(address), "local", str(address))
-    return parse(address, lambda text: os.path.exists(os.path.expanduser(text)))  # False for overlong text
+    return parse(address, lambda text: os.path.exists(os.path.expanduser(text)))  # exists() is False for overlong text.
 
 
 def resolve(address: Address, context: Context) -> Bundle:
-    """Return the files of an address, fetched if necessary."""
+    """Return the files at an address, downloading them if necessary."""
     if address.other is not None:
-        context.say(f"{address.typed} is the path here; it could also have been {address.other}")
+        context.say(f"{address.typed} is read as the local path; it could also mean {address.other}")
     match address.scheme:
         case "local":
             return bundle_local(address)
@@ -56,7 +56,7 @@ def _run_or_hint(address: Address, context: Context) -> Bundle:
 
 
 def _paper(address: Address, context: Context) -> Bundle:
-    """Return a run of the paper from W&B, or from a copy on Hugging Face where W&B fails."""
+    """Return a run of the paper from W&B or, if that fails, from a copy on Hugging Face."""
     run = paper_run(address.place)
     known = {"paper": run.address, "paper_run": run.wandb}
     reasons = []
@@ -66,7 +66,7 @@ def _paper(address: Address, context: Context) -> Bundle:
             bundle = bundle_wandb(parsed, context) if parsed.scheme == "wandb" else bundle_huggingface(parsed, context)
         except SourceError as error:
             reasons.append(str(error))
-            context.say(f"{place} cannot be had: {error}")
+            context.say(f"{place} is not available: {error}")
             continue
         context.say(f"{run.address} is {place}")
         hook = {"hook_name": run.hook, "model_name": "gpt2-small"} if parsed.scheme == "hf" else {}

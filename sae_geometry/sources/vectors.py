@@ -1,4 +1,4 @@
-"""Read vectors: a probe, a steering vector, token embeddings, or latents of a dictionary, as unit rows with ids."""
+"""Read a probe, a steering vector, token embeddings, or latents of a dictionary as unit rows with ids."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def as_vectors(
     echo: Echo | None = None,
     progress: Progress | None = None,
 ) -> Dictionary:
-    """Return vectors as a `Dictionary`: unit rows [n, d], whose ids are their rows.
+    """Return vectors as a `Dictionary` of unit rows [n, d], whose ids are row numbers or latent ids.
 
     Args:
-        vectors: an array or tensor [d] or [n, d]; a `Dictionary`, whose latents are taken; or an address:
-            `RUN::latent=12` (or `::latent=12,40`) for latents of a dictionary, else a .npy, .npz, .pt or safetensors
-            file with one tensor of one or two axes, `FILE::KEY` for one of several, `FILE::row=3` for some of its rows.
+        vectors: an array or tensor [d] or [n, d]; a `Dictionary`, which is returned as it is; or an address. An address
+            is `RUN::latent=12` (or `::latent=12,40`) for latents of a dictionary, or a .npy, .npz, .pt or safetensors
+            file with one tensor; `FILE::KEY` selects one of several tensors, and `FILE::row=3` selects rows.
 
     Raises:
-        SourceError: nothing is there, or the file holds several tensors or none.
-        ValueError: not vectors, one without a direction, or a latent or row that is not there.
+        SourceError: nothing is at the address, or the file holds several tensors or none.
+        ValueError: the input is not vectors, a vector has no direction, or a latent or row does not exist.
 
     Example:
         >>> as_vectors([3.0, 4.0]).directions.tolist()
@@ -59,16 +59,16 @@ def as_vectors(
 
 
 def read_matrix(address: str | Path) -> tuple[str, Tensor]:
-    """Return the name and values of a linear map [d_in, d_out]: the only matrix of a file, or `FILE::KEY`.
+    """Return the name and values of a linear map [d_in, d_out], the only matrix in a file or the one at `FILE::KEY`.
 
     Raises:
-        SourceError: nothing is there, or the file holds several matrices or none.
+        SourceError: nothing is at the address, or the file holds several matrices or none.
     """
     return _only_tensor(address, Context(), axes=(2,))[:2]
 
 
 def _only_tensor(address: str | Path, context: Context, axes: tuple[int, ...]) -> tuple[str, Tensor, str]:
-    """Return name, values and address of the tensor after `::`, or of the only one with a fitting number of axes."""
+    """Return name, values and address of the tensor named after `::`, or of the only one with a fitting shape."""
     parsed = parse_address(address)
     bundle = resolve(parsed, context)
     file = open_weights(bundle.weights, [None] * len(bundle.weights))
@@ -95,12 +95,12 @@ def _unit_vectors(values: Tensor, name: str, address: str | None = None) -> Dict
         values = values[0]
     if values.ndim not in (1, 2) or 0 in values.shape or values.is_complex():
         raise ValueError(
-            f"vectors are real numbers [d] or [n, d], a row per vector; got {values.dtype} of {list(values.shape)}"
+            f"vectors must be real numbers of shape [d] or [n, d]; got {values.dtype} of shape {list(values.shape)}"
         )
     rows = values.reshape(-1, values.shape[-1]).to(torch.float64)
     without = (~(torch.isfinite(rows).all(dim=1) & (rows != 0).any(dim=1))).nonzero().flatten().tolist()
     if without:
         listed = ", ".join(map(str, without[:_MOST_LISTED])) + (", …" if len(without) > _MOST_LISTED else "")
-        raise ValueError(f"{name!r} has rows that are zero or not finite and have no direction ({listed}): leave them "
-                         "out, or choose others by ::row=N")  # fmt: skip
+        raise ValueError(f"{name!r} has rows that are zero or not finite ({listed}): remove them, or choose other rows "
+                         "with ::row=N")  # fmt: skip
     return Dictionary.from_decoder(rows, latent_axis=0, name=name, address=address)

@@ -59,7 +59,7 @@ def test_a_table_is_shown_and_must_say_of_which_run(files, tmp_path):
     assert "name because" in said
     refused = CliRunner().invoke(app, [str(a) for a in (*both, "--overwrite", "--labels", files / "mine.csv")])
     assert refused.exit_code == 2
-    assert "labels of which run" in refused.output
+    assert "does not name its run" in refused.output
     refused = CliRunner().invoke(app, [str(a) for a in (*both, "--overwrite", "--labels", f"d9={files / 'mine.csv'}")])
     assert "no run is named 'd9'; give the name of one of d1, d2" in refused.output
     assert (tmp_path / "out" / "summary.json").is_file()
@@ -71,7 +71,7 @@ def test_tokens_is_a_command_of_its_own(files, tmp_path):
     assert len(json.loads(sg.read(tmp_path / "t").tables["tokens"].tokens[0])) == 3
     refused = CliRunner().invoke(app, ["tokens", str(files / "d1.safetensors")])
     assert refused.exit_code == 2
-    assert "give the model that it was trained on, by --unembed" in refused.output
+    assert "give the model that it was trained on, as --unembed" in refused.output
     shipped = run("tokens", "demo:local-narrow-seed0", "--top", 4, "-o", tmp_path / "demo", "--format", "png")
     assert "Tokens of 'local-narrow-seed0' by SmolLM2" in shipped
     assert len(json.loads(sg.read(tmp_path / "demo").tables["tokens"].tokens[0])) == 4
@@ -100,7 +100,7 @@ def test_nearest_shows_the_tokens_and_tables_of_hits(files, tmp_path):
     table = sg.read(tmp_path / "b").tables["nearest"].set_index("run")["label:name"]
     assert table.isna().tolist() == [True, False]
     assert table["d2"] == "because"
-    for labels, why in ((files / "mine.csv", "names no run"), (f"d9={files / 'mine.csv'}", "is of none of the")):
+    for labels, why in ((files / "mine.csv", "names no run"), (f"d9={files / 'mine.csv'}", "fits none of the")):
         refused = CliRunner().invoke(app, ["nearest", f"{one}::latent=0", str(one), str(two), "--labels", str(labels)])
         assert refused.exit_code == 2
         assert why in refused.output

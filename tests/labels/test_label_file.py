@@ -46,7 +46,7 @@ def test_tables_join_and_the_later_column_wins(tmp_path):
         ("a.csv", "latent,x\n0,1\n-1,2\n", r"a\.csv: .* from 0 on; got -1"),
         ("a.jsonl", "{", "cannot be read as jsonl"),
         ("a.parquet", "nonsense", "cannot be read as parquet"),
-        ("a.txt", "latent\n1\n", "is not a .csv"),
+        ("a.txt", "latent\n1\n", "is not a file of labels"),
     ],
 )
 def test_what_is_no_table_of_labels_is_one_sentence(tmp_path, name, text, says):
@@ -170,7 +170,7 @@ def varint(n: int) -> bytes:
 )  # fmt: skip
 def test_a_small_file_of_a_large_table_is_refused(tmp_path, kind, name):
     path = bomb(kind, tmp_path / name)
-    with pytest.raises(ValueError, match=rf"{name} cannot be read as .*(allows? for|columns in)") as caught:
+    with pytest.raises(ValueError, match=rf"{name} cannot be read as .*(allows? for|too many|columns in)") as caught:
         read_labels(path)
     assert len(str(caught.value)) < 300
     if name == "a.parquet":
@@ -200,13 +200,13 @@ def test_ids_may_be_the_index_of_a_parquet_file(tmp_path):
         ("a.csv", "latent,x\n1_0,a\n", "row 1: '1_0' is not a latent id"),
         ("a.csv", "latent,x\ninf,a\n", "row 1: 'inf' is not a latent id"),
         ("a.csv", "", "cannot be read as csv"),
-        ("a.jsonl", "[1, 2]\n", "line 1 is no table"),
-        ("a.jsonl", '{"latent": 0}\n3\n', "line 2 is no table"),
+        ("a.jsonl", "[1, 2]\n", "line 1 is not a JSON object"),
+        ("a.jsonl", '{"latent": 0}\n3\n', "line 2 is not a JSON object"),
         ("a.jsonl", '{"latent": [0]}\n', r"row 1: '\[0\]' is not a latent id"),
         ("a.jsonl", '{"latent": true}\n', "row 1: 'True' is not a latent id"),
         ("a.jsonl", '{"latent": 1' + "0" * 400 + "}\n", "is not a latent id"),
         ("a.jsonl", '{"latent": null}\n', "is not a latent id"),
-        ("a.jsonl", '{"x\\u202e": 1}\n', r"it has x\\u202e"),
+        ("a.jsonl", '{"x\\u202e": 1}\n', r"columns are x\\u202e"),
     ],
 )
 def test_rows_that_are_no_labels_are_one_sentence(tmp_path, name, text, says):

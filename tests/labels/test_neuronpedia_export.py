@@ -74,7 +74,7 @@ def test_incomplete_damaged_and_foreign_exports_are_refused(export):
     batch.write_bytes(whole)
     with pytest.raises(ExportError, match=r"no export of gpt2-small/9-res-jb"):
         read_export(export / "elsewhere", "gpt2-small/9-res-jb")
-    with pytest.raises(ExportError, match="not of gpt2-small/9-res-jb"):
+    with pytest.raises(ExportError, match="not gpt2-small/9-res-jb"):
         read_export(export / SOURCE, "gpt2-small/9-res-jb")
 
 
@@ -83,7 +83,7 @@ def test_incomplete_damaged_and_foreign_exports_are_refused(export):
     [
         (record(5, frac_nonzero=0.1), "twice, with different density"),
         (record(5, pos_str=["a"]), "twice, with different tokens"),
-        (record(7, frac_nonzero=1.5), "share of tokens"),
+        (record(7, frac_nonzero=1.5), "frac_nonzero must be in"),
         ({**record(0), "index": "-3"}, "not a latent id"),
         ({**record(0), "index": "9" * 30}, "not a latent id"),
     ],
@@ -97,7 +97,7 @@ def test_wrong_records_are_refused(export, wrong, says):
 def test_batches_that_unpack_to_far_more_than_they_are(export, monkeypatch):
     monkeypatch.setattr("sae_geometry.labels.neuronpedia._ALWAYS", 1 << 16)
     write(export, "features", 2, [record(i + 10, pos_str=["x" * 3000]) for i in range(1000)])
-    with pytest.raises(ExportError, match="more than an export does"):
+    with pytest.raises(ExportError, match="decompresses to more than an export has"):
         read_export(export, SOURCE)
 
 

@@ -131,5 +131,5 @@ def test_a_dictionary_that_comes_with_tokens_needs_no_model(unembedding, demo, t
     (tmp_path / "mine.csv").write_text('latent,tokens\n0,"[""a"", ""b""]"\n1,[plain\n3,7\n')
     mine = dictionary(unembedding.rows[:4]).labeled(read_labels(tmp_path / "mine.csv"))
     assert read_tokens(mine, k=1).to_pandas().tokens.tolist() == [["a"], ["[plain"], ["7"]]
-    with pytest.raises(ValueError, match="'d' comes with no tokens: give the model"):
+    with pytest.raises(ValueError, match="'d' has no tokens: give the model"):
         read_tokens(dictionary(torch.eye(3, D)))

@@ -106,7 +106,7 @@ def test_weight_gain_centering_and_biases_are_stated(tmp_path):
     assert read_unembedding(tmp_path / "plain").how == f"{used}; no bias"
     biases = {"lm_head.bias": weight(2, (V,)), "model.norm.bias": weight(3, (D,))}
     save(tmp_path / "biased", tensors | biases, {})
-    left_out = "left out, a constant per token: model.norm.bias, lm_head.bias"
+    left_out = "left out as constants per token: model.norm.bias, lm_head.bias"
     assert read_unembedding(tmp_path / "biased").how == f"{used} and over the width (LayerNorm); {left_out}"
     assert Unembedding.from_weights(weight()).how.endswith("centered over the vocabulary; no gain; no bias")
 
@@ -127,5 +127,5 @@ def test_ambiguity_and_absence_are_answered(tmp_path):
 def test_an_index_that_leads_elsewhere_is_refused(tmp_path):
     save(tmp_path, {"lm_head.weight": weight()}, {})
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"lm_head.weight": "../x.safetensors"}}')
-    with pytest.raises(SourceError, match=r"lists ../x\.safetensors, which is missing"):
+    with pytest.raises(SourceError, match=r"lists missing shards: ../x\.safetensors"):
         local_model(tmp_path)

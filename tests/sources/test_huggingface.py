@@ -165,7 +165,7 @@ def test_the_client_s_own_offline_switch_is_ours(world: HuggingFace, monkeypatch
 @pytest.mark.parametrize(
     ("refusal", "sentence"),
     [
-        ((401, "RepoNotFound"), "no such repository, or it is private"),
+        ((401, "RepoNotFound"), "does not exist or is private"),
         ((403, "GatedRepo"), "is gated: accept its terms"),
         ((404, "RevisionNotFound"), "no revision"),
     ],

@@ -84,7 +84,7 @@ def test_a_link_to_nothing_is_said(folder: Path) -> None:
     if not link.is_symlink():
         pytest.skip("this system makes copies, not links")
     link.resolve().unlink()
-    with pytest.raises(SourceError, match=r"is in the Hugging Face cache as a link to a file that is gone .*--offline"):
+    with pytest.raises(SourceError, match=r"is a link in the Hugging Face cache to a file that no longer .*--offline"):
         load("hf://a/b/6-res", offline=True)
     for place in (link, link.parent, folder):
         with pytest.raises(SourceError, match=r"is a link to .*which does not exist: fetch it again"):

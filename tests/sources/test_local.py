@@ -57,7 +57,7 @@ def test_folders_that_link_to_each_other_end_in_a_sentence(tmp_path: Path, monke
     monkeypatch.setattr("sae_geometry.sources.local._MAX_FOLDERS", 100)
     for i in range(20):
         (tmp_path / f"link{i}").symlink_to(tmp_path)
-    with pytest.raises(SourceError, match="more than 100 folders, or links to folders"):
+    with pytest.raises(SourceError, match="after 100 folders and links to folders"):
         load(tmp_path)
 
 
@@ -175,4 +175,4 @@ def test_folders_of_runs_are_read_by_their_paths_and_what_else_they_could_be_is_
     said: list[str] = []
     loaded = [load(f"saes/seed{seed}", echo=said.append) for seed in range(2)]
     assert [d.n_latents for d in loaded] == [3, 3]
-    assert "saes/seed1 is the path here; it could also have been hf://saes/seed1" in said
+    assert "saes/seed1 is read as the local path; it could also mean hf://saes/seed1" in said

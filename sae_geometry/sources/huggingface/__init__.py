@@ -1,1 +1,1 @@
-"""Hugging Face repositories."""
+"""Access to repositories on Hugging Face."""

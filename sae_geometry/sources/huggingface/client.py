@@ -1,4 +1,4 @@
-"""Apply our limits to Hugging Face's client, and translate its exceptions to one sentence each."""
+"""Run Hugging Face's client within our limits on time and size, and translate its exceptions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NAME = re.compile(r"\w[\w.\-]{0,254}")
 
 @contextmanager
 def bounded(address: Address, context: Context) -> Iterator[Watch]:
-    """Run Hugging Face's client within our limits, with its exceptions translated to one sentence each."""
+    """Run Hugging Face's client within our limits, and translate its exceptions to `SourceError`."""
     import huggingface_hub
     from huggingface_hub import constants, errors
 
@@ -38,7 +38,7 @@ def bounded(address: Address, context: Context) -> Iterator[Watch]:
         "request": [*hooks.get("request", []), watch.asked],
         "response": [*hooks.get("response", []), watch.answered],
     }
-    constants.HF_HUB_DISABLE_XET = True  # its transfers ignore time limits
+    constants.HF_HUB_DISABLE_XET = True  # Xet transfers ignore time limits.
     try:
         yield watch
     except SourceError:
@@ -51,7 +51,7 @@ def bounded(address: Address, context: Context) -> Iterator[Watch]:
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise RefusedError(
-            f"{address}: there is no such repository, or it is private: check the spelling, or set HF_TOKEN", 404
+            f"{address}: the repository does not exist or is private; check the spelling, or set HF_TOKEN", 404
         ) from error
     except errors.RevisionNotFoundError as error:
         raise RefusedError(f"{address}: the repository has no revision {address.revision!r}", 404) from error
@@ -63,7 +63,7 @@ def bounded(address: Address, context: Context) -> Iterator[Watch]:
         raise SourceError(f"{address}: the server's answer is not JSON; is HF_ENDPOINT right?") from error
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         said = " ".join(without_secrets(str(error)).split())[:160]
-        raise SourceError(f"{address}: the server's answer makes no sense ({type(error).__name__}: {said})") from error
+        raise SourceError(f"{address}: the server's answer is invalid ({type(error).__name__}: {said})") from error
     except Exception as error:
         if not isinstance(error, OSError) and not type(error).__module__.startswith(("httpx", "huggingface_hub")):
             raise
@@ -73,7 +73,7 @@ def bounded(address: Address, context: Context) -> Iterator[Watch]:
 
 
 class Watch:
-    """Hooks for requests and responses: limits on time, rate and retries, and a refusal of names outside the cache."""
+    """Request and response hooks that limit time, rate and retries, and refuse names that could leave the cache."""
 
     def __init__(self, what: str, context: Context) -> None:
         self.what, self.context = what, context
@@ -82,18 +82,18 @@ class Watch:
         self.stopped = False
 
     def lost(self, why: object) -> UnreachableError:
-        """Return the error for a response that is not complete."""
-        return UnreachableError(f"{self.what}: {why}; try again later, or --offline")
+        """Return the error for an incomplete response."""
+        return UnreachableError(f"{self.what}: {why}; try again later, or use --offline for cached files")
 
     def within(self, ask: Callable[[], T]) -> T:
-        """Return the client's response, or abandon it if its headers never end."""
+        """Return the result of a call to the client; abandon the call if response headers do not arrive in time."""
         self.stopped = False
         try:
             return in_time(ask, self._waits)
         except TimeoutError as error:
             raise self.lost("no answer in time") from error
         finally:
-            self.stopped = True  # an abandoned client stops at the next piece
+            self.stopped = True  # An abandoned client stops at its next request or piece of data.
 
     def _waits(self) -> bool:
         return self.since is not None and time.monotonic() - self.since > limits().connect + limits().silence
@@ -101,10 +101,10 @@ class Watch:
     def go_on(self) -> None:
         """Raise if the caller has abandoned the client."""
         if self.stopped:
-            raise UnreachableError(f"{self.what}: given up")
+            raise UnreachableError(f"{self.what}: abandoned")
 
     def asked(self, request: Any) -> None:
-        """Apply our limits to a request."""
+        """Limit the time and the number of attempts of a request."""
         self.go_on()
         self.since = time.monotonic()
         key = (str(request.method), str(request.url))
@@ -117,25 +117,25 @@ class Watch:
         }  # fmt: skip
 
     def answered(self, response: Any) -> None:
-        """Check the headers of a response, and monitor its body."""
+        """Check the headers of a response, and limit the rate and size of its body."""
         self.since = None
-        for header in ("retry-after", "ratelimit"):  # the client waits for this time without a limit
+        for header in ("retry-after", "ratelimit"):  # The client would obey these headers without a limit.
             response.headers.pop(header, None)
         if response.request.method == "HEAD":
             for header in ("etag", "x-linked-etag", "x-repo-commit"):
                 value = response.headers.get(header, "").removeprefix("W/").strip('"')
                 if value and not _NAME.fullmatch(value):
-                    raise SourceError(f"{self.what}: the server names a blob or a commit {value[:80]!a}; refused")
+                    raise SourceError(f"{self.what}: the server sent an invalid name {value[:80]!a}; refused")
         if response.headers.get("content-encoding", "identity") != "identity":
-            raise SourceError(f"{self.what}: the server compressed its answer, though asked not to; refused")
+            raise SourceError(f"{self.what}: the server compressed its response, although we asked it not to; refused")
         if response.has_redirect_location:
-            most, refused = _MAX_REDIRECT, False  # the body is not read
+            most, refused = _MAX_REDIRECT, False  # Only the location of a redirect matters, so its body may be cut.
         else:
             most, refused = (MAX_ANSWER if "/api/" in str(response.request.url.path) else _MAX_FILE), True
         response.stream = self._paced(response.stream, most, refused)
 
     def _paced(self, stream: Any, most: int, refused: bool) -> Any:
-        """Wrap a body with limits on rate and size, in the class that the client expects."""
+        """Wrap a response stream in a subclass of its own class that limits its rate and size."""
         watch = self
 
         class Paced(type(stream)):  # type: ignore[misc]
@@ -147,7 +147,7 @@ class Watch:
                     watch.go_on()
                     self.n += len(piece)
                     if self.n > most and refused:
-                        raise SourceError(f"{watch.what}: the server sends more than {most:,} bytes; stopped")
+                        raise SourceError(f"{watch.what}: the response exceeds its limit of {most:,} bytes; stopped")
                     if self.n > most:
                         return
                     try:
@@ -163,7 +163,7 @@ class Watch:
 
 
 def _cause(error: BaseException) -> str:
-    """Return the first informative cause, in a few words."""
+    """Describe the root cause of an exception in a few words."""
     deepest: BaseException = error
     while deepest.__cause__ is not None:
         deepest = deepest.__cause__
@@ -182,11 +182,11 @@ def _cause(error: BaseException) -> str:
 
 
 def bar_class(name: str, progress: Progress | None) -> Any:
-    """Return a progress bar class for Hugging Face's client that draws nothing and calls our callback."""
+    """Return a progress bar class for Hugging Face's client that draws nothing and calls `progress`."""
     from huggingface_hub.utils import tqdm
 
     class Silent(tqdm):
-        monitor_interval = 0  # tqdm's thread that redraws stalled bars, one per class, would outlive the download
+        monitor_interval = 0  # Otherwise, tqdm starts a thread that redraws stalled bars and outlives the download.
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             self._whole, self._done = kwargs.get("total"), float(kwargs.get("initial") or 0)

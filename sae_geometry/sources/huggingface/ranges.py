@@ -1,4 +1,4 @@
-"""Single tensors of a model on Hugging Face, by byte ranges of its safetensors files, cached one by one."""
+"""Fetch single tensors of a model on Hugging Face by byte ranges of its safetensors files, and cache them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _SMALL = ("config.json", "tokenizer.json")
 
 
 def remote_model_weights(address: Address, context: Context) -> ModelWeights:
-    """Return unembedding and final norm of a model at an hf:// address, cached by commit."""
+    """Return the unembedding and final norm of a model at an hf:// address, cached by commit."""
     with bounded(address, context) as watch:
         repo = repo_of(address, watch)
         small = {n: bring(repo, n, watch) for n in (*_SMALL, INDEX) if n in repo.files}
@@ -45,7 +45,7 @@ def remote_model_weights(address: Address, context: Context) -> ModelWeights:
         context.say(f"reading the unembedding of {where}")
         tensors = _Tensors(repo, watch)
         index = read_small_json(small[INDEX]) if INDEX in small else {}
-        names = None if watch.context.offline else list(repo.files)  # shards are not in the client's cache
+        names = None if watch.context.offline else list(repo.files)  # The client does not cache shards.
         owners = shard_of_each(index, names, where) or tensors.keys_of(WHOLE)
         files = ModelFiles(
             where,
@@ -58,7 +58,7 @@ def remote_model_weights(address: Address, context: Context) -> ModelWeights:
 
 
 def _is_whole(found: Any) -> bool:
-    """Return whether the record of a tensor has a type, a shape and a checksum."""
+    """Return whether the record of a tensor has a valid type, shape and checksum."""
     if not isinstance(found, dict) or not isinstance(getattr(torch, str(found.get("dtype")), None), torch.dtype):
         return False
     shape = found.get("shape")
@@ -66,10 +66,10 @@ def _is_whole(found: Any) -> bool:
 
 
 class _Tensors:
-    """Tensors of one commit, from the cache or by ranges.
+    """Tensors of one commit, read from the cache or fetched by byte ranges.
 
-    The cache has, per shard, `SHARD.tensors.json`: all its keys, and of each fetched tensor its type, shape and the
-    SHA-256 of its bytes, which lie next to it.
+    For each shard, the cache has a file `SHARD.tensors.json` with all keys and the type, shape and SHA-256 of each
+    fetched tensor. The tensor's bytes are in a separate file next to it.
     """
 
     def __init__(self, repo: Repo, watch: Watch) -> None:
@@ -78,14 +78,14 @@ class _Tensors:
         self.header: Callable[[str], Header] = cache(self._header)
 
     def keys_of(self, shard: str) -> dict[str, str]:
-        """Return the names of a shard's tensors, each with the shard."""
+        """Return a mapping from the names of a shard's tensors to the shard."""
         known = self._record(shard)["keys"]
         if not known and self.context.offline:
             raise SourceError(f"{shard} of {self.repo.name} is not in the cache; leave out --offline")
         return dict.fromkeys(known or self.header(shard).entries, shard)
 
     def read(self, key: str, shard: str) -> Tensor:
-        """Return a tensor, from the cache if it is there and intact."""
+        """Return a tensor from the cache, or fetch it if it is not cached intact."""
         record = self._record(shard)
         found = record["tensors"].get(key)
         path = self.folder / safe_path(f"{shard}.{key}.bin")
@@ -102,7 +102,7 @@ class _Tensors:
         return torch.frombuffer(raw, dtype=dtype).reshape([int(n) for n in found["shape"]])
 
     def _record(self, shard: str) -> Mapping[str, Any]:
-        """Return the cached record without what is not as it was written, which is then fetched again."""
+        """Return the valid entries of a shard's cached record; tensors with invalid entries are fetched again."""
         path = self.folder / safe_path(f"{shard}.tensors.json")
         record = (read_sealed(path) if path.is_file() else None) or {}
         keys, tensors = record.get("keys"), record.get("tensors")
@@ -114,10 +114,10 @@ class _Tensors:
     def _fetch(self, key: str, shard: str, path: Path) -> dict[str, Any]:
         header = self.header(shard)
         if key not in header.entries:
-            raise SourceError(f"{shard} of {self.repo.name} does not hold {key}, which {INDEX} says it does")
+            raise SourceError(f"{shard} of {self.repo.name} does not contain {key}, although {INDEX} lists it there")
         entry = header.entries[key]
         if not 0 < entry.n_bytes <= _MOST_TENSOR:
-            raise SourceError(f"{key} of {self.repo.name} has {entry.n_bytes:,} bytes, more than an unembedding needs")
+            raise SourceError(f"{key} of {self.repo.name} has {entry.n_bytes:,} bytes, not 1 to {_MOST_TENSOR:,}")
         wrote(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         raw, _ = self._range(shard, header.start[key], entry.n_bytes)
@@ -130,7 +130,7 @@ class _Tensors:
         return read_header(lambda start, n: first if start == 0 else self._range(shard, start, n)[0], size, shard)
 
     def _range(self, shard: str, start: int, n: int) -> tuple[bytearray, int]:
-        """Return n bytes from `start` on, and the size of the whole file."""
+        """Return `n` bytes that begin at `start`, and the size of the whole file."""
         from huggingface_hub import get_session, hf_hub_url
         from huggingface_hub.utils import build_hf_headers
 
@@ -139,16 +139,16 @@ class _Tensors:
 
         def attempt() -> tuple[bytearray, int]:
             raw = bytearray()
-            self.watch.made.clear()  # ranges of one file are not repeated attempts
+            self.watch.made.clear()  # Requests for several ranges of one file do not count as retries.
             try:
                 with get_session().stream("GET", url, headers=headers, follow_redirects=True) as answer:
                     if answer.status_code == 200:
-                        raise SourceError(f"the server of {self.repo.name} sends {shard} whole only, not in parts")
+                        raise SourceError(f"the server of {self.repo.name} does not support range requests for {shard}")
                     answer.raise_for_status()
                     stated = answer.headers.get("content-range", "")
                     span, _, whole = stated.removeprefix("bytes ").partition("/")
                     if span != f"{start}-{start + n - 1}" or not whole.isdecimal():
-                        raise SourceError(f"the server of {self.repo.name} sends another part of {shard}; refused")
+                        raise SourceError(f"the server of {self.repo.name} sent another range of {shard}; refused")
                     for piece in answer.iter_bytes(1 << 20):
                         raw += piece
                         if self.context.progress is not None and n > 1 << 20:
@@ -158,7 +158,7 @@ class _Tensors:
                     raise
                 raise ConnectionError("the connection was lost") from error
             if len(raw) != n:
-                raise ConnectionError(f"{len(raw):,} of {n:,} bytes arrived")
+                raise ConnectionError(f"only {len(raw):,} of {n:,} bytes arrived")
             return raw, int(whole)
 
         return self.watch.within(lambda: with_tries(f"fetching a part of {shard}", attempt))

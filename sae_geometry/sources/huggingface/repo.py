@@ -1,4 +1,4 @@
-"""Checkpoints on Hugging Face, through its own client and cache: a pinned commit, and only the required files."""
+"""Download checkpoints from Hugging Face at a pinned commit, file by file, through its own client and cache."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _MOST_COMMITS = 4
 
 @dataclass(frozen=True)
 class Repo:
-    """One commit of a repository ("org/repo" or "datasets/org/repo"): its files, and known checksums."""
+    """One commit of a repository ("org/repo" or "datasets/org/repo"), with its files and their known checksums."""
 
     name: str
     commit: str
@@ -43,7 +43,7 @@ class Repo:
 
 
 def bundle_huggingface(address: Address, context: Context) -> Bundle:
-    """Return the checkpoint at an hf:// address: a file, a folder, or a repository that holds one."""
+    """Return the checkpoint at an hf:// address, which may name a file, a folder or a whole repository."""
     with bounded(address, context) as watch:
         repo = repo_of(address, watch)
         pinned = _choose(repo, address, watch)
@@ -66,7 +66,7 @@ def bundle_huggingface(address: Address, context: Context) -> Bundle:
 
 
 def separate_places(address: Address, context: Context) -> list[str]:
-    """Return the addresses, at a pinned commit, of the checkpoints in a folder or repository; empty where it is one."""
+    """Return the addresses, at a pinned commit, of several checkpoints in a folder or repository; empty if only one."""
     with bounded(address, context) as watch:
         repo = repo_of(address, watch)
         if address.path in repo.files:
@@ -80,7 +80,7 @@ def separate_places(address: Address, context: Context) -> list[str]:
 
 
 def repo_of(address: Address, watch: Watch) -> Repo:
-    """Return the commit of an address: cached, listed before, or as the server says."""
+    """Return the commit at an address, from the cache, from an earlier listing, or from the server."""
     repo = _cached_repo(address) if watch.context.offline else _listed_repo(address.place, address.revision)
     return repo or _asked_repo(address, watch)
 
@@ -100,7 +100,7 @@ def _missing(repo: Repo, address: Address, watch: Watch) -> SourceError:
 
 
 def _one_source(halves: tuple[str, ...], address: Address) -> tuple[str, ...]:
-    """Return the files of the selected layer, so that a transcoder of many layers is not downloaded whole."""
+    """Return the files of the selected layer, so that the other layers of a transcoder are not downloaded."""
     sources = {n: source_of(n) for n in halves}
     wanted = address.selection.source
     found = tuple(n for n in halves if wanted is None or sources[n] in (None, wanted))
@@ -122,14 +122,14 @@ def _asked_repo(address: Address, watch: Watch) -> Repo:
         )
     )
     if not _is_commit(info.sha):
-        raise SourceError(f"{address}: Hugging Face did not say which commit this is")
+        raise SourceError(f"{address}: Hugging Face did not name the commit")
     files: dict[str, str | None] = {}
     for listed in info.siblings or []:
         digest = listed.blob_id if listed.lfs is None else listed.lfs.sha256
-        if str(listed.rfilename).isprintable():  # `safe_path` accepts no other name
+        if str(listed.rfilename).isprintable():  # `safe_path` refuses other names.
             files[str(listed.rfilename)] = digest if isinstance(digest, str) else None
     repo = Repo(address.place, str(info.sha), files)
-    with suppress(OSError):  # without a writable cache the request is only repeated
+    with suppress(OSError):  # Without a writable cache, the next call repeats the request.
         write_sealed(_listing(repo.name, repo.commit), files)
     return repo
 
@@ -139,14 +139,14 @@ def _listing(name: str, commit: str) -> Path:
 
 
 def _listed_repo(name: str, commit: str | None) -> Repo | None:
-    """Return a commit whose files were listed before; commits do not change."""
+    """Return a commit whose files were listed before, since commits never change; None if there is no listing."""
     if commit is None or not _is_commit(commit) or (files := read_sealed(_listing(name, commit))) is None:
         return None
     return Repo(name, commit, {n: digest if isinstance(digest, str) else None for n, digest in files.items()})
 
 
 def _cached_repo(address: Address) -> Repo | None:
-    """Return the cached content of a repository at a revision."""
+    """Return the cached files of a repository at a revision; None if there are none."""
     folder, revision = _cache_folder(address.place), address.revision or "main"
     commit, guessed = revision if _is_commit(revision) else commit_of(folder, revision), None
     if commit is None:
@@ -159,7 +159,7 @@ def _cached_repo(address: Address) -> Repo | None:
                 f"write hf://{address.place}@ with one of {', '.join(commits[:_MOST_COMMITS])}"
             )
         commit = commits[0]
-        guessed = f"the cache does not say which commit is main: its only one, {commit[:12]}, was taken"
+        guessed = f"the cache does not say which commit is main; its only one, {commit[:12]}, was used"
     snapshot = folder / "snapshots" / commit
     listed = _listed_repo(address.place, commit)
     sums = listed.files if listed is not None else {}
@@ -174,7 +174,7 @@ def _cache_folder(name: str) -> Path:
 
 
 def client_name(name: str) -> dict[str, Any]:
-    """Return the name of a repository in Hugging Face's client."""
+    """Return the name and type of a repository, as arguments of Hugging Face's client."""
     plain = name.removeprefix("datasets/")
     return {"repo_id": plain, "repo_type": "model" if plain == name else "dataset"}
 
@@ -197,7 +197,7 @@ def remember(repo: Repo, revision: str, name: str, watch: Watch) -> None:
 
 
 def bring(repo: Repo, name: str, watch: Watch) -> Path:
-    """Return a file of a commit from the client's cache; only the client writes there."""
+    """Return the cached path of a file at a commit; Hugging Face's client downloads it if necessary."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     context = watch.context
@@ -214,7 +214,7 @@ def bring(repo: Repo, name: str, watch: Watch) -> Path:
     if path is None and context.offline:
         if (link := _cache_folder(repo.name) / "snapshots" / repo.commit / name).is_symlink():
             raise SourceError(
-                f"{name} of {repo.name} is in the Hugging Face cache as a link to a file that is gone "
+                f"{name} of {repo.name} is a link in the Hugging Face cache to a file that no longer exists "
                 f"({os.readlink(link)}); leave out --offline to fetch it again"
             )
         raise SourceError(f"{name} of {repo.name} is not in the Hugging Face cache; leave out --offline")
@@ -226,9 +226,9 @@ def bring(repo: Repo, name: str, watch: Watch) -> Path:
         if context.again == "none" or context.offline:
             advice = f"`sae-geometry fetch hf://{repo.name}@{repo.commit}/{name}` downloads it again"
         elif _is_blob(path):
-            advice = "the server sends another file than it lists; try again later"
+            advice = "the server sent a different file than it lists; try again later"
         else:
-            advice = f"{path} is another file in its place: remove it, and fetch it again"
+            advice = f"{path} does not come from Hugging Face's client: remove it, and fetch it again"
         raise SourceError(f"{name} of {repo.name} is damaged: its checksum is not the recorded one; {advice}")
     if looks_like_weights(name):
         try:
@@ -244,7 +244,7 @@ def _is_blob(path: Path) -> bool:
 
 
 def _intact(path: Path, name: str, repo: Repo) -> bool:
-    """Return whether a cached file has its checksum, which is the name of its blob; true where none is known."""
+    """Return whether a cached file has the checksum that is listed or names its blob; True if neither is known."""
     expected = repo.files.get(name) or (Path(os.readlink(path)).name if _is_blob(path) else "")
     return len(expected) not in (40, 64) or intact(path, expected)
 

@@ -1,1 +1,1 @@
-"""W&B: runs, their records and files."""
+"""Access to W&B runs and artifacts."""

@@ -1,4 +1,4 @@
-"""Checkpoints in W&B artifacts: one version, its files and its logged metadata."""
+"""Download checkpoints from versions of W&B artifacts, with the metadata logged there."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RECORD_NAME = "wandb_artifact.json"
 
 
 def bundle_artifact(address: Address, context: Context) -> Bundle:
-    """Return the checkpoint in an artifact, "entity/project/name:v3" or an alias: `#file`, or its weights."""
+    """Return the checkpoint at `#file`, or the only one, in an artifact "entity/project/name:v3" (or an alias)."""
     known = _cached(address.place, by_alias=context.offline)
     if known is not None and _whole(known, address, context):
         artifact = known
@@ -68,7 +68,7 @@ def _fetch(artifact: Artifact, address: Address, context: Context) -> Artifact:
 def fetch_all(
     remote: Mapping[str, RemoteFile], weights: Sequence[str], folder: Path, known: Mapping[str, str], context: Context
 ) -> dict[str, str]:
-    """Download weights, which must open, and their side files to the cache; return their and the known checksums."""
+    """Download weights and their side files to the cache, check that the weights open, and return all checksums."""
     sums = {name: digest for name, digest in known.items() if name in remote}
     for name in (*weights, *sides_of(weights, remote)):
         context.say(f"fetching {name} from {origin_of(remote[name].url)}")
@@ -82,12 +82,12 @@ def fetch_all(
 
 
 def sides_of(weights: Sequence[str], names: Container[str]) -> list[str]:
-    """Return the side files of weights that are among names."""
+    """Return the names of the weights' side files that are in `names`."""
     return list(dict.fromkeys(side for name in weights for side in side_names(name) if side in names))
 
 
 def choose(names: Sequence[str], place: str, file: str | None) -> tuple[str, ...]:
-    """Return the weights of a run or artifact: those at `file`, or its only ones."""
+    """Return the names of a run's or artifact's weights: those at `file`, or the only ones."""
     chosen = choose_files(names, file, f"wandb:{place}" + (f"#{file}" if file else ""))
     if not chosen:
         near = ", ".join(checkpoints_in_order(names)[-3:] or [n for n in names if looks_like_weights(n)][:3])
@@ -96,7 +96,7 @@ def choose(names: Sequence[str], place: str, file: str | None) -> tuple[str, ...
 
 
 def _cached(place: str, *, by_alias: bool) -> Artifact | None:
-    """Return a version from the cache; for an alias, which may move, only without a server."""
+    """Return a cached version of an artifact, or None; `by_alias` also looks up aliases, which may since have moved."""
     stem, _, alias = place.rpartition(":")
     folder = folder_of(place)
     versions = folder.parent.glob(f"{folder.name.rpartition('@')[0]}@v*") if by_alias else [folder]

@@ -1,7 +1,7 @@
-"""Access W&B runs and artifacts: the requests of its own client, over plain HTTPS and within our limits.
+"""Access W&B runs and artifacts over plain HTTPS and within our limits, with the requests of W&B's own client.
 
 The wandb package is not used: it waits indefinitely for a silent server, leaves a truncated download at the final path,
-and accepts a wrong checksum. Public runs need no key; a configured key is sent to its own server only.
+and accepts a wrong checksum. Public runs need no key; a configured key is sent only to its own server.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sae_geometry.sources.layouts.config import lookup, plain_values
 from sae_geometry.sources.plain import parse_json
 from sae_geometry.sources.wandb.run_record import RunRecord, as_table
 
-_DEFAULT = "https://api.wandb.ai"  # the public runs of the papers are on this server; the client's default has changed
+_DEFAULT = "https://api.wandb.ai"  # The papers' public runs are here; the default of W&B's client has changed.
 _HOW_TO_SIGN_IN = "set WANDB_API_KEY (wandb.ai/authorize shows yours) or run `wandb login`"
 _RUN_FIELDS = "name displayName state config summaryMetrics"
 _RUN = f"""query Run($project: String!, $entity: String!, $name: String!) {{
@@ -67,8 +67,8 @@ class Artifact:
     """One version of an artifact.
 
     Attributes:
-        path: "entity/project/name:v3", whatever alias was requested.
-        files: names of all its files; empty until they are listed.
+        path: "entity/project/name:v3", even if an alias was requested.
+        files: names of all its files; empty until they have been listed.
     """
 
     path: str
@@ -80,7 +80,7 @@ class Artifact:
 
 
 def base_url() -> str:
-    """Return `$WANDB_BASE_URL`, or https://api.wandb.ai."""
+    """Return the URL of the server: `$WANDB_BASE_URL`, or https://api.wandb.ai."""
     url = (os.environ.get("WANDB_BASE_URL") or _DEFAULT).rstrip("/")
     try:
         parts = urlsplit(url)
@@ -89,18 +89,18 @@ def base_url() -> str:
     except ValueError:
         good = False
     if not good:
-        raise SourceError("WANDB_BASE_URL is not the URL of a server, like https://api.wandb.ai")
+        raise SourceError("WANDB_BASE_URL is not the URL of a server, such as https://api.wandb.ai")
     return url
 
 
 def folder_of(run: str) -> Path:
-    """Return the folder of a run, or of one version of an artifact (NAME:v3, in a folder NAME@v3), in the cache."""
+    """Return the cache folder of a run, or of a version of an artifact (NAME@v3 for NAME:v3)."""
     host = re.sub(r"[^\w.\-]", "_", origin_of(base_url()).partition("://")[2])
     return cache_root() / "wandb" / safe_path(host) / safe_path(run.replace(":", "@"))
 
 
 def api_key() -> str | None:
-    """Return the key for the server: `$WANDB_API_KEY`, or the entry of `wandb login` in .netrc."""
+    """Return the key for the server, from `$WANDB_API_KEY` or from the .netrc entry that `wandb login` writes."""
     if key := os.environ.get("WANDB_API_KEY"):
         return key
     given = os.environ.get("NETRC")
@@ -117,7 +117,7 @@ def api_key() -> str | None:
 
 
 def credentials() -> Credentials | None:
-    """Return the header with the key, for the configured server only; None without a key."""
+    """Return credentials that are sent only to the configured server; None without a key."""
     if (key := api_key()) is None:
         return None
     token = base64.b64encode(f"api:{key}".encode()).decode()
@@ -125,7 +125,7 @@ def credentials() -> Credentials | None:
 
 
 def run(path: str) -> RunRecord:
-    """Return one run, with the configured key where there is one."""
+    """Return the record of a run, requested with the configured key if there is one."""
     node = lookup(_ask(_RUN, path), "run")
     if not isinstance(node, Mapping):
         raise _missing(path)
@@ -138,7 +138,7 @@ def files(path: str) -> list[RemoteFile]:
 
 
 def runs(path: str) -> Iterator[RunRecord]:
-    """Yield the runs of "entity/project"."""
+    """Yield the records of all runs in "entity/project"."""
     for page in _pages(_RUNS, path, "cursor", "runs"):
         for node in page:
             name = node.get("name")
@@ -148,7 +148,7 @@ def runs(path: str) -> Iterator[RunRecord]:
 
 
 def artifact(path: str) -> Artifact:
-    """Return one version of an artifact, "entity/project/name:alias"."""
+    """Return the version of an artifact at "entity/project/name:alias"."""
     member = lookup(_ask(_ARTIFACT, path), "artifactCollectionMembership")
     found, version, aliases = (lookup(member, name) for name in ("artifact", "versionIndex", "aliases"))
     if not isinstance(found, Mapping) or type(version) is not int or not 0 <= version < 10**9:
@@ -185,10 +185,10 @@ def _pages(
         if not isinstance(info, Mapping) or not info.get("hasNextPage"):
             return
         if time.monotonic() > end:
-            raise SourceError(f"W&B lists {path} too slowly: no end after {limits().end:.0f} seconds; stopped")
+            raise SourceError(f"W&B lists {path} too slowly: not finished after {limits().end:.0f} seconds; stopped")
         cursor = info.get("endCursor") or (edges[-1].get("cursor") if edges else None)
         if not isinstance(cursor, str) or cursor in seen:
-            raise SourceError(f"W&B lists {path} in a circle; try again later")
+            raise SourceError(f"W&B repeats a page of the listing of {path}; try again later")
         seen.add(cursor)
     raise SourceError(f"W&B lists more than {_MAX_PAGES:,} pages for {path}; stopped")
 
@@ -204,13 +204,13 @@ def _ask(query: str, path: str, more: Mapping[str, Any] | None = None) -> Any:
             raise RefusedError(_refusal(path), error.status) from error
         raise
     if not isinstance(answer, Mapping):
-        raise SourceError(f"{what}: the answer is not a table; is WANDB_BASE_URL right?")
+        raise SourceError(f"{what}: the response is not a JSON object; is WANDB_BASE_URL right?")
     if errors := answer.get("errors"):
         said = str(errors[0].get("message", "")) if isinstance(errors, list) and isinstance(errors[0], Mapping) else ""
         denied = any(w in said.lower() for w in ("permission", "denied", "unauthorized", "login", "authenticat"))
         hint = f"; {_HOW_TO_SIGN_IN}" if denied else ""
         raise RefusedError(
-            f"W&B refused {path}: {' '.join(without_secrets(said).split())[:200] or 'it did not say why'}{hint}",
+            f"W&B refused {path}: {' '.join(without_secrets(said).split())[:200] or 'it gave no reason'}{hint}",
             403,
         )
     return lookup(answer, "data.project")
@@ -227,7 +227,7 @@ def _record(path: str, node: Mapping[str, Any]) -> RunRecord:
 
 
 def _remote_file(node: Mapping[str, Any]) -> RemoteFile:
-    """Return a file from W&B's description; an invalid size or MD5 counts as unknown."""
+    """Convert W&B's description of a file; an invalid size counts as unknown, and an invalid MD5 matches no file."""
     name, url = node.get("name"), node.get("url") or node.get("directUrl")
     stated, md5 = str(node.get("sizeBytes")), node.get("md5")
     if not isinstance(name, str) or not isinstance(url, str):
@@ -250,13 +250,13 @@ def _missing(path: str) -> RefusedError:
     if api_key() is None:
         hint = f"without a key: check the spelling, or, if it is private, {_HOW_TO_SIGN_IN}"
     else:
-        hint = "to the configured key: check the spelling, and whether this key may see it"
-    return RefusedError(f"W&B at {base_url()} shows no {path} {hint}", 404)
+        hint = "to the configured key: check the spelling, and whether this key has access"
+    return RefusedError(f"W&B at {base_url()} does not show {path} {hint}", 404)
 
 
 def _refusal(path: str) -> str:
     if api_key() is None:
-        return f"W&B wants a key for {path}: {_HOW_TO_SIGN_IN}"
+        return f"W&B requires a key for {path}: {_HOW_TO_SIGN_IN}"
     return (
         f"W&B at {base_url()} does not accept the configured key (asking for {path}): {_HOW_TO_SIGN_IN}, or unset it "
         "for a public run"
@@ -270,25 +270,25 @@ def _answer(question: Mapping[str, Any], what: str) -> Any:
     try:
         return parse_json(raw)
     except ValueError as error:
-        kind = "a web page" if raw.lstrip()[:1] == b"<" else "not JSON"
+        kind = "a web page" if raw.lstrip()[:1] == b"<" else "something other than JSON"
         raise SourceError(f"{what}: {origin_of(url)} answered with {kind}; is WANDB_BASE_URL right?") from error
 
 
 def check_signed_in() -> None:
-    """Query the server for the current user.
+    """Check that the server accepts the configured key.
 
     Raises:
-        RefusedError: no key, or a key that the server rejects.
-        UnreachableError: no response in time.
+        RefusedError: no key is configured, or the server rejects it.
+        UnreachableError: the server does not respond in time.
     """
     where = base_url()
     if api_key() is None:
         raise RefusedError(
-            f"not logged in to W&B at {where}: {_HOW_TO_SIGN_IN}; WANDB_BASE_URL names another server", 401
+            f"not logged in to W&B at {where}: {_HOW_TO_SIGN_IN}; set WANDB_BASE_URL for another server", 401
         )
     refused = RefusedError(f"W&B at {where} does not accept the configured key: {_HOW_TO_SIGN_IN}", 401)
     try:
-        answer = _answer({"query": "query Viewer { viewer { id } }"}, f"asking W&B at {where} who we are")
+        answer = _answer({"query": "query Viewer { viewer { id } }"}, f"checking the key for W&B at {where}")
     except RefusedError as error:
         raise (refused if error.status in (401, 403) else error) from None
     if not as_table(as_table(answer).get("data")).get("viewer"):

@@ -1,4 +1,4 @@
-"""Record of a training run: configuration, summary, and the metrics for pairing runs."""
+"""Records of W&B training runs: configuration, summary, and the metrics used to pair runs."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Metric = Literal["l0", "ce_increase", "explained_variance", "alive"]
 RUN_RECORD_NAME = "wandb_run.json"
 _ALIVE_IDS = ("sparsity/alive_dict_elements_indices_final/", "sparsity/alive_dict_elements_indices/")
 _ALIVE_COUNT = ("sparsity/alive_dict_elements_final/", "sparsity/alive_dict_elements/")
-METRICS: dict[Metric, tuple[str, ...]] = {  # by metric, the keys of the summary that may hold it
+METRICS: dict[Metric, tuple[str, ...]] = {  # Keys of the final evaluation come first.
     "l0": ("sparsity/eval/L_0/{}", "sparsity/L_0/{}"),
-    "ce_increase": ("performance/eval/difference_ce_loss", "performance/difference_ce_loss"),  # without minus with
+    "ce_increase": ("performance/eval/difference_ce_loss", "performance/difference_ce_loss"),  # with the opposite sign
     "explained_variance": ("loss/eval/out_to_in/explained_variance/{}", "loss/out_to_in/explained_variance/{}"),
     "alive": tuple(f"{prefix}{{}}" for prefix in _ALIVE_COUNT),
 }  # fmt: skip
@@ -30,11 +30,11 @@ METRICS: dict[Metric, tuple[str, ...]] = {  # by metric, the keys of the summary
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run.
+    """Configuration, summary and file names of one W&B run.
 
     Attributes:
-        summary: last metrics, under flat keys like "sparsity/eval/L_0/blocks.6.hook_resid_pre".
-        weights: names of files that look like weights; empty when they were not listed.
+        summary: final metrics, under flat keys like "sparsity/eval/L_0/blocks.6.hook_resid_pre".
+        weights: names of files that look like weights; empty if they were not listed.
         sums: checksums of the downloaded files, by name.
     """
 
@@ -48,7 +48,7 @@ class RunRecord:
 
     @cached_property
     def hooks(self) -> tuple[str, ...]:
-        """Return the hook points of its SAEs."""
+        """The hook points of the run's SAEs."""
         positions = lookup(self.config, "saes.sae_positions")
         listed = [positions] if isinstance(positions, str) else positions if isinstance(positions, list) else []
         if not listed:
@@ -57,7 +57,7 @@ class RunRecord:
 
     @cached_property
     def kind(self) -> Kind | None:
-        """Return local, end-to-end, or end-to-end with downstream reconstruction, from the coefficients of the loss."""
+        """The type of training ("local", "e2e" or "e2e+ds"), from the coefficients of the loss; None if unknown."""
         loss = self.config.get("loss")
         if not isinstance(loss, Mapping):
             return None
@@ -67,22 +67,22 @@ class RunRecord:
 
     @cached_property
     def alive_ids(self) -> dict[str, Sequence[int]]:
-        """Return ids of the latents that fire, by hook point, where the summary lists them."""
+        """The ids of the latents that fire, by hook point; empty if the summary does not list them."""
         found: dict[str, Sequence[int]] = {}
         for prefix in _ALIVE_IDS:
             for key, ids in self.summary.items():
                 if key.startswith(prefix) and isinstance(ids, list):
                     if any(type(i) is not int or not 0 <= i < 1 << 48 for i in ids):
-                        raise SourceError(f"the alive latents of run {self.path} are not a list of whole numbers")
+                        raise SourceError(f"the alive latents of run {self.path} are not a list of latent ids")
                     found.setdefault(key.removeprefix(prefix), ids)
         return found
 
     def metric(self, name: Metric, hook: str) -> float | None:
-        """Return one metric of the run at one hook point; None where the summary has none.
+        """Return one metric of the run at one hook point; None if the summary lacks it.
 
         l0 is the mean number of active latents per token; ce_increase is the cross-entropy loss with the SAE spliced in
-        minus that without, in nats; explained_variance is a share; alive is a count. The final evaluation takes
-        precedence over training.
+        minus the loss without it, in nats; explained_variance is a share; alive is a count. Values of the final
+        evaluation take precedence over values from training.
         """
         values = (self.summary.get(key.format(hook)) for key in METRICS[name])
         numbers = (v for v in values if isinstance(v, int | float) and not isinstance(v, bool) and is_plain(v))
@@ -93,13 +93,13 @@ class RunRecord:
 
     @property
     def seed(self) -> int | None:
-        """Return the random seed of the training; None where not recorded."""
+        """The random seed of the training; None if not recorded."""
         seed = self.config.get("seed")
         return seed if type(seed) is int and is_plain(seed) else None
 
     @property
     def of_bundle(self) -> dict[str, Any]:
-        """Return what the record says of the run's checkpoints, as fields of a `Bundle`."""
+        """The fields of a `Bundle` that the record determines for the run's checkpoints."""
         facts: dict[str, Any] = {"run": self.path, "run_name": self.name, "kind": self.kind, "seed": self.seed}
         if len(self.hooks) == 1:
             facts |= {name: self.metric(name, self.hooks[0]) for name in METRICS}
@@ -113,15 +113,15 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """One SAE of one run.
+    """One SAE of a training run, with its metrics.
 
     Attributes:
-        address: "wandb:entity/project/run", with ::hook where the run has several.
+        address: "wandb:entity/project/run", with ::hook if the run has several SAEs.
         state: "finished", "running", "crashed", …
-        kind: training loss: "local", "e2e" or "e2e+ds"; None when the configuration does not say.
+        kind: training loss: "local", "e2e" or "e2e+ds"; None if unknown.
         l0: mean number of active latents per token.
         ce_increase: cross-entropy loss with the SAE minus without, in nats.
-        explained_variance: explained share of the variance of the activations.
+        explained_variance: share of the activations' variance that is explained.
         alive: number of latents that fire.
     """
 
@@ -139,7 +139,7 @@ class RunInfo:
 
 
 def as_table(raw: Any) -> dict[str, Any]:
-    """Parse a JSON table given as text, as a table or as None."""
+    """Return a JSON object, given as text or parsed, as a dict; None and empty text give an empty dict."""
     if raw is None or raw == "":
         return {}
     try:
@@ -147,18 +147,18 @@ def as_table(raw: Any) -> dict[str, Any]:
     except ValueError as error:
         raise SourceError("W&B answered with a configuration or summary that is not JSON") from error
     if not isinstance(table, dict):
-        raise SourceError("W&B answered with a configuration or summary that is not a table")
+        raise SourceError("W&B answered with a configuration or summary that is not a JSON object")
     return table
 
 
 def write_record(record: RunRecord, path: Path) -> None:
-    """Write the record to a file next to the weights."""
+    """Write a run's record to a file next to its weights."""
     names = ("path", "state", "config", "summary", "weights", "sums")
     write_sealed(path, {"displayName": record.name} | {name: getattr(record, name) for name in names})
 
 
 def read_record(path: Path) -> RunRecord | None:
-    """Read the record next to weights; None if it cannot be read."""
+    """Read a run's record from a file next to its weights; return None if it cannot be read."""
     try:
         table = read_sealed(path) or {}
         config, summary = table.get("config"), table.get("summary")

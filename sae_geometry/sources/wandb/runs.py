@@ -1,4 +1,4 @@
-"""W&B runs: a project's runs as a table, comparable runs, and the checkpoint of a run."""
+"""List the runs of a W&B project, find runs to compare, and download a run's checkpoint."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _FIELDS: dict[By, str] = {"ce": "ce_increase", "l0": "l0", "alive": "alive"}
 
 
 def bundle_wandb(address: Address, context: Context) -> Bundle:
-    """Return the checkpoint of a run: `#file`, or the one with the largest number; or the one in an artifact."""
+    """Return the checkpoint of a run or artifact: the one at `#file`, or a run's checkpoint with the largest number."""
     if ":" in address.place:
         return bundle_artifact(address, context)
     record, folder, names = fetch_run(address.place, context, file=address.path)
@@ -54,7 +54,7 @@ def fetch_run(
 ) -> tuple[RunRecord, Path, tuple[str, ...]]:
     """Download a run's checkpoint and its record to the cache, if absent; return the record, folder and weights.
 
-    `file` is the name of one file, by default the last checkpoint; `every` downloads all checkpoints named by number.
+    `file` is the name of one file, by default the last checkpoint; `every` downloads all numbered checkpoints.
     """
     folder = folder_of(run)
     record = read_record(folder / RUN_RECORD_NAME)
@@ -64,11 +64,11 @@ def fetch_run(
             return record, folder, names
     if context.offline:
         raise SourceError(f"wandb:{run}{f'#{file}' if file else ''} is not in the cache {folder}; leave out --offline")
-    remote = {f.name: f for f in client.files(run) if f.name.isprintable()}  # `safe_path` accepts no other name
+    remote = {f.name: f for f in client.files(run) if f.name.isprintable()}  # `safe_path` refuses other names.
     known = {} if record is None else record.sums
     record = replace(client.run(run), weights=tuple(sorted(filter(is_of_a_checkpoint, remote))))
     names = _wanted(list(remote), run, file, every)
-    remote = {n: f for n, f in remote.items() if n in names or n != _OWN_CONFIG}  # the record has what that says
+    remote = {n: f for n, f in remote.items() if n in names or n != _OWN_CONFIG}  # The record has the same content.
     record = replace(record, sums=fetch_all(remote, names, folder, known, context))
     with locked(folder / RUN_RECORD_NAME):
         write_record(record, folder / RUN_RECORD_NAME)
@@ -99,10 +99,10 @@ def runs(
 
     Args:
         project: "entity/project", with or without the prefix "wandb:", or "demo" for the runs of the demo dictionaries.
-        kind, layer, seed, state: return only runs with this value.
+        kind, layer, seed, state: return only runs with these values.
 
     Raises:
-        SourceError: no such project, no access, or no response.
+        SourceError: the project does not exist, access is denied, or W&B does not respond.
 
     Example:
         >>> import sae_geometry as sg
@@ -125,18 +125,18 @@ def _listed(project: str) -> list[RunInfo]:
 
 
 def similar_runs(run: str, among: Iterable[RunInfo], by: By = "ce") -> list[RunInfo]:
-    """Return the run of each other kind at the same layer with the nearest metric, as the paper pairs its runs.
+    """Return the runs of other kinds at the same layer with the closest metric, as the end-to-end paper pairs its runs.
 
     Args:
-        run: "entity/project/run", its address, or its id alone.
+        run: "entity/project/run", the run's address, or its id alone.
         among: runs of the project.
-        by: "ce" (increase of the loss), "l0" or "alive".
+        by: "ce" (the increase in cross-entropy), "l0" or "alive".
 
     Returns:
-        The run itself, then one finished run of each other kind, nearest first.
+        The run itself, then one finished run of each other kind, closest first.
 
     Raises:
-        SourceError: the run is not among them, or lacks the metric.
+        SourceError: the run is not in `among`, or lacks the metric.
 
     Example:
         >>> from sae_geometry.sources import RunInfo, similar_runs
@@ -150,13 +150,12 @@ def similar_runs(run: str, among: Iterable[RunInfo], by: By = "ce") -> list[RunI
     wanted = run if run.count("/") == 0 else str(parse(run if run.startswith("wandb:") else f"wandb:{run}"))
     found = [r for r in listed if r.address == wanted or r.address.rpartition("/")[2] == wanted]
     if len(found) != 1:
-        raise SourceError(
-            f"{run!r} is {'not' if not found else 'more than once'} among the {counted(len(listed), 'run')} listed"
-        )
+        matched = "several" if found else "none"
+        raise SourceError(f"{run!r} matches {matched} of {counted(len(listed), 'listed run')}: give the address of one")
     own, name = found[0], _FIELDS[by]
     value = getattr(own, name)
     if value is None:
-        raise SourceError(f"{own.address} has no {name} in its summary; use another --by")
+        raise SourceError(f"{own.address} has no {name} in its summary; choose another metric with --by")
     others = [r for r in listed if r.kind not in (None, own.kind) and r.layer == own.layer and r.state == "finished"]
     usable = [r for r in others if getattr(r, name) is not None]
     nearest: dict[Kind | None, RunInfo] = {}
