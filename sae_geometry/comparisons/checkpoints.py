@@ -65,7 +65,7 @@ class Drift(Answer):
     def death(self) -> Int64[np.ndarray, " n_latents"]:
         """Return the first checkpoint from which each latent no longer moves; −1 if it moves until the end.
 
-        A latent that stopped firing gets no gradient and stays where it is. A converged or very rare latent may also
+        A latent that stopped firing gets no gradient and keeps its direction. A converged or very rare latent may also
         stop moving, so compare with `final.alive_mask`.
         """
         moved = 1.0 - self.to_next > self.still

@@ -107,7 +107,7 @@ class Consensus:
             raise ValueError(f"a consensus dictionary must be saved as a .safetensors file; got {target.name!r}")
         kept = self.occupancy >= min_runs
         if not kept.any():
-            raise ValueError(f"no group of latents spans {min_runs} runs, so there is nothing to save; lower min_runs")
+            raise ValueError(f"no group of latents spans {min_runs} runs, so there is nothing to save")
         tensors = {
             "W_dec": self.directions()[kept],
             "members": self.member_ids[kept],
@@ -188,7 +188,7 @@ def consensus(
 
 
 def consensus_labels(c: Consensus) -> PairLabels | None:
-    """Return every latent's label next to that of another member of its group; None without labels."""
+    """Return the labels of every latent and of another member of its group; None without labels."""
     ids, n, names = c.member_ids, len(c.runs), np.array([d.name for d in c.runs], dtype=object)
     frames = []
     for r, run in enumerate(c.runs):

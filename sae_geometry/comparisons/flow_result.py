@@ -81,7 +81,7 @@ class Flow(Answer):
         )
 
     def _audit(self) -> None:
-        """Return None, since layers always differ in what a confound audit would flag."""
+        """Return None, since layers always differ in the properties that a confound audit checks."""
 
     @cached_property
     def paths(self) -> np.ndarray:

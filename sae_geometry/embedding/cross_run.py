@@ -79,7 +79,7 @@ class Across:
         """Return one row per latent, grouped by run.
 
         Columns: partner_run, the run with the largest cosine; max_cosine, partner_id, mutual, one_to_one_partner_id,
-        one_to_one_cosine and q_value in that run (null where there is no partner). Then the same six for each run NAME,
+        one_to_one_cosine and q_value in that run (null without a partner). Then the same six for each run NAME,
         as `max_cosine:NAME` and so on, null on the rows of NAME itself.
         """
         names = np.array(self.names, dtype=object)

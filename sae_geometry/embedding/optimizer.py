@@ -1,7 +1,7 @@
 """UMAP steps after the neighbor search: umap-learn's weights, a spectral start, and a multithreaded optimizer.
 
 umap-learn's spectral start asks ARPACK for the smallest eigenvalues of the Laplacian, which can take minutes on a
-disconnected graph such as that of a dictionary, and its optimizer is reproducible on one thread only. Weights here are
+disconnected graph such as a dictionary's, and its optimizer is reproducible on one thread only. Weights here are
 bit-identical to umap-learn's. The start uses the same eigenvectors, computed as the largest of the adjacency matrix
 after a small weight is added between all pairs, which connects the graph (regularized spectral clustering: Qin & Rohe
 2013, Zhang & Rohe 2018). The optimizer applies umap-learn's updates one vertex at a time.

@@ -34,7 +34,7 @@ from sae_geometry.sources import as_dictionary, load
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# A saved table must have the columns of _NEEDED; the rows of new latents also fill those of _EXTENDED.
+# A saved table must have the _NEEDED columns; the rows of new latents also fill the _EXTENDED ones.
 _NEEDED = {"run": TEXTS, "latent_id": IDS, "x": FLOATS, "y": FLOATS}
 _EXTENDED = {
     "partner_run": MAYBE_TEXTS, "max_cosine": FLOATS, "partner_id": NUMBERS, "frequency": FLOATS, "alive": TRUTHS,
@@ -160,7 +160,7 @@ class Projection(Answer):
         )
 
     def line(self) -> str:
-        """Return the quality in one line."""
+        """Return the measures of quality in one line of text."""
         return "; ".join(self._quality)
 
     @property

@@ -60,7 +60,7 @@ def read_shapes(path: str | os.PathLike[str]) -> tuple[Shape, ...]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the pairs as a dict, and reject a repeated key, of which YAML would use the last value."""
+    """Return the pairs as a dict and reject repeated keys, for which YAML would use the last value."""
     table = dict(pairs)
     if len(table) < len(pairs):
         keys = [key for key, _ in pairs]

@@ -116,9 +116,9 @@ class Regions:
     def test_in_words(self) -> str:
         """Describe the test behind the verdicts."""
         return (
-            f"two-sided binomial test of each run's count against its share of all points, Benjamini–Hochberg over "
-            f"regions and runs; mostly: q ≤ {ALPHA:g} and at least {MOSTLY:.0%} at equal sizes. Latents are not "
-            "independent draws, so p is a yardstick, not a probability"
+            "two-sided binomial test of each run's count against its share of all points, Benjamini–Hochberg over "
+            f"regions and runs; a region belongs mostly to a run if q ≤ {ALPHA:g} and its share at equal "
+            f"sizes is at least {MOSTLY:.0%}. Latents are not independent draws, so p is a yardstick, not a probability"
         )
 
     def table(self) -> str:
@@ -148,7 +148,7 @@ class Regions:
         return sum(r.verdict.startswith("mostly") for r in self.regions)
 
     def few_lines(self, most: int) -> list[str]:
-        """Return a line of text for each of the `most` regions to look at first: those of one run, then mixed ones."""
+        """Return a line for each of the `most` regions to look at first: regions of one run, then mixed ones."""
         if not self.regions:
             return [f"  no regions ({self.how})"]
         note = f"  {counted(len(self), 'region')} with {self.share_inside:.0%} of the latents"
