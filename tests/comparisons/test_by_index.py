@@ -102,7 +102,7 @@ def test_ids_count_not_rows():
     c = sg.compare_by_index(make(rows, "a").select([5, 0, 3]), make(rows, "b").select([3, 5, 1]))
     assert c.ids.tolist() == [3, 5]
     assert c.cosine.tolist() == [1, 1]
-    assert any("2 latents dropped" in text for text in c.caveats)
+    assert any("left out 2 latents" in text for text in c.caveats)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ SAID = {
         ["every pair of 2 runs", "mean of the cosines of unit decoder and unit encoder", "greedily", "above 0.65"],
         ["absolute", "optimality"],
     ),
-    "agreement": (["the cosine of the two encoder directions", "above 0.7 count as high"], ["absolute"]),
+    "agreement": (["the cosine between the two encoder directions", "above 0.7 count as high"], ["absolute"]),
     "span": (["without a one-to-one partner in two above 0.7", "span of its k nearest lines"], ["encoder"]),
     "split": (["the nearest latent of two turned", "isotropic", "up to 4 directions of one"], ["encoder"]),
     "drift": (["through 3 checkpoints", "0.95", "1e-05", "compared with chance"], ["turned"]),
