@@ -86,5 +86,5 @@ def test_one_dictionary_is_a_list_of_one() -> None:
             sg.estimate(one)
         with pytest.raises(ValueError, match="at least two runs are needed to compare; got 1"):
             sg.seeds(one)
-        with pytest.raises(ValueError, match="two layers or more; got 1"):
+        with pytest.raises(ValueError, match="at least two layers; got 1"):
             sg.flow(one)

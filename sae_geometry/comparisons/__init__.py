@@ -1,1 +1,1 @@
-"""One module per question: two dictionaries, one with itself, many seeds, encoders, spans, splits, checkpoints."""
+"""Comparisons of dictionaries, one module per question: pairs, seeds, encoders, spans, splits, checkpoints."""

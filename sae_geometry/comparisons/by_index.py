@@ -1,4 +1,4 @@
-"""Latents with the same id in two dictionaries: models of a crosscoder, or one before and after fine-tuning."""
+"""Comparison of the latents with the same id in two dictionaries, such as the two models of a crosscoder."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ if TYPE_CHECKING:
 CUTS = (0.1, 0.9)
 CLASSES = ("shared", "only A", "only B")
 ARTIFACT = (
-    "crosscoders trained with an L1 penalty make false only-B (and only-A) latents: the penalty drives the smaller "
-    "norm to zero although both models have the feature (Minder et al. 2025); BatchTopK ones make fewer"
+    "crosscoders trained with an L1 penalty produce spurious only-B (and only-A) latents: the penalty drives the "
+    "smaller norm to zero although both models have the feature (Minder et al. 2025); BatchTopK ones produce fewer"
 )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class IndexComparison(PairAnswer):
-    """Latents of two dictionaries paired by id.
+    """Comparison of two dictionaries whose latents are paired by id.
 
     Attributes:
         a, b: the dictionaries.
-        ids: int64 [n], the ids compared: those of both, and those whose decoder row is zero in one.
+        ids: int64 [n], the ids compared: ids in both dictionaries, and ids whose decoder row is zero in one of them.
         cosine: float64 [n], cosine of the two directions with the same id; nan where a row is zero.
         norm_a, norm_b: float64 [n], decoder norms in the file's units.
-        nearest_in_b: int64 [n], id of the nearest latent of B to latent i of A, the same id where it ties; −1 where A's
-            row is zero. `nearest_in_b_cosine` is its cosine.
-        nearest_in_a: the same from B to A, with `nearest_in_a_cosine`.
-        cuts: largest relative norm of "only A", smallest of "only B".
-        threshold: cosine above which ids are counted.
-        by_chance: mean cosine of the same ids with B turned.
-        caveats: what was taken for granted.
+        nearest_in_b: int64 [n], id of the latent of B nearest to each latent of A, the same id in a tie; −1 if A's row
+            is zero. `nearest_in_b_cosine` is its cosine.
+        nearest_in_a: the same from B to A; `nearest_in_a_cosine` is its cosine.
+        cuts: the largest relative norm of an "only A" latent and the smallest of an "only B" latent.
+        threshold: cosine above which ids are counted as similar.
+        by_chance: mean cosine of latents with the same id after B is turned.
+        caveats: warnings to show with the result.
     """
 
     a: Dictionary
@@ -74,12 +74,12 @@ class IndexComparison(PairAnswer):
 
     @cached_property
     def relative_norm(self) -> np.ndarray:
-        """Return ‖b_i‖ / (‖a_i‖ + ‖b_i‖), float64 [n]: 0 only in A, 0.5 equal, 1 only in B."""
+        """Return ‖b_i‖ / (‖a_i‖ + ‖b_i‖), float64 [n]: 0 if only in A, 0.5 if equal, 1 if only in B."""
         return read_only(self.norm_b / (self.norm_a + self.norm_b))
 
     @property
     def classes(self) -> np.ndarray:
-        """Return "only A", "shared" or "only B" per id, by `relative_norm` and the cuts."""
+        """Return "only A", "shared" or "only B" for each id, from its `relative_norm` and the cuts."""
         low, high = self.cuts
         return np.where(self.relative_norm <= low, "only A", np.where(self.relative_norm >= high, "only B", "shared"))
 
@@ -90,29 +90,29 @@ class IndexComparison(PairAnswer):
 
     @property
     def mean_cosine(self) -> float:
-        """Return the mean cosine of the same ids; nan without any."""
+        """Return the mean cosine of latents with the same id; nan if there are none."""
         return known_mean(self.cosine)
 
     @property
     def other_in_b(self) -> np.ndarray:
-        """Return whether A's nearest latent in B has another id, bool [n]."""
+        """Return whether the latent of B nearest to each latent of A has another id, bool [n]."""
         return (self.nearest_in_b >= 0) & (self.nearest_in_b != self.ids)
 
     @property
     def other_in_a(self) -> np.ndarray:
-        """Return whether B's nearest latent in A has another id, bool [n]."""
+        """Return whether the latent of A nearest to each latent of B has another id, bool [n]."""
         return (self.nearest_in_a >= 0) & (self.nearest_in_a != self.ids)
 
     @cached_property
     def meanings(self) -> PairLabels | None:
-        """Return the labels of both latents with an id, B's first where only B has it."""
+        """Return the labels of both latents of each id; B's label comes first if the latent is only in B."""
         table, only_b = self.to_pandas(), self.classes == CLASSES[2]
         table.loc[only_b, ["run", "partner_run"]] = self.b.name, self.a.name
         return pair_labels(table, self.dictionaries, groups=self.classes, names=CLASSES)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per id: run, latent_id, partner_run, partner_id (the same), cosine, norm_a, norm_b,
-        relative_norm, class, and the nearest each way.
+        relative_norm, class, and the nearest latents in both directions.
         """
         names = ("cosine", "norm_a", "norm_b", "relative_norm")
         nearest = ("nearest_in_b", "nearest_in_b_cosine", "nearest_in_a", "nearest_in_a_cosine")
@@ -134,7 +134,7 @@ class IndexComparison(PairAnswer):
         return {"by_index": plots.by_index_figure(self)}
 
     def summary(self) -> dict[str, Any]:
-        """Return the numbers, JSON-ready."""
+        """Return the numbers of the comparison as a JSON-ready dict."""
         counts, edges = np.histogram(self.relative_norm, bins=50, range=(0, 1))
         return {
             "inputs": {"a": describe_input(self.a), "b": describe_input(self.b)},
@@ -170,7 +170,7 @@ class IndexComparison(PairAnswer):
         return (
             f"Latents of the same id in {self.a.name} (A) and {self.b.name} (B) have a mean cosine of "
             f"{or_dash(self.mean_cosine, '.3f')}; {or_dash(self.by_chance, '.3f')} would be expected by chance. By "
-            f"their decoder norms {shared} of {counted(len(self.ids), 'latent')} are shared, {in_a} are only in A and "
+            f"their decoder norms, {shared} of {counted(len(self.ids), 'latent')} are shared, {in_a} are only in A and "
             f"{in_b} only in B."
         )
 
@@ -185,8 +185,8 @@ class IndexComparison(PairAnswer):
             f"{self.a.d_in:,}",
             f"  cosine of the same ids {or_dash(self.mean_cosine, '.4f')}   by chance {or_dash(self.by_chance, '.4f')}"
             f"   above {self.threshold:g}: {percent((self.cosine > self.threshold).mean())}",
-            f"  of the shared ones {or_dash(known_mean(self.cosine[self.classes == 'shared']), '.4f')}",
-            f"  the nearest is another id: {percent(self.other_in_b.mean())} of A's in B, "
+            f"  cosine of the shared ids {or_dash(known_mean(self.cosine[self.classes == 'shared']), '.4f')}",
+            f"  nearest latent has another id: {percent(self.other_in_b.mean())} of A's in B, "
             f"{percent(self.other_in_a.mean())} of B's in A",
             *(
                 f"  {name}  {counts[name]:>9,}  {percent(counts[name] / n):>6}  {rule}"
@@ -209,18 +209,18 @@ def compare_by_index(
     allow_mismatch: bool = False,
     progress: Progress | None = None,
 ) -> IndexComparison:
-    """Compare latents of the same id: two models of a crosscoder, or a dictionary before and after fine-tuning.
+    """Compare latents with the same id in two models of a crosscoder, or before and after fine-tuning.
 
     Args:
-        a, b: anything `compare` takes, of the same number of latents in their files. A latent whose decoder row is zero
-            in one of them (`drop_bad`) has norm 0 there.
-        cuts: relative decoder norm ‖b‖ / (‖a‖ + ‖b‖) up to which a latent is "only A", and from which "only B".
-        threshold: cosine above which ids are counted.
+        a, b: anything that `compare` takes, with equally many latents in both files. A latent whose decoder row is
+            zero in one of them (`drop_bad`) has norm 0 there.
+        cuts: the largest relative decoder norm ‖b‖ / (‖a‖ + ‖b‖) of an "only A" latent and the smallest of "only B".
+        threshold: cosine above which ids are counted as similar.
         allow_mismatch: permit different models or hook points; every output then says so.
         progress: called with the current step and its completed fraction.
 
     Raises:
-        ValueError: different numbers of latents, no id in common, cuts out of order, or different spaces.
+        ValueError: different numbers of latents, no common id, cuts out of order, or different spaces.
 
     Example:
         >>> import sae_geometry as sg
@@ -231,12 +231,12 @@ def compare_by_index(
     low, high = cuts
     check_threshold(threshold)
     if not 0 <= low < high <= 1:
-        raise ValueError(f"the cuts are two relative norms, 0 ≤ low < high ≤ 1; got {low:g} and {high:g}")
+        raise ValueError(f"cuts must be two relative norms, 0 ≤ low < high ≤ 1; got {low:g} and {high:g}")
     left, right = distinct([as_dictionary(a), as_dictionary(b)])
     if left.alive.n_total != right.alive.n_total:
         raise ValueError(
-            f"{left.name!r} has {counted(left.alive.n_total, 'latent')} in its file and {right.name!r} "
-            f"{right.alive.n_total:,}: their ids do not correspond; leave out --pairing index"
+            f"{left.name!r} has {counted(left.alive.n_total, 'latent')} in its file but {right.name!r} has "
+            f"{right.alive.n_total:,}, so their ids do not correspond; leave out --pairing index"
         )
     caveats = [f"{d.name}: {note}" for d in (left, right) for note in d.notes]
     caveats += [*require_same_space(left, right, allow_mismatch), ARTIFACT]
@@ -247,10 +247,10 @@ def compare_by_index(
         np.union1d(np.intersect1d(x_ids, right.alive.bad_ids), np.intersect1d(y_ids, left.alive.bad_ids)),
     ).astype(np.int64)
     if not len(ids):
-        raise ValueError(f"{left.name!r} and {right.name!r} have no latent of the same id")
+        raise ValueError(f"{left.name!r} and {right.name!r} have no latent ids in common")
     left_out = len(np.union1d(x_ids, y_ids)) - len(ids)
     if left_out:
-        caveats.append(f"{counted(left_out, 'latent')} dropped as dead in one of the two and left out")
+        caveats.append(f"left out {counted(left_out, 'latent')} that one of the two dictionaries dropped as dead")
     tick = None if progress is None else lambda share: progress("similarities", share)
     swept = listing_sweep(left.directions, right.directions, 1, progress=tick)
     assert swept.cols is not None
@@ -296,7 +296,7 @@ def _cosines(x: torch.Tensor, y: torch.Tensor, at_x: np.ndarray, at_y: np.ndarra
 def _nearest(
     best: Any, at: np.ndarray, others: np.ndarray, ids: np.ndarray, same: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return id and cosine of the nearest; the same id where none is closer."""
+    """Return the id and cosine of the latent nearest to each of `ids`, which is the same id in a tie."""
     cosine = _taken(best.cosine[:, 0].cpu().numpy(), at, np.nan).clip(-1.0, 1.0)
     found = np.where(at >= 0, others[best.index[:, 0].cpu().numpy()[at]], -1)
     return np.where(same >= cosine, ids, found), cosine

@@ -1,4 +1,4 @@
-"""Labels along chains: those of a chain's latents from layer to layer, next to those of each fate."""
+"""Labels of the latents of a flow, grouped by fate and listed along selected chains."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FATES = ("continues", "merges", "dies")
 
 @dataclass(frozen=True)
 class Member:
-    """A latent of a chain: its run, original id, and label on one line."""
+    """Latent of a chain: its run, original id, and label on one line."""
 
     run: str
     latent_id: int
@@ -28,7 +28,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Chain:
-    """A chain to read: how many degrees it turns in all, and its latents."""
+    """Chain selected for reading: the sum of its angles in degrees, and its latents."""
 
     turned: float
     members: tuple[Member, ...]
@@ -36,11 +36,11 @@ class Chain:
 
 @dataclass(frozen=True, eq=False)
 class ChainLabels:
-    """Labels of a flow.
+    """Labels of the latents of a flow, by fate and along selected chains.
 
     Attributes:
-        pairs: latents by fate, each next to where it goes, with the readable share of each fate.
-        chains: of the longest chains, the least, the median and the most turned.
+        pairs: latents grouped by fate, each next to the latent it leads to, with the readable share per fate.
+        chains: the least-turned, the median and the most-turned of the longest chains.
     """
 
     pairs: PairLabels
@@ -53,37 +53,37 @@ class ChainLabels:
         }
 
     def lines(self) -> list[str]:
-        """Return latents of each fate, then each chain with a line per layer, as text."""
+        """Return lines of text: latents of each fate, then each chain with one line per layer."""
         made = self.pairs.lines()
         for c in self.chains:
             said = [f"    {m.run}  {m.latent_id}  {m.label}".rstrip() for m in c.members]
-            made += [f"  a chain, turned by {c.turned:.0f}° in all", *ends(said)]
+            made += [f"  chain that turns by {c.turned:.0f}° in total", *ends(said)]
         return made
 
     def few_lines(self, room: int) -> list[str]:
-        """Return latents of each fate, as many as `room` lines hold, and each chain on a line of 80 characters."""
+        """Return at most `room` lines of text: latents of each fate, then each chain on a line of 80 characters."""
         made = self.pairs.few_lines(room - len(self.chains))
         for c in self.chains:
-            n = min(len(c.members), 5)  # of a long chain its two ends, with an ellipsis between them
+            n = min(len(c.members), 5)  # Only the two ends of a long chain are shown.
             said = ends([fitted(f"{m.latent_id} {m.label}".rstrip(), (68 - 3 * n) // min(n, 4)) for m in c.members], 4)
             made.append(f"  chain {c.turned:4.0f}°  {' → '.join(said)}")
         return made
 
     def html(self) -> str:
-        """Return the same as HTML tables; every label is escaped."""
+        """Return the labels and chains as HTML tables, with every label escaped."""
         body = ""
         for c in self.chains:
             rows = [f"<td>{escape(m.run)}</td><td>{m.latent_id}</td><td>{escape(m.label)}</td>" for m in c.members]
-            body += f"<tr><th colspan='3'>a chain, turned by {c.turned:.0f}° in all</th></tr>"
+            body += f"<tr><th colspan='3'>chain that turns by {c.turned:.0f}° in total</th></tr>"
             body += "".join(f"<tr>{row}</tr>" for row in rows)
         return self.pairs.html() + (f"<table><tbody>{body}</tbody></table>" if body else "")
 
 
 def chain_labels(fates: pd.DataFrame, chains: pd.DataFrame, layers: Sequence[Dictionary]) -> ChainLabels | None:
-    """Return the labels of a flow's chains; None where no layer has any.
+    """Return the labels of a flow; None if no layer has labels.
 
     Args:
-        fates: one row per latent of all layers but the last: run, latent_id, partner_run, partner_id, cosine, fate.
+        fates: one row per latent, except in the last layer: run, latent_id, partner_run, partner_id, cosine, fate.
     """
     pairs = pair_labels(fates, layers, groups=fates["fate"].to_numpy(), names=FATES)
     if pairs is None:

@@ -1,4 +1,4 @@
-"""Checkpoints of one run: how each latent's direction approaches its final one."""
+"""Drift of one run through its checkpoints: how each latent's direction approaches its final one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Drift(Answer):
     Attributes:
         final: the last state.
         labels: labels of the checkpoints, oldest first, including the last state.
-        samples: int64 [n_checkpoints], the number in `samples_N.pt`; −1 where the name has none.
+        samples: int64 [n_checkpoints], the number in `samples_N.pt`; −1 if the name has none.
         to_final: float64 [n_checkpoints, n_latents], cos(w_t, w_final); 1 in the last row.
         to_next: float64 [n_checkpoints − 1, n_latents], cos(w_t, w_{t+1}).
         threshold: cosine from which a latent counts as born.
@@ -56,17 +56,17 @@ class Drift(Answer):
 
     @property
     def birth(self) -> Int64[np.ndarray, " n_latents"]:
-        """Return the checkpoint (index into `labels`) from which on cos(w_t, w_final) ≥ threshold."""
+        """Return the first checkpoint (index into `labels`) from which each cos(w_t, w_final) stays ≥ `threshold`."""
         below = self.to_final < self.threshold
         last_below = below.shape[0] - 1 - below[::-1].argmax(axis=0)
         return read_only(np.where(below.any(axis=0), last_below + 1, 0).astype(np.int64))
 
     @property
     def death(self) -> Int64[np.ndarray, " n_latents"]:
-        """Return the checkpoint from which on a latent does not move; −1 for one that moves until the end.
+        """Return the first checkpoint from which each latent no longer moves; −1 if it moves until the end.
 
-        A latent that stopped firing gets no gradient and stays where it is. A converged or very rare latent may stay
-        as well: compare with `final.alive_mask`.
+        A latent that stopped firing gets no gradient and keeps its direction. A converged or very rare latent may also
+        stop moving, so compare with `final.alive_mask`.
         """
         moved = 1.0 - self.to_next > self.still
         stopped = moved.shape[0] - moved[::-1].argmax(axis=0)
@@ -74,7 +74,7 @@ class Drift(Answer):
         return read_only(np.where(when < moved.shape[0], when, -1).astype(np.int64))
 
     def summary(self) -> dict[str, Any]:
-        """Return median and mean cosine, and the shares born and unmoved, per checkpoint; JSON-ready."""
+        """Return the median and mean cosine and the shares born and unmoved per checkpoint, as a JSON-ready dict."""
         birth, death = self.birth, self.death
         rows = [
             {
@@ -104,8 +104,8 @@ class Drift(Answer):
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per latent and checkpoint.
 
-        Columns: latent_id, checkpoint, samples, cosine_to_final, cosine_to_next (nan in the last), birth, death (the
-        labels of the checkpoints; None for a latent that moves to the end), alive (null when unknown).
+        Columns: latent_id, checkpoint, samples, cosine_to_final, cosine_to_next (nan for the last), birth and death
+        (checkpoint labels; None for a latent that moves until the end), alive (null if unknown).
         """
         n_checkpoints, n = self.to_final.shape
         names = np.array([*self.labels, None], dtype=object)
@@ -130,15 +130,14 @@ class Drift(Answer):
         return (
             f"We followed each latent of {self.final.name} by its index through "
             f"{counted(len(self.labels), 'checkpoint')}, by {methods.measure('decoder', True)} to its final "
-            "direction and to its direction in the next checkpoint. A "
-            f"latent is born at the checkpoint from which on the first stays at or above {self.threshold:g}, and dies "
-            f"at that from which on 1 minus the second stays at or below {self.still:g}. There is no expectation by "
-            "chance."
+            "direction and to its direction in the next checkpoint. A latent is born at the first checkpoint from "
+            f"which the former stays at or above {self.threshold:g}, and dies at the first from which 1 minus the "
+            f"latter stays at or below {self.still:g}. Nothing is compared with chance."
         )
 
     @property
     def dictionaries(self) -> tuple[Dictionary]:
-        """Return the final state."""
+        """Return the final state as the only dictionary."""
         return (self.final,)
 
     @property
@@ -178,8 +177,8 @@ class Drift(Answer):
     def sentences(self) -> str:
         rows = self.summary()["checkpoints"]
         return (
-            f"Half of the latents of {self.final.name} are within a cosine of {self.threshold:g} of their final "
-            f"direction from {self._half_born(rows)} on. At {rows[0]['checkpoint']}, the first of "
+            f"From {self._half_born(rows)} on, half of the latents of {self.final.name} have a cosine of at least "
+            f"{self.threshold:g} to their final direction. At {rows[0]['checkpoint']}, the first of "
             f"{counted(len(rows), 'checkpoint')}, their median cosine to it is {rows[0]['median_cosine_to_final']:.3f}."
         )
 
@@ -219,23 +218,23 @@ def drift(
 ) -> Drift:
     """Follow each latent of one run through its saved checkpoints, by index.
 
-    For latent i with unit decoder direction w_t(i) at checkpoint t, gives cos(w_t(i), w_T(i)) to the last state T and
-    cos(w_t(i), w_{t+1}(i)) to the next; *birth* is the checkpoint from which on the first stays at or above
-    `threshold`, *death* the one from which on the second stays within `still` of 1.
+    For latent i with unit decoder direction w_t(i) at checkpoint t, compute cos(w_t(i), w_T(i)) to the last state T and
+    cos(w_t(i), w_{t+1}(i)) to the next state. The *birth* of a latent is the first checkpoint from which the former
+    stays at or above `threshold`; its *death* is the first from which the latter stays within `still` of 1.
 
     Args:
         run: a folder or W&B run with several `samples_N.pt`, or the checkpoints, oldest first: addresses or
             dictionaries.
-        final: the last state, if it is not among them.
+        final: the last state, if `run` does not include it.
         threshold: cosine in (0, 1] from which a latent counts as born.
-        still: 1 − cosine up to which a latent counts as not moved; rounding of half-precision files is below 1e-6.
+        still: largest 1 − cosine at which a latent counts as unmoved; rounding of half-precision files is below 1e-6.
         drop_bad: leave out latents whose decoder row is zero, NaN or infinite in any state, instead of raising.
-        offline: touch no network.
-        echo: called with what each address was resolved to.
+        offline: do not use the network.
+        echo: called with a message on how each address was resolved.
         progress: called with "checkpoints" and the completed fraction.
 
     Returns:
-        Drift. Memory: two states at a time.
+        Drift. Besides the last state, two states are in memory at a time.
 
     Raises:
         ValueError: fewer than two states, or states of different size.
@@ -254,7 +253,7 @@ def drift(
     )
     states += [] if final is None else [final]
     if len(states) < 2:
-        raise ValueError(f"following a run needs two states or more; got {len(states)}")
+        raise ValueError(f"following a run needs at least two states; got {len(states)}")
 
     def read(state: str | Path | Dictionary, encoder: bool) -> Dictionary:
         if isinstance(state, Dictionary):
@@ -295,7 +294,7 @@ def drift(
 
 
 def _cosines(a: Dictionary, b: Dictionary, ids: Tensor) -> np.ndarray:
-    """Return the cosine of the two directions per latent, float64 [n_latents]; nan where either is missing."""
+    """Return the cosine between each latent's directions in `a` and `b`, float64 [n_latents]; nan if one is missing."""
     if not (torch.equal(a.latent_ids, ids) and torch.equal(b.latent_ids, ids)):
         both = ids[torch.isin(ids, a.latent_ids) & torch.isin(ids, b.latent_ids)]
         found = np.full(len(ids), np.nan)

@@ -16,9 +16,9 @@ from sae_geometry.kernels.loops.threads import one_torch_thread
 from sae_geometry.kernels.screens.products import full_precision
 from sae_geometry.kernels.sweep import MAX_K, listing_sweep
 
-_SHOWN = (1, 2, 4, 8, 16, 32, 64)  # k of the cumulative coherence in a summary
-_SHARES = (0.5, 0.9, 0.99)  # of the variance
-_ROWS = 2048  # rows of a tile, and columns
+_SHOWN = (1, 2, 4, 8, 16, 32, 64)  # values of k in a summary
+_SHARES = (0.5, 0.9, 0.99)  # shares of the squared length
+_ROWS = 2048  # rows and columns per tile
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,9 +27,9 @@ class Coherence:
 
     Attributes:
         cumulative: float64 [K], μ₁(k) for k = 1…K, at most 64: the largest sum of |cosine| of one latent with k others
-            (Tropp 2004). Below 1 any k latents are recovered from their sum; μ₁(1) is the coherence.
-        mean_absolute_cosine: mean |cosine| over all pairs of latents; nan for one latent. It rises where an SAE was
-            trained with too low or too high an L0, and mixes features.
+            (Tropp 2004). If it is below 1, any k latents can be recovered from their sum; μ₁(1) is the coherence.
+        mean_absolute_cosine: mean |cosine| over all pairs of latents; nan for one latent. It rises if an SAE was
+            trained with too low or too high an L0 and mixes features.
         spectrum: float64 [min(n, d)], the eigenvalues of AᵀA / n in descending order: shares of the squared length, 1
             in total.
     """
@@ -40,16 +40,16 @@ class Coherence:
 
     @property
     def effective_rank(self) -> float:
-        """Return the participation ratio of the spectrum, (Σλ)² / Σλ²: d for directions spread evenly."""
+        """Return the participation ratio of the spectrum, (Σλ)² / Σλ²: d for evenly spread directions."""
         return float(self.spectrum.sum() ** 2 / (self.spectrum**2).sum())
 
     def dimensions_for(self, share: float) -> int:
-        """Return the number of principal dimensions that hold this share of the squared length."""
+        """Return the number of principal dimensions that hold `share` of the squared length."""
         held = np.cumsum(self.spectrum) / self.spectrum.sum()
         return int(np.searchsorted(held, share - 1e-12)) + 1
 
     def summary(self) -> dict[str, Any]:
-        """Return the numbers, JSON-ready."""
+        """Return the measures as a JSON-ready dict."""
         return {
             "cumulative_coherence_means": "the largest sum of |cosine| of one latent with k others",
             "cumulative_coherence": {f"{k}": float(self.cumulative[k - 1]) for k in self._shown},
@@ -64,7 +64,7 @@ class Coherence:
         return [k for k in _SHOWN if k <= len(self.cumulative)]
 
     def lines(self) -> list[str]:
-        """Return the numbers as text: the sums, and then the rest."""
+        """Return the measures as lines of text."""
         sums = ", ".join(f"{self.cumulative[k - 1]:.2f} ({k})" for k in self._shown)
         return [
             f"coherence μ₁(k): {sums or '–'}",
@@ -74,19 +74,19 @@ class Coherence:
 
 
 def coherence(x: Float[Tensor, "n d"], progress: Progress | None = None) -> Coherence:
-    """Compute the coherence of unit rows, without their n × n matrix."""
+    """Compute the coherence of unit rows without forming their n × n matrix."""
     k = min(MAX_K, len(x) - 1)
     sums = np.empty(0)
     if k:
         tick = None if progress is None else lambda share: progress("coherence", share)
         listed = listing_sweep(x, None, k, absolute=True, progress=tick).rows.score
         sums = listed.cumsum(dim=1).amax(dim=0).cpu().numpy()
-    with one_torch_thread(), full_precision():  # so that the bits do not depend on the number of threads
+    with one_torch_thread(), full_precision():  # The result must not depend on the number of threads.
         return Coherence(sums, _mean_absolute_cosine(x), _spectrum(x))
 
 
 def _mean_absolute_cosine(x: Tensor) -> float:
-    """Return the mean over pairs i ≠ j, from tiles on and above the diagonal."""
+    """Return the mean |cosine| over pairs i ≠ j, from tiles on and above the diagonal."""
     n, total = len(x), 0.0
     if n < 2:
         return float("nan")

@@ -1,4 +1,4 @@
-"""Consensus: groups of latents that match each other in several runs, at most one per run; and the orphans."""
+"""Consensus groups of latents that match each other in several runs, at most one per run, and the orphans."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from sae_geometry.kernels.loops.jit import compiled
 from sae_geometry.labels.pairs import PairLabels, pair_labels
 from sae_geometry.pairwise.same_space import model_key, place_key
 
-COLUMNS = ("group", "n_runs", "mean_similarity", "lowest_similarity")  # and one for each run
+COLUMNS = ("group", "n_runs", "mean_similarity", "lowest_similarity")  # followed by one column per run
 _FOUND = ("in every run", "in several runs", "in one run")
-_EXPLAINED = 0.01  # largest share of links between two runs that the runs' own latents explain
-_ENOUGH_WINS = 20  # from which links above all own latents are taken
+_EXPLAINED = 0.01  # largest share of the links between two runs that their own latents may explain
+_ENOUGH_WINS = 20  # minimum number of links above all own latents
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Consensus:
-    """Groups of latents from different runs, in which all pairs are one-to-one partners above a level.
+    """Groups of latents from different runs whose pairs are all one-to-one partners above a similarity level.
 
-    Groups are cycle-consistent: following partners from any member through any runs of the group returns to it.
+    Groups are cycle-consistent: following partners from a member through any of the group's runs leads back to it.
 
     Attributes:
         runs: the dictionaries.
-        members: int64 [G, N], the row in each run of the group's latent, −1 where the run has none; groups with more
-            members first, then by mean similarity.
+        members: int64 [G, N], row of the group's latent in each run, −1 if the run has none; groups with the most
+            members come first, then those with the highest mean similarity.
         similarity: float64 [G], mean similarity over the pairs within the group.
         lowest: float64 [G], smallest similarity over those pairs.
         level: float64 [N, N], the similarity above which partners of two runs were linked; nan on the diagonal.
@@ -55,19 +55,19 @@ class Consensus:
 
     @cached_property
     def member_ids(self) -> np.ndarray:
-        """Return `members` as original latent ids, int64 [G, N], −1 where none."""
+        """Return `members` as original latent ids, int64 [G, N]; −1 where a run has no member."""
         ids = zip((run.latent_ids.cpu().numpy() for run in self.runs), self.members.T, strict=True)
         return np.stack([np.where(rows >= 0, own[rows], -1) for own, rows in ids], axis=1)
 
     @cached_property
     def orphans(self) -> tuple[np.ndarray, ...]:
-        """Return, per run, the original ids of latents in no group."""
+        """Return the original ids of each run's latents that are in no group."""
         ids = zip((run.latent_ids.cpu().numpy() for run in self.runs), self.members.T, strict=True)
         return tuple(np.delete(own, rows[rows >= 0]) for own, rows in ids)
 
     @cached_property
     def incidence(self) -> np.ndarray:
-        """Return the number of distinct latents found by exactly 1, 2, … N runs, int64 [N]; each orphan by one."""
+        """Return the number of distinct latents in exactly 1, 2, … N runs, int64 [N]; an orphan is in one run."""
         counts = np.bincount(self.occupancy, minlength=len(self.runs) + 1)[1:]
         counts[0] += sum(map(len, self.orphans))
         return counts
@@ -77,7 +77,7 @@ class Consensus:
         return _mean_directions([d.directions.cpu().numpy() for d in self.runs], self.members)
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row per group: group, n_runs, mean_similarity, lowest_similarity, one id per run (−1 none)."""
+        """Return one row per group: group, n_runs, mean_similarity, lowest_similarity, one id per run (−1 for none)."""
         own = (np.arange(len(self.members)), self.occupancy, self.similarity, self.lowest)
         groups = pd.DataFrame(dict(zip(COLUMNS, own, strict=True)))
         return pd.concat([groups, pd.DataFrame(self.member_ids, columns=[d.name for d in self.runs])], axis=1)
@@ -88,26 +88,26 @@ class Consensus:
         return pd.DataFrame({"run": runs, "latent_id": np.concatenate(self.orphans)})
 
     def save(self, path: str | os.PathLike[str], *, min_runs: int = 2) -> Path:
-        """Write the groups as a dictionary: a `.safetensors` file that `load` reads.
+        """Write the groups as a dictionary to a `.safetensors` file that `load` can read.
 
-        Tensors: W_dec float32 [G, d], W_enc likewise where all runs have encoders of one width, members int64 [G, N]
-        (original ids, −1 none), n_runs [G], similarity float32 [G].
+        Tensors: W_dec float32 [G, d], W_enc likewise if all runs have encoders of one width, members int64 [G, N]
+        (original ids, −1 for none), n_runs [G], similarity float32 [G].
 
         Args:
             path: path of the file; its folder must exist.
-            min_runs: minimum number of runs of a group.
+            min_runs: minimum number of runs per group.
 
         Raises:
-            ValueError: no group in that many runs, or a name that does not end in .safetensors.
+            ValueError: no group spans that many runs, or the name does not end in .safetensors.
         """
         from safetensors.numpy import save
 
         target = Path(path)
         if target.suffix != ".safetensors":
-            raise ValueError(f"a consensus dictionary is a .safetensors file; got {target.name!r}")
+            raise ValueError(f"a consensus dictionary must be saved as a .safetensors file; got {target.name!r}")
         kept = self.occupancy >= min_runs
         if not kept.any():
-            raise ValueError(f"no group of latents is found in {min_runs} runs; a dictionary needs at least one latent")
+            raise ValueError(f"no group of latents spans {min_runs} runs, so there is nothing to save")
         tensors = {
             "W_dec": self.directions()[kept],
             "members": self.member_ids[kept],
@@ -119,7 +119,7 @@ class Consensus:
         if len(known) == len(self.runs) and len({e.shape[1] for e in known}) == 1:
             tensors["W_enc"] = _mean_directions(known, self.members)[kept]
         tensors = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
-        with whole_file(target) as file:  # not by its name, which may be no UTF-8
+        with whole_file(target) as file:  # safetensors cannot open a name that is not UTF-8.
             file.write(save(tensors, metadata=self._facts(min_runs)))
         return target
 
@@ -132,13 +132,13 @@ class Consensus:
         }
         for fact, key in (("model", model_key), ("hook_point", place_key)):
             said, values = getattr(self.runs[0], fact), {key(d) for d in self.runs}
-            if len(values) == 1 and said is not None:  # spellings may differ
+            if len(values) == 1 and said is not None:  # Spellings may differ between runs.
                 facts[fact] = said
         return facts
 
     @property
     def _levels(self) -> str:
-        """Return the level in words, as a range where it differs between pairs of runs."""
+        """Return the level as text, or a range if it differs between pairs of runs."""
         low, high = (f"{value:.3g}" for value in (np.nanmin(self.level), np.nanmax(self.level)))
         return low if low == high else f"{low} to {high}"
 
@@ -158,22 +158,22 @@ def consensus(
     *every* latent of one is linked to every latent of the other.
 
     Args:
-        runs: the N dictionaries, with L latents in total, in order.
+        runs: the N dictionaries, with L latents in total.
         partner: int32 or int64 [L, N], row of each latent's one-to-one partner in each run; −1 for none and in its
             own run.
-        similarity: float64 [L, N], similarity to those partners; nan where none.
+        similarity: float64 [L, N], similarity to those partners; nan for none.
         threshold: lower bound (exclusive) of a link's similarity; one for all pairs of runs, or [N, N].
     """
     sizes = np.array([d.n_latents for d in runs], dtype=np.int64)
     total, n = int(sizes.sum()), len(runs)
     if partner.shape != (total, n) or similarity.shape != (total, n):
-        raise ValueError(f"partners and similarities are [{total}, {n}]; got {partner.shape} and {similarity.shape}")
+        raise ValueError(f"partner and similarity must be [{total}, {n}]; got {partner.shape} and {similarity.shape}")
     starts = np.concatenate([[0], np.cumsum(sizes)])
     owner = np.repeat(np.arange(n), sizes)
     level = np.full((n, n), threshold, dtype=np.float64)
     np.fill_diagonal(level, np.nan)
     linked = (partner >= 0) & (similarity > level[owner])
-    to = np.where(linked, partner + starts[:-1][None, :], -1)  # [L, N], latents counted over all runs
+    to = np.where(linked, partner + starts[:-1][None, :], -1)  # [L, N], as row numbers over all runs
     left, run = np.nonzero(linked & (owner[:, None] < np.arange(n)[None, :]))
     right = to[left, run]
     order = np.lexsort((right, left, -similarity[left, run]))
@@ -188,12 +188,12 @@ def consensus(
 
 
 def consensus_labels(c: Consensus) -> PairLabels | None:
-    """Join labels to every latent of every run and to another member of its group; None without labels."""
+    """Return the labels of every latent and of another member of its group; None without labels."""
     ids, n, names = c.member_ids, len(c.runs), np.array([d.name for d in c.runs], dtype=object)
     frames = []
     for r, run in enumerate(c.runs):
         there = ids[:, r] >= 0
-        others = np.where(np.arange(n) == r, -1, ids[there])  # [groups, runs], without its own
+        others = np.where(np.arange(n) == r, -1, ids[there])  # [groups, runs], −1 for the run itself
         other = (others >= 0).argmax(axis=1)
         grouped = {
             "latent_id": ids[there, r],
@@ -209,24 +209,24 @@ def consensus_labels(c: Consensus) -> PairLabels | None:
 
 
 def explained_up_to(similarity: np.ndarray, own: np.ndarray) -> float:
-    """Return the similarity of partners above which latents' own dictionaries explain at most 1% of them.
+    """Return the similarity above which latents' own dictionaries explain at most 1% of partners.
 
-    The partner of each latent in the other run competes with the nearest other latent of its own dictionary, which is
-    not a copy of it. Latents are ranked by the larger of the two and accepted while 1 + wins of own latents are at most
-    one per hundred wins of partners (the estimate of knockoff+, Barber & Candès 2015). Of fewer, those above every own
-    latent are accepted if they are twenty (an estimate of at most 5%).
+    Each latent's partner in the other run competes with the nearest other latent of its own dictionary, which is not a
+    copy of it. Latents are ranked by the larger of the two similarities and accepted while 1 plus the wins of own
+    latents is at most 1% of the wins of partners (the knockoff+ estimate, Barber & Candès 2015). If none qualify,
+    partners above every own latent are accepted, provided there are at least twenty (an estimate of at most 5%).
 
     Args:
         similarity: float64 [L], similarity of the latents of both runs to their one-to-one partners; nan for none.
-        own: float64 [L], similarity of these latents to the nearest other of their own dictionary; −inf or nan if
-            there is none.
+        own: float64 [L], similarity of each of them to the nearest other latent of its own dictionary; −inf or nan for
+            none.
 
     Returns:
-        The level; inf where own latents explain all partners, and for fewer than twenty wins, which show nothing.
+        The level; inf if own latents explain all partners, or if there are fewer than twenty to accept.
     """
     target, decoy = np.nan_to_num(similarity, nan=-2.0), np.nan_to_num(own, nan=-2.0)
     best, wins = np.maximum(target, decoy), target > decoy
-    order = np.lexsort((wins, -best))  # losses first among ties
+    order = np.lexsort((wins, -best))  # Among ties, losses come first.
     wins, best = wins[order], best[order]
     taken = np.flatnonzero(wins & (1 + np.cumsum(~wins) <= _EXPLAINED * np.cumsum(wins)))
     if not len(taken):
@@ -237,7 +237,7 @@ def explained_up_to(similarity: np.ndarray, own: np.ndarray) -> float:
 
 @compiled()
 def _link(left, right, to, group, table):  # type: ignore[no-untyped-def]
-    """Merge groups in place: of each latent its group, and of each group its latents as indices over all runs."""
+    """Merge groups in place: `group` has the group of each latent, `table` the latents of each group by run."""
     n = table.shape[1]
     for e in range(len(left)):
         g, h = group[left[e]], group[right[e]]
@@ -267,7 +267,7 @@ def _link(left, right, to, group, table):  # type: ignore[no-untyped-def]
 
 
 def _within_groups(table: np.ndarray, similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean and smallest similarity of pairs per group."""
+    """Return the mean and the smallest similarity over the pairs within each group."""
     total, lowest = np.zeros(len(table)), np.full(len(table), np.inf)
     for r, s in itertools.combinations(range(table.shape[1]), 2):
         both = np.flatnonzero((table[:, r] >= 0) & (table[:, s] >= 0))

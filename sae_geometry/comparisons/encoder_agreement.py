@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 GROUPS = ("both high", "both low", "encoder only", "decoder only")
 _LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)
-_FEWEST = 20  # latents per frequency stratum
+_FEWEST = 20  # minimum latents per frequency stratum
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -46,10 +46,10 @@ class Agreement(PairAnswer):
         threshold: similarity above which a pair counts as high.
         decoder: the comparison of decoder directions (nearest, double counting allowed).
         encoder: the comparison of encoder directions.
-        decoder_cosine: float64 [n], cosine of a's latent to its nearest decoder in B.
+        decoder_cosine: float64 [n], cosine of each latent of A to the nearest decoder direction in B.
         encoder_cosine: float64 [n], encoder cosine to the *same* partner.
-        same_partner: bool [n], whether that partner is also the nearest encoder.
-        by_chance: shares and means against B turned as a whole, encoders and decoders by the same map.
+        same_partner: bool [n], whether that partner also has the nearest encoder direction.
+        by_chance: shares and means against B with its decoders and encoders turned by the same map, if equally wide.
     """
 
     a: Dictionary
@@ -69,30 +69,30 @@ class Agreement(PairAnswer):
 
     @cached_property
     def group(self) -> np.ndarray:
-        """Return the group per latent, an index into `GROUPS`: both cosines to the partner high, one, or neither."""
+        """Return each latent's group, an index into `GROUPS`: whether both, neither or one of its cosines is high."""
         return read_only(_groups(self.decoder_cosine, self.encoder_cosine, self.threshold))
 
     @cached_property
     def alignment(self) -> np.ndarray | None:
-        """Return the cosine of each latent's encoder and decoder, float64 [n]; None if their spaces differ.
+        """Return the cosine between each latent's encoder and decoder, float64 [n]; None if their spaces differ.
 
-        It is near 1 for tied weights, and low where a latent reads and writes different directions.
+        It is near 1 for tied weights, and low if a latent reads and writes different directions.
         """
         d = self.a
         into, out = d.metadata.get("hook_point_in"), d.metadata.get("hook_point_out")
-        transcodes = into is not None and out is not None and into != out  # between two spaces no cosine is defined
+        transcodes = into is not None and out is not None and into != out  # No cosine is defined between spaces.
         if d.encoder_directions is None or d.encoder_directions.shape != d.directions.shape or transcodes:
             return None
         return _cosines(d.directions.cpu().numpy(), d.encoder_directions.cpu().numpy())
 
     def counts(self, threshold: float | None = None) -> dict[str, int]:
-        """Return the number of latents per group, at `threshold` or another one."""
+        """Return the number of latents per group, at the threshold of the result if None."""
         level = self.threshold if threshold is None else threshold
         found = np.bincount(_groups(self.decoder_cosine, self.encoder_cosine, level), minlength=len(GROUPS))
         return dict(zip(GROUPS, found.tolist(), strict=True))
 
     def by_frequency(self, n_strata: int = 5) -> pd.DataFrame | None:
-        """Return similarity in strata of firing frequency with equally many latents; None if frequency is unknown.
+        """Return similarity by firing frequency, in strata of equal size; None if the frequency is unknown.
 
         Columns: lowest_frequency, highest_frequency, n, mean_decoder_cosine, low, high (95% over latents),
         mean_encoder_cosine, both_high.
@@ -150,15 +150,15 @@ class Agreement(PairAnswer):
         )
 
     def summary(self) -> dict[str, Any]:
-        """Return the numbers, JSON-ready."""
+        """Return the numbers of the comparison as a JSON-ready dict."""
         strata = self.by_frequency()
         return {
             "inputs": {"a": describe_input(self.a), "b": describe_input(self.b)},
             "partner": "the nearest decoder direction of b for each latent of a, double counting allowed; signed",
             "threshold": self.threshold,
             "n": self.a.n_latents,
-            "groups_mean": "both high: decoder and encoder cosine to the partner above the threshold; decoder only, "
-            "encoder only: one of them; both low: neither",
+            "groups_mean": "both high: decoder and encoder cosine to the partner are above the threshold; "
+            "decoder only, encoder only: one of them is; both low: neither is",
             "groups": self.counts(),
             "groups_by_threshold": {f"{t}": self.counts(t) for t in _LEVELS},
             "mean_decoder_cosine": float(self.decoder_cosine.mean()),
@@ -195,19 +195,19 @@ class Agreement(PairAnswer):
     @property
     def method(self) -> str:
         return (
-            f"To each latent of {self.a.name} we took the nearest of {self.b.name} by "
-            f"{methods.measure('decoder', True)} (several may share one), the cosine of the two encoder directions, "
-            f"and the nearest by encoder directions. Cosines above {self.threshold:g} count as high. "
-            f"{methods.EXACT} {methods.by_chance(self.b.name)} Decoders and encoders are turned by one map where they "
-            "are equally wide."
+            f"For each latent of {self.a.name} we took the nearest latent of {self.b.name} by "
+            f"{methods.measure('decoder', True)} (several may share one), the cosine between the two encoder "
+            "directions, and the latent with the nearest encoder direction. "
+            f"Cosines above {self.threshold:g} count as high. {methods.EXACT} {methods.by_chance(self.b.name)} "
+            "Decoders and encoders are turned by one map if they are equally wide."
         )
 
     @property
     def sentences(self) -> str:
         return (
-            f"For {self.a.name} and {self.b.name}, {self._confirmed}. The nearest encoder of "
-            f"{percent(self.same_partner.mean())} of latents is that of the nearest decoder; "
-            f"{percent(self.by_chance['same_partner'])} would be by chance."
+            f"For {self.a.name} and {self.b.name}, {self._confirmed}. For "
+            f"{percent(self.same_partner.mean())} of latents, one partner has both the nearest decoder and the nearest "
+            f"encoder; {percent(self.by_chance['same_partner'])} would be expected by chance."
         )
 
     @property
@@ -252,18 +252,18 @@ def agreement(
 ) -> Agreement:
     """Test whether encoders confirm the nearest decoder partner in B of each latent of A.
 
-    With j(i) = argmax_j cos(dec a_i, dec b_j): the decoder cosine to j(i), the encoder cosine cos(enc a_i, enc b_j(i))
-    to the same latent, and whether argmax_j cos(enc a_i, enc b_j) = j(i). A pair with a high decoder and a low
-    encoder cosine writes the same direction but reads another one.
+    With j(i) = argmax_j cos(dec a_i, dec b_j), compute the decoder cosine to j(i), the encoder cosine
+    cos(enc a_i, enc b_j(i)), and whether argmax_j cos(enc a_i, enc b_j) = j(i). A pair with a high decoder cosine and
+    a low encoder cosine writes the same direction but reads a different one.
 
     Args:
-        a, b: anything `compare` takes, with encoders.
+        a, b: anything that `compare` takes; both need encoders.
         threshold: cosine above which a pair counts as high.
         allow_mismatch: permit different models or hook points; every output then says so.
         progress: called with the current step and its completed fraction.
 
     Raises:
-        ValueError: no encoders, encoders of different widths, a threshold outside −1…1, different spaces.
+        ValueError: no encoders, encoders of different widths, a threshold outside −1…1, or different spaces.
 
     Example:
         >>> import sae_geometry as sg
@@ -291,7 +291,7 @@ def agreement(
 
 
 def _by_chance(a: Dictionary, b: Dictionary, threshold: float) -> dict[str, float]:
-    """Return the agreement against B turned: decoders and encoders by one map where their widths are equal.
+    """Return the agreement expected by chance, with B's decoders and encoders turned by one map if equally wide.
 
     One map preserves relations between a latent's encoder and decoder, such as tied weights.
     """

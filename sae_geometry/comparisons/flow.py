@@ -1,4 +1,4 @@
-"""Features followed through the layers of one model: edges from layer to layer, and the chains that they form."""
+"""Features followed through the layers of one model: the edges between layers and the chains they form."""
 
 from __future__ import annotations
 
@@ -45,24 +45,25 @@ def flow(
 ) -> Flow:
     """Follow features through the layers of one model.
 
-    Between consecutive layers a latent has an *edge* to its nearest latent of the next layer, from its nearest of the
-    layer before, and to its one-to-one partner (optimal up to 4,096 latents per side, greedy beyond), where the cosine
-    is at least `threshold` and wins the competition with the controls (`compare`) at the false discovery rate.
-    One-to-one edges *continue* a latent; the other edges into later latents are *splits*, out of earlier ones *merges*;
-    a latent with no edge out *dies*, one with no edge in is *born*. A *chain* is a path of continuing edges.
+    Between consecutive layers, a latent is linked to its nearest in the next layer, to its nearest in the previous one,
+    and to its one-to-one partner (optimal up to 4,096 latents per side, greedy beyond). A link is an *edge* if its
+    cosine is at least `threshold` and beats the controls of `compare` at the false discovery rate. One-to-one edges
+    *continue* a latent; others are *splits* if they come from a latent's nearest in the previous layer, and *merges* if
+    they lead to its nearest in the next. A latent with no edge to the next layer *dies*; one with no edge from the
+    previous layer is *born*. A *chain* is a path of continuing edges.
 
     Args:
-        layers: the dictionaries, first layer first, anything `compare` takes; an address may be a pattern such as
+        layers: the dictionaries, first layer first, as anything that `compare` takes; an address may be a pattern like
             `hf://org/repo/layers.{0..11}`.
         on: "writes" compares decoder directions; "reads" takes the cosine of a layer's decoder directions with the next
             layer's encoder directions, the virtual weight: does the next layer read what this one writes?
-        threshold: smallest cosine of an edge. None: 0.5 on "writes", 0 on "reads".
-        false_discovery_rate: of each step and direction, in (0, 1).
-        fold: multiply decoder norms by the latents' thresholds (`Dictionary.folded`), before norm ratios and squared
-            differences are taken.
-        maps: name and matrix [d_in, d_out] of a linear map per step, such as a Jacobian: it is applied to the earlier
-            layer (`mapped`), in that step alone. For a map of all layers give mapped dictionaries.
-        allow_mismatch: permit other sites than the residual stream, and different models; every output then says so.
+        threshold: smallest cosine of an edge; None means 0.5 for "writes" and 0 for "reads".
+        false_discovery_rate: false discovery rate per step and direction, in (0, 1).
+        fold: multiply decoder norms by the latents' thresholds (`Dictionary.folded`) before norm ratios and squared
+            differences are computed.
+        maps: the name and matrix [d_in, d_out] of one linear map per step, such as a Jacobian, applied to the earlier
+            layer (`mapped`) in that step only. To map all layers, pass mapped dictionaries.
+        allow_mismatch: permit different models and sites outside the residual stream; every output then says so.
         progress: called with the current step and its completed fraction.
 
     Returns:
@@ -70,7 +71,7 @@ def flow(
 
     Raises:
         ValueError: fewer than two layers, different models or widths, no encoders for "reads", no thresholds to fold,
-            or another number of maps than steps.
+            or not one map per step.
 
     Example:
         >>> import sae_geometry as sg
@@ -88,17 +89,17 @@ def flow(
         )
     given = [one for layer in several(layers) for one in (expanded(layer) if isinstance(layer, str) else [layer])]
     if len(given) < 2:
-        raise ValueError(f"a flow needs two layers or more; got {len(given)}")
+        raise ValueError(f"a flow needs at least two layers; got {len(given)}")
     made = distinct([as_dictionary(one) for one in given])
     made = [d.folded() for d in made] if fold else made
     if maps and len(maps) != len(made) - 1:
-        raise ValueError(f"a flow takes one map for each layer but the last, {len(made) - 1}; got {len(maps)}")
+        raise ValueError(f"a flow needs one map per step, {len(made) - 1} in all; got {len(maps)}")
     caveats = [BASIS, *(f"{d.name}: {note}" for d in made for note in d.notes)]
     for a, b in pairwise(made):
         caveats += require_same_stream(unmapped(a), unmapped(b), allow_mismatch)
     if on == READS:
-        caveats.append("reads: encoders and decoders cannot be controls for each other, so the only control is the "
-                       "next layer's encoders turned")  # fmt: skip
+        caveats.append("reads: encoders and decoders cannot be controls for each other, so the only control is "
+                       "the turned encoders of the next layer")  # fmt: skip
     steps = []
     for at, (a, b) in enumerate(pairwise(made)):
 
@@ -116,12 +117,11 @@ def flow(
 def _step(
     a: Dictionary, b: Dictionary, on: str, threshold: float, rate: float, caveats: list[str], progress: Progress
 ) -> Step:
-    """Return the edges between two layers."""
     x, y = a.directions, _read_rows(a, b) if on == READS else b.directions
     if a.d_in != y.shape[1]:
         raise ValueError(
-            f"{a.name!r} has {a.d_in:,} dimensions after the map and {b.name!r} {y.shape[1]:,}: cosines between them "
-            "do not exist; a map is [d_in, d_out]"
+            f"{a.name!r} has {a.d_in:,} dimensions after the map but {b.name!r} has {y.shape[1]:,}, so cosines between "
+            "them are undefined; a map must be [d_in, d_out]"
         )
     swept = listing_sweep(x, y, LISTED, progress=lambda share: progress("similarities", share))
     assert swept.cols is not None
@@ -136,7 +136,7 @@ def _step(
     for m in (forth, back):
         if not _enough(m, rate):
             caveats.append(f"{m.source} → {m.target}: {counted(m.n_latents, 'latent')} are too few for any to be "
-                           "significant; edges are by the threshold alone")  # fmt: skip
+                           "significant, so edges depend on the threshold alone")  # fmt: skip
     return Step(
         one_to_one=np.where(_holds(paired, threshold, rate), paired.partner_row, -1),
         one_to_one_cosine=paired.cosine,
@@ -152,7 +152,7 @@ def _step(
 
 
 def _of_all_rows(step: Step, source: Dictionary, a: Dictionary) -> Step:
-    """Return the edges from a mapped layer as those of the layer; latents that the map sends to zero have none."""
+    """Return a mapped layer's edges for all latents of the layer; latents that the map sends to zero have none."""
     rows = np.flatnonzero(np.isin(a.latent_ids.cpu().numpy(), source.latent_ids.cpu().numpy()))
 
     def spread(values: np.ndarray, missing: int | float) -> np.ndarray:
@@ -174,7 +174,7 @@ def _of_all_rows(step: Step, source: Dictionary, a: Dictionary) -> Step:
 
 
 def _enough(m: Matching, rate: float) -> bool:
-    """Return whether a first win could be significant with this number of latents."""
+    """Return whether there are enough latents for any of them to be significant."""
     return m.n_latents * rate >= m.controls.ratio
 
 
@@ -184,17 +184,17 @@ def _holds(m: Matching, threshold: float, rate: float) -> np.ndarray:
 
 
 def _read_rows(a: Dictionary, b: Dictionary) -> Tensor:
-    """Return the encoder directions of the next layer.
+    """Return the encoder directions of the next layer, b.
 
     Raises:
-        ValueError: it has none, or they read a space of a different width.
+        ValueError: b has no encoders, or they read a space of a different width.
     """
     rows = b.encoder_directions
     if rows is None:
         raise ValueError(f'{b.name!r} has no encoder, which on="reads" needs; use on="writes"')
     if rows.shape[1] != a.d_in:
         raise ValueError(
-            f"the encoder of {b.name!r} reads {rows.shape[1]:,} dimensions and {a.name!r} writes {a.d_in:,}: it does "
-            "not read this stream"
+            f"the encoder of {b.name!r} reads {rows.shape[1]:,} dimensions but {a.name!r} writes {a.d_in:,}, so it "
+            "does not read this stream"
         )
     return torch.as_tensor(rows)

@@ -1,4 +1,4 @@
-"""The result of following features through layers: edges, chains, fates, and their counts."""
+"""Result of following features through layers: edges, chains, fates, and their counts."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class Flow(Answer):
         steps: the edges between consecutive layers.
         on: "writes" (decoder with decoder) or "reads" (decoder with the next encoder).
         threshold: smallest cosine of an edge.
-        false_discovery_rate: of each step and direction.
+        false_discovery_rate: false discovery rate per step and direction.
         fold: whether norms were multiplied by the latents' thresholds.
-        caveats: what was taken for granted.
+        caveats: warnings to show with the result.
     """
 
     layers: tuple[Dictionary, ...]
@@ -53,7 +53,7 @@ class Flow(Answer):
 
     @property
     def dictionaries(self) -> tuple[Dictionary, ...]:
-        """Return the layers."""
+        """Return the dictionaries of the layers."""
         return self.layers
 
     @property
@@ -68,24 +68,24 @@ class Flow(Answer):
         folded = " Decoder norms were multiplied by the latents' thresholds." if self.fold else ""
         named = [f"{s.map['map']!r} (sha256 {s.map['map_sha256'][:16]})" for s in self.steps if s.map is not None]
         mapped = (
-            f" Before each step the earlier layer was mapped and normalized again, in order by {', '.join(named)}; "
-            "cosines and significance are those after the map."
+            f" Before each step, the earlier layer was mapped and normalized again (in order: {', '.join(named)}); "
+            "cosines and significance refer to the mapped directions."
             if named
             else ""
         )
         return (
-            f"We linked the latents of {len(self.layers)} consecutive layers by {how}: to the nearest of the next "
-            "layer, from the nearest of the layer before, and to the one-to-one partner. "
+            f"We linked the latents of {len(self.layers)} consecutive layers by {how}: each to its nearest in the "
+            "next layer, its nearest in the previous layer, and its one-to-one partner. "
             f"{methods.matched(self.steps[0].method)} An edge has a cosine of at least {self.threshold:g} and is "
             f"significant. {methods.significant(decoys, self.false_discovery_rate)} {methods.EXACT}{folded}{mapped}"
         )
 
     def _audit(self) -> None:
-        """Return None: layers differ in what a confound audit of two runs would flag."""
+        """Return None, since layers always differ in the properties that a confound audit checks."""
 
     @cached_property
     def paths(self) -> np.ndarray:
-        """Return the rows of every chain, int64 [chains, layers], −1 before it starts and after it ends."""
+        """Return the row of each chain's latent per layer, int64 [chains, layers]; −1 where the chain is absent."""
         n_chains = self.layers[0].n_latents
         made = [np.arange(n_chains)]
         for step in self.steps:
@@ -101,7 +101,7 @@ class Flow(Answer):
 
     @cached_property
     def survivors(self) -> np.ndarray:
-        """Return, for chains that start at layer i, how many are still there at layer j: int64 [layers, layers]."""
+        """Return the number of chains that start at layer i and are present at layer j, int64 [layers, layers]."""
         starts = (self.paths >= 0).argmax(axis=1)
         rows = [(self.paths[starts == at] >= 0).sum(axis=0) for at in range(len(self.layers))]
         return np.array(rows)
@@ -109,8 +109,8 @@ class Flow(Answer):
     def edges(self) -> pd.DataFrame:
         """Return one row per edge: step, run and latent at both ends, cosine, q_value, kind, norm_ratio.
 
-        kind is "continues", "splits" (from the nearest of the layer before) or "merges" (into the nearest of the next).
-        norm_ratio is the later decoder norm over the earlier. After a linear map, plain_cosine is the cosine before it.
+        kind is "continues", "splits" (from the nearest in the layer before) or "merges" (into the nearest in the next).
+        norm_ratio is the later decoder norm over the earlier. With a linear map, plain_cosine is the unmapped cosine.
         With folded thresholds, folded_mse is the mean squared difference of the two decoder rows, per coordinate.
         """
         frames = []
@@ -139,7 +139,7 @@ class Flow(Answer):
         return pd.concat(frames, ignore_index=True)
 
     def _plain_cosine(self, at: int, ids: np.ndarray, next_ids: np.ndarray) -> np.ndarray:
-        """Return the cosines of latents of a layer and the next without linear maps."""
+        """Return the cosines between latents of a layer and the next, before any linear map."""
         a, b = (unmapped(d) for d in self.layers[at : at + 2])
         read = b.encoder_directions if self.on == "reads" else b.directions
         assert read is not None
@@ -151,7 +151,7 @@ class Flow(Answer):
 
         Columns: chain, first_layer, last_layer, n_layers, begins ("first layer", "born", "splits off"), ends ("last
         layer", "dies", "merges"), turned (sum of the angles of its edges, in degrees), turned_net (angle between its
-        first and last decoder direction), then latent_0, latent_1, … (−1 where the chain is not).
+        first and last decoder direction), then latent_0, latent_1, … (−1 where the chain is absent).
         """
         paths, n = self.paths, len(self.layers)
         there = paths >= 0
@@ -190,13 +190,13 @@ class Flow(Answer):
         return {"flow": plots.flow_figure(self)}
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the chains bundled by the layer they start at, with births and deaths."""
+        """Draw the chains, bundled by the layer they start at, with births and deaths."""
         from sae_geometry import plots
 
         return plots.flow_bundles(self, ax=ax)
 
     def _mean_folded_mse(self) -> dict[str, list[float]]:
-        """Return the mean squared difference of the decoder rows that continue, per step; empty without folding."""
+        """Return the mean of folded_mse over continuing edges, per step; empty without folding."""
         if not self.fold or self.on != "writes":
             return {}
         edges = self.edges()
@@ -205,7 +205,7 @@ class Flow(Answer):
 
     @cached_property
     def meanings(self) -> ChainLabels | None:
-        """Return what chains mean as they go, and labels by fate; None without labels."""
+        """Return the labels along selected chains and by fate; None without labels."""
         frames = []
         for a, b, step in zip(self.layers, self.layers[1:], self.steps, strict=False):
             onward, cosine = step.onward
@@ -219,19 +219,19 @@ class Flow(Answer):
 
     @property
     def layer_names(self) -> tuple[str, ...]:
-        """Return a name per layer: its number in the hook points where they have different ones, else its position."""
+        """Return a name per layer: the number in its hook point if these are known and distinct, else its position."""
         said = [layer_of(unmapped(d)) for d in self.layers]
         numbers = said if None not in said and len(set(said)) == len(said) else range(len(said))
         return tuple(f"{n}" for n in numbers)
 
     def summary(self) -> dict[str, Any]:
-        """Return the numbers, JSON-ready."""
+        """Return the numbers of the flow as a JSON-ready dict."""
         chains = self.chains()
         whole = chains[chains["n_layers"] == len(self.layers)]
         return {
             "inputs": {name: describe_input(d) for name, d in zip(self.layer_names, self.layers, strict=True)},
             "on": self.on,
-            "edge_means": "cosine at or above the threshold, and significant (or too few latents to be)",
+            "edge_means": "cosine at or above the threshold, and significant unless there are too few latents",
             "threshold": self.threshold,
             "false_discovery_rate": self.false_discovery_rate,
             "folded": self.fold,
@@ -275,7 +275,6 @@ class Flow(Answer):
         return "\n".join([super().details(), *aligned([heads, *rows]), f"chains by layers: {by_length}"])
 
     def _counts(self) -> dict[str, list[int]]:
-        """Return the number of each kind of edge, birth and death, step by step."""
         return {
             key: [getattr(s, f"n_{key}") for s in self.steps]
             for key in ("continuing", "splits", "merges", "births", "deaths")

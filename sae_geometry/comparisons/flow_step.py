@@ -1,4 +1,4 @@
-"""Edges between one layer and the next, and what they make of each latent."""
+"""Edges between two consecutive layers, and the fate of each latent."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from sae_geometry.matching.defaults import OneToOne
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """Edges between one layer (n latents) and the next (m latents), as rows; −1 for no edge.
+    """Edges between a layer of n latents and the next of m latents, as row indices; −1 for no edge.
 
     Attributes:
-        one_to_one: int64 [n], the next layer's latent that continues each latent.
-        forward: int64 [n], each latent's nearest in the next layer.
-        backward: int64 [m], each next latent's nearest in this layer.
-        one_to_one_cosine, forward_cosine, backward_cosine: their cosines, edge or not.
-        one_to_one_q, forward_q, backward_q: their q-values.
-        map: name, SHA-256 and number of latents sent to zero of the linear map of the earlier layer; None without one.
+        one_to_one: int64 [n], the latent of the next layer that continues each latent.
+        forward: int64 [n], the nearest latent in the next layer.
+        backward: int64 [m], for each latent of the next layer, its nearest in this one.
+        one_to_one_cosine, forward_cosine, backward_cosine: the cosines, with or without an edge.
+        one_to_one_q, forward_q, backward_q: the q-values of these cosines.
+        map: name and SHA-256 of the earlier layer's linear map, and the number of latents it sends to zero, if any.
     """
 
     one_to_one: np.ndarray
@@ -39,7 +39,7 @@ class Step:
 
     @cached_property
     def origin(self) -> np.ndarray:
-        """Return the row in this layer that continues into each next latent, int64 [m]; −1 for none."""
+        """Return the latent of this layer that each latent of the next continues, int64 [m]; −1 for none."""
         out = np.full(len(self.backward), -1)
         rows = np.flatnonzero(self.one_to_one >= 0)
         out[self.one_to_one[rows]] = rows
@@ -47,18 +47,18 @@ class Step:
 
     @property
     def fate(self) -> np.ndarray:
-        """Return "continues", "merges" or "dies" per latent of this layer."""
+        """Return "continues", "merges" or "dies" for each latent of this layer."""
         onward = (self.forward >= 0) | np.isin(np.arange(len(self.forward)), self.backward)
         return np.where(self.one_to_one >= 0, "continues", np.where(onward, "merges", "dies"))
 
     @property
     def onward(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return where each latent of this layer goes, int64 [n], −1 for none, and the cosine, of an edge or not.
+        """Return the latent of the next layer that each latent leads to, int64 [n] (−1 for none), and their cosines.
 
-        That is its continuation, else its nearest, else a next latent that is nearest to it.
+        The target is the continuation, else the nearest, else the most similar latent that has this one as its nearest.
         """
         to, cosine = self.forward.copy(), self.forward_cosine.copy()
-        # Where several have one parent, the most similar is written last.
+        # Of several children of one parent, the most similar is written last and so prevails.
         children = np.argsort(self.backward_cosine, kind="stable")
         children = children[self.backward[children] >= 0]
         children = children[to[self.backward[children]] < 0]
@@ -68,7 +68,7 @@ class Step:
 
     @property
     def arrival(self) -> np.ndarray:
-        """Return "continues", "splits off" or "born" per latent of the next layer."""
+        """Return "continues", "splits off" or "born" for each latent of the next layer."""
         inward = (self.backward >= 0) | np.isin(np.arange(len(self.backward)), self.forward)
         return np.where(self.origin >= 0, "continues", np.where(inward, "splits off", "born"))
 
@@ -84,15 +84,15 @@ class Step:
 
     @property
     def n_births(self) -> int:
-        """Return the number of next latents with no edge from this layer."""
+        """Return the number of latents of the next layer with no edge from this one."""
         return int((self.arrival == "born").sum())
 
     @property
     def n_splits(self) -> int:
-        """Return the number of next latents that come from a latent which continues as another, or ends in several."""
+        """Return the number of latents of the next layer with an edge from this one, but not a continuing one."""
         return int((self.arrival == "splits off").sum())
 
     @property
     def n_merges(self) -> int:
-        """Return the number of latents that go into a next latent which continues another."""
+        """Return the number of latents of this layer with an edge to the next, but not a continuing one."""
         return int((self.fate == "merges").sum())

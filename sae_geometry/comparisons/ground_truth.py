@@ -1,4 +1,4 @@
-"""Recovery of known features: a dictionary against the true features of the data that it was trained on."""
+"""Recovery of known features: comparison of a dictionary with the true features of its training data."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recovery:
-    """Share of latents that are features, and of features that are latents.
+    """Precision, recall and F1 of a dictionary's latents against true features.
 
     Attributes:
-        precision: share of latents with a feature; recall: share of features with a latent.
+        precision, recall: share of latents that match a feature, and of features that match a latent.
         f1: their harmonic mean; 0 if both are 0.
     """
 
@@ -39,7 +39,7 @@ class Recovery:
 
     @staticmethod
     def of(latents: np.ndarray, features: np.ndarray) -> Recovery:
-        """Compute from the latents, bool [n], and the features, bool [m], that have a counterpart."""
+        """Compute the recovery, given which latents, bool [n], and features, bool [m], have a counterpart."""
         precision, recall = float(latents.mean()), float(features.mean())
         total = precision + recall
         return Recovery(precision, recall, 2 * precision * recall / total if total else 0.0)
@@ -47,13 +47,13 @@ class Recovery:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class GroundTruth(ComparisonAnswer):
-    """A dictionary against true features: precision, recall, F1, uniqueness and MCC.
+    """Comparison of a dictionary with true features: precision, recall, F1, uniqueness and MCC.
 
-    Only directions are compared: whether latents *fire* as features do needs data.
+    Only directions are compared. Testing whether latents *fire* as features do would need data.
 
     Attributes:
-        comparison: A is the dictionary, B the features; nearest partners in both directions.
-        threshold: similarity above which a latent and a feature are the same.
+        comparison: the comparison of the dictionary (A) with the features (B), by nearest partners in both directions.
+        threshold: similarity above which a latent and a feature match.
         mcc: mean correlation coefficient, the mean |cosine| of the optimal one-to-one matching (O'Neill et al. 2024).
     """
 
@@ -63,26 +63,26 @@ class GroundTruth(ComparisonAnswer):
 
     @property
     def above(self) -> Recovery:
-        """Return the recovery by nearest partners more similar than the threshold."""
+        """Return the recovery, counting nearest partners above the threshold as matches."""
         forth, back = self.comparison.nearest_a_to_b, self.comparison.nearest_b_to_a
         return Recovery.of(forth.similarity > self.threshold, back.similarity > self.threshold)
 
     @property
     def significant(self) -> Recovery:
-        """Return the recovery by significant nearest partners, at a false discovery rate of 5%."""
+        """Return the recovery, counting significant nearest partners (false discovery rate 5%) as matches."""
         return Recovery.of(self.comparison.nearest_a_to_b.significant, self.comparison.nearest_b_to_a.significant)
 
     @property
     def uniqueness(self) -> float:
-        """Return the number of features that are the nearest of a latent, per latent: 1 if no two share one."""
+        """Return the number of distinct nearest features per latent; 1 if no two latents share one."""
         forth = self.comparison.nearest_a_to_b
         return float((forth.multiplicity > 0).sum() / forth.n_latents)
 
     def summary(self) -> dict[str, Any]:
-        """Return the numbers, JSON-ready, with those of the comparison."""
+        """Return the recovery and the summary of the comparison as a JSON-ready dict."""
         return {
-            "recovery_means": "a latent is a feature, and a feature is recovered, if the nearest of the other side is "
-            "more similar than the threshold; or if it is significant",
+            "recovery_means": "a latent matches a feature, and a feature is recovered, if its nearest partner on the "
+            "other side is above the threshold (above_threshold) or significant (significant)",
             "threshold": self.threshold,
             **{name: asdict(r) for name, r in (("above_threshold", self.above), ("significant", self.significant))},
             "uniqueness": self.uniqueness,
@@ -100,7 +100,7 @@ class GroundTruth(ComparisonAnswer):
     @property
     def method(self) -> str:
         return (
-            f"{self.comparison.method} A latent recovers a feature if the similarity to its nearest is above "
+            f"{self.comparison.method} A latent and its nearest feature match if their similarity is above "
             f"{self.threshold:g}. MCC is the mean absolute cosine of the optimal one-to-one matching."
         )
 
@@ -118,17 +118,17 @@ class GroundTruth(ComparisonAnswer):
 
     def _definitions(self) -> list[str]:
         return [
-            "  uniqueness: features that are a latent's nearest, per latent; MCC: mean |cosine| of the optimal "
-            "one-to-one matching"
+            "  uniqueness: distinct nearest features per latent; MCC: mean |cosine| of the optimal one-to-one matching"
         ]
 
     @property
     def sentences(self) -> str:
         a, b = self.dictionaries
         return (
-            f"{percent(self.above.recall)} of {counted(b.n_latents, 'true feature')} have a latent of {a.name} above "
-            f"{self.threshold:g}, and {percent(self.above.precision)} of its {counted(a.n_latents, 'latent')} have a "
-            f"feature above it. Matched one to one, the mean |cosine| is {or_dash(self.mcc, '.3f')}."
+            f"{percent(self.above.recall)} of {counted(b.n_latents, 'true feature')} have a latent of {a.name} with a "
+            f"similarity above {self.threshold:g}; {percent(self.above.precision)} of the "
+            f"{counted(a.n_latents, 'latent')} have such a feature. Matched one to one, the mean |cosine| is "
+            f"{or_dash(self.mcc, '.3f')}."
         )
 
 
@@ -148,9 +148,9 @@ def truth(
     """Measure how well a dictionary recovers known features.
 
     Args:
-        a: anything `compare` takes.
-        features: the true features: a SAELens synthetic model, or anything `compare` takes, features as rows.
-        threshold: similarity above which a latent and a feature are the same.
+        a: anything that `compare` takes.
+        features: the true features, as a SAELens synthetic model or anything that `compare` takes, one per row.
+        threshold: similarity above which a latent and a feature match.
         signed: False compares |cos|; the MCC always does.
         allow_mismatch: permit different models or hook points; every output then says so.
         progress: called with the current step and its completed fraction.

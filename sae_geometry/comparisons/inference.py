@@ -30,9 +30,9 @@ class Interval:
     """Mean with its confidence interval.
 
     Attributes:
-        mean, low, high: the estimate and its interval; low and high nan where there is none.
+        mean, low, high: the estimate and its interval; low and high are nan if there is none.
         over: sampling unit: "runs", or "latents of one pair".
-        note: limits of the interval, and the outlying runs; empty over latents.
+        note: limits of the interval, and any outlying runs; empty over latents.
     """
 
     mean: float
@@ -47,7 +47,7 @@ class Interval:
     def __str__(self) -> str:
         if math.isnan(self.low):
             return f"{self.mean:.4f}"
-        latents = f"{counted(self.n, 'latent')} of this one pair; says nothing of seeds"
+        latents = f"{counted(self.n, 'latent')} of this one pair; says nothing about other seeds"
         scope = counted(self.n, "run") if self.over == "runs" else latents
         note = f"; {self.note}" if self.note else ""
         return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}] ({self.level:.0%} over {scope}{note})"
@@ -58,11 +58,11 @@ class KindDifference:
     """Difference between the mean similarities within two kinds of runs, with its test.
 
     Attributes:
-        difference: mean over pairs within `first` minus mean over pairs within `second`; nan where a kind has one run.
-        p_value: two-sided, the larger of a permutation test and Welch's; nan where there are too few runs.
+        difference: mean over pairs within `first` minus mean over pairs within `second`; nan if a kind has one run.
+        p_value: two-sided, the larger of a permutation test and Welch's; nan if there are too few runs.
         permutations: number of distinct permutations of runs between kinds, including the observed one.
         exact: whether all permutations were enumerated.
-        refusal: the reason why there is no p-value, and the number of runs that one needs; None where there is one.
+        refusal: why there is no p-value, and how many runs the test needs; None if there is one.
     """
 
     first: str
@@ -80,8 +80,8 @@ class KindDifference:
             return f"{text}; no test: {self.refusal}"
         how = "all" if self.exact else "sampled"
         return (
-            f"{text}, p = {self.p_value:.4g} (the larger of Welch's over runs and a permutation of runs between kinds, "
-            f"{how} {self.permutations:,} permutations)"
+            f"{text}, p = {self.p_value:.4g} (the larger of Welch's test over runs and a permutation test between "
+            f"kinds, {how} {self.permutations:,} permutations)"
         )
 
 
@@ -90,17 +90,18 @@ def interval_over_runs(
 ) -> Interval:
     """Return an interval for the mean over ordered pairs of runs, with runs as the sampling unit.
 
-    The two directions of a pair are averaged, m_ij = μ + r_i + r_j + e_ij: every run has an effect on all of its
-    pairs, and each pair its own. With N ≥ 4 runs both variances are estimated (analysis of variance of a round robin)
+    The two directions of a pair are averaged, m_ij = μ + r_i + r_j + e_ij: each run has an effect on all of its
+    pairs, and each pair has its own. With N ≥ 4 runs both variances are estimated (analysis of variance, round robin)
     and Var = 4σ_r²/N + 2σ_e²/(N(N−1)), with Satterthwaite's degrees of freedom. With three the two cannot be
-    separated and all variance is attributed to runs. The variance is scaled by N/(N−1), because runs of uneven quality
-    are skewed. If all values lie in 0…1, the interval is computed on the logit scale (delta method) and stays there.
+    separated and all variance is attributed to runs. The variance is scaled by N/(N−1), because the effects of uneven
+    runs are skewed. If all values lie in 0…1, the interval is computed on the logit scale (delta method) and stays in
+    that range.
 
     Args:
         matrix: [N, N], a value for every ordered pair of runs; the diagonal is not used.
         latents: for shares, the total number of latents over all runs: the interval is then never narrower than
             Wilson's for that number.
-        names: names of the runs for the note; their numbers from 1 if None.
+        names: names of the runs for the note; numbered from 1 if None.
 
     Raises:
         ValueError: fewer than three runs, or values that are not finite.
@@ -128,12 +129,12 @@ def interval_over_runs(
 
 
 def runs_apart(matrix: np.ndarray) -> list[int]:
-    """Return the rows of outlying runs, far less similar to the others than those are to one another, lowest first.
+    """Return the rows of outlying runs, far less similar to the others than these are to each other, lowest first.
 
     Runs are removed one by one, lowest first, down to a bare majority of at least three; each is tested by its
     studentized mean over pairs among the remaining runs (Grubbs' test, 1%), and all up to the last significant one
-    are outliers (Rosner's procedure, so that two failed runs do not mask each other). Empty for fewer than four runs.
-    The diagonal of the matrix is not used.
+    are outliers (Rosner's procedure, so that two failed runs do not mask each other). The result is empty
+    for fewer than four runs. The diagonal of the matrix is not used.
     """
     symmetric = (matrix + matrix.T) / 2
     left, taken, apart = list(range(len(matrix))), [], 0
@@ -152,10 +153,10 @@ def runs_apart(matrix: np.ndarray) -> list[int]:
 
 
 def interval_over_latents(values: np.ndarray) -> Interval:
-    """Return Student's interval for the mean of one pair of runs over its latents' similarities [n]; nan is ignored."""
+    """Return Student's interval for the mean of latents' similarities [n] in one pair of runs; nan is ignored."""
     there = values[~np.isnan(values)]
     if len(there) < 2:
-        raise ValueError(f"an interval over latents needs at least two; got {len(there)}")
+        raise ValueError(f"an interval over latents needs at least two latents; got {len(there)}")
     mean, error = float(there.mean()), float(there.std(ddof=1) / math.sqrt(len(there)))
     half = float(stdtrit(len(there) - 1, 0.5 + LEVEL / 2)) * error
     return Interval(mean, mean - half, mean + half, LEVEL, "latents of one pair", len(there), error)
@@ -197,20 +198,20 @@ def kind_difference(matrix: np.ndarray, kinds: Sequence[str], first: str, second
     """
     members = [np.flatnonzero([k == kind for k in kinds]) for kind in (first, second)]
     if first == second or min(map(len, members)) == 0:
-        raise ValueError(f"two different kinds that runs have are needed; got {first!r} and {second!r}")
+        raise ValueError(f"the kinds must differ and each have at least one run; got {first!r} and {second!r}")
     n, m = map(len, members)
     pool = np.concatenate(members)
     among = ((matrix + matrix.T) / 2)[np.ix_(pool, pool)].copy()
     np.fill_diagonal(among, 0.0)
     if min(n, m) < 2:
         lone = first if n < 2 else second
-        why = f"{lone} has one run, so no pair within it; it takes {_enough(n, m)}"
+        why = f"{lone} has one run, so there is no pair within it; the test needs {_enough(n, m)} runs"
         return KindDifference(first, second, math.nan, math.nan, 0, True, why)
     means = [float(part.sum() / (k * (k - 1))) for part, k in ((among[:n, :n], n), (among[n:, n:], m))]
     observed = means[0] - means[1]
     distinct = math.comb(n + m, n)
     if why := _too_few(n, m, first if n < m else second):
-        why = f"{why}; it takes {_enough(n, m)}"
+        why = f"{why}; the test needs {_enough(n, m)} runs"
         return KindDifference(first, second, observed, math.nan, distinct, True, why)
     shift = sum(means) / 2 - among[:n, n:].mean()
     among[:n, n:] += shift
@@ -222,7 +223,7 @@ def kind_difference(matrix: np.ndarray, kinds: Sequence[str], first: str, second
 
 
 def _round_robin(symmetric: np.ndarray) -> tuple[float, float, float]:
-    """Return the mean over pairs of N ≥ 3 runs, its variance and degrees of freedom: see `interval_over_runs`."""
+    """Return the mean over pairs of N ≥ 3 runs, its variance and degrees of freedom, as in `interval_over_runs`."""
     n = len(symmetric)
     upper = np.triu_indices(n, 1)
     pairs = symmetric[upper]
@@ -240,19 +241,19 @@ def _round_robin(symmetric: np.ndarray) -> tuple[float, float, float]:
         parts = (weight * between, (2 / (n * (n - 1)) - weight) * within)
         variance = sum(parts)
         freedom = variance**2 / (parts[0] ** 2 / (n - 1) + parts[1] ** 2 / max(freedom_within, 1)) if variance else 1.0
-    else:  # no run effect beyond the pair effect
+    else:  # There is no run effect beyond the pair effect.
         freedom = n - 1 + freedom_within
         variance = 2 / (n * (n - 1)) * ((n - 1) * between + freedom_within * within) / freedom
     return mean, max(float(variance), 0.0) * n / (n - 1), max(float(freedom), 1.0)
 
 
 def _note(symmetric: np.ndarray, names: Sequence[str]) -> str:
-    """Name the outlying runs, or state how large a share of another kind N runs could have missed."""
+    """Name the outlying runs; without any, state how common another kind of run could be without being seen."""
     n = len(symmetric)
     apart = runs_apart(symmetric)
     if not apart:
         unseen = 1 - SIGNIFICANT ** (1 / n)
-        return f"if all runs are of one kind: {n} would not show another that is up to {unseen:.0%} of runs"
+        return f"assumes one kind of run: {n} runs could miss another kind that accounts for up to {unseen:.0%} of runs"
     rest = [at for at in range(n) if at not in apart]
     among = symmetric[np.ix_(rest, rest)]
     mean = among[np.triu_indices(len(rest), 1)].mean()
@@ -260,7 +261,7 @@ def _note(symmetric: np.ndarray, names: Sequence[str]) -> str:
     verb = "stands" if len(apart) == 1 else "stand"
     return (
         f"{who} {verb} apart, at {symmetric[np.ix_(apart, rest)].mean():.3f} to the other {len(rest)} runs, which are "
-        f"at {mean:.3f} to one another: this mean is over two kinds of runs"
+        f"at {mean:.3f} to each other, so this mean covers two kinds of runs"
     )
 
 
@@ -292,10 +293,10 @@ def _welch(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _too_few(n: int, m: int, smaller: str) -> str:
-    """Return why n and m ≥ 2 runs allow no test; empty where they do."""
+    """Return why n and m ≥ 2 runs do not allow a test; empty if they do."""
     if min(n, m) < 3:
         which = "both kinds have" if n == m else f"{smaller} has"
-        return f"{which} two runs, one pair, which does not show how much pairs vary"
+        return f"{which} two runs, and one pair does not show how much pairs vary"
     distinct = math.comb(n + m, n)
     if (2 if n == m else 1) / distinct > SIGNIFICANT:
         return f"{n} and {m} runs have only {distinct} permutations, so no p-value could fall to {SIGNIFICANT}"

@@ -1,4 +1,4 @@
-"""One-to-one matching of two dictionaries, in full, as a JSON-ready record with a versioned schema.
+"""Full record of the one-to-one matching of two dictionaries, JSON-ready and with a versioned schema.
 
 Public code uses the name MCC for several quantities; this record gives the formula of each number, states whether it
 is signed or absolute, and certifies every matching with an optimality gap.
@@ -50,8 +50,8 @@ _PW_MCC = (
 _MMCS = "MMCS(A→B) = (1/n) Σ_i max_j ⟨a_i, b_j⟩: signed, partners may be shared (double counting)"
 _SHARED = (
     "shared(t): latents of A whose one-to-one decoder cosine is > t and whose one-to-one encoder cosine is > t "
-    "(Paulo & Belrose 2025, t = 0.7), the two matchings made separately, each optimal and signed; same partner: both "
-    "matchings name the same latent of B. Shares are out of min(n, m)"
+    "(Paulo & Belrose 2025, t = 0.7), where the two matchings are separate, optimal and signed; same partner: both "
+    "matchings name the same latent of B. Shares are relative to min(n, m)"
 )
 _CHANCE = (
     "a_to_b, b_to_a: E[max_j ⟨x, y_j⟩] over m independent isotropic directions, a floor in an anisotropic space; "
@@ -62,10 +62,10 @@ _CHANCE = (
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MatchReport(ComparisonAnswer):
-    """The optimal one-to-one matching of two dictionaries, with its certified record.
+    """Optimal one-to-one matching of two dictionaries, with its certified record.
 
     Attributes:
-        comparison: the comparison under "optimal".
+        comparison: the comparison by optimal matching.
     """
 
     comparison: Comparison
@@ -76,7 +76,7 @@ class MatchReport(ComparisonAnswer):
 
     @property
     def record(self) -> dict[str, Any]:
-        """Return what `match.json` holds, JSON-ready; `schema()` describes it. Latents have their original ids."""
+        """Return the contents of `match.json`, which `schema()` describes; latents have their original ids."""
         return dict(self._record)
 
     @property
@@ -141,10 +141,10 @@ def match(
     shared latents at every threshold and the share of latents with the same partner in both matchings.
 
     Args:
-        a, b: anything `compare` takes.
-        thresholds: for the shared latents, each within −1…1; 0.7 is always included.
+        a, b: anything that `compare` takes.
+        thresholds: cosines in −1…1 above which latents count as shared; 0.7 is always included.
         max_gap: stop each matching once its relative optimality gap is proven to be at most this.
-        time_budget: stop each matching after about this many seconds, with the gap reached.
+        time_budget: stop each matching after about this many seconds and report the gap reached.
         allow_mismatch: permit different models or hook points; the record says so.
         executor: a `distributed.Client`, "local:N" or a Dask scheduler's address; sweeps run there.
         provenance: the caller's provenance (versions, command, time), stored unchanged.
@@ -161,7 +161,7 @@ def match(
     """
     levels = sorted({*(float(t) for t in thresholds), THRESHOLD})
     if not all(-1 <= t <= 1 for t in levels):
-        raise ValueError(f"thresholds are cosines, within −1…1; got {[t for t in levels if not -1 <= t <= 1]}")
+        raise ValueError(f"thresholds must be cosines in −1…1; got {[t for t in levels if not -1 <= t <= 1]}")
     how: dict[str, Any] = {"max_gap": max_gap, "time_budget": time_budget}
 
     def said(what: str) -> Callable[[Step], None] | None:
@@ -187,7 +187,6 @@ def match(
 
 
 def _record(c: Comparison, absolute: Assignment, encoder: Assignment | None, by_chance: Expected) -> dict[str, Any]:
-    """Return the part of the record that follows from the matchings."""
     a, b, signed, forth, back = c.a, c.b, c.assignment, c.nearest_a_to_b, c.nearest_b_to_a
     assert signed is not None
     return {
@@ -216,7 +215,7 @@ def _record(c: Comparison, absolute: Assignment, encoder: Assignment | None, by_
 
 
 def _in_words(record: Mapping[str, Any]) -> list[str]:
-    """Return what the record adds to a comparison, a line each: the certificate, |cos|, encoders."""
+    """Return the lines that the record adds to a comparison: certificate, |cos| and encoders."""
     certificate = record["matchings"]["decoder_signed"]["certificate"]
     state = "optimal, proven" if certificate["certified"] else f"stopped: {certificate['stopped']}"
     chance = record["chance"]["one_to_one"]["absolute"]["mean_similarity"]
@@ -226,7 +225,7 @@ def _in_words(record: Mapping[str, Any]) -> list[str]:
     ]
     shared = record["shared"]
     if "missing" in shared:
-        return [*lines, f"  shared by decoder and encoder: not asked, {shared['missing']}"]
+        return [*lines, f"  shared by decoder and encoder: not computed, {shared['missing']}"]
     at = next(point for point in shared["curve"] if point["threshold"] == THRESHOLD)
     return [*lines, f"  shared by decoder and encoder > 0.7: {at['both']:,} of {shared['n_pairs']:,}, "
             f"{at['both_same_partner']:,} with the same partner"]  # fmt: skip
@@ -260,7 +259,7 @@ def _pw_mcc(made: Assignment) -> dict[str, Any]:
 def _matching(
     a: Dictionary, b: Dictionary, made: Assignment, nearest: tuple[Matching, Matching] | None = None
 ) -> dict[str, Any]:  # fmt: skip
-    """Return the record of a matching; with nearest ones, each pair has the larger q-value of its two directions."""
+    """Return the record of a matching; given nearest matchings, each pair has the larger q-value of its directions."""
     rows = np.flatnonzero(made.partner >= 0)
     cols, cosine = made.partner[rows], made.cosine[rows]
     ids_a, ids_b = a.latent_ids.cpu().numpy(), b.latent_ids.cpu().numpy()
@@ -309,7 +308,7 @@ def _why_no_encoders(a: Dictionary, b: Dictionary) -> str | None:
     if without:
         return f"no encoder in {' and '.join(without)}"
     if len({d.encoder_directions.shape[1] for d in (a, b) if d.encoder_directions is not None}) > 1:
-        return "the encoders read spaces of different width"
+        return "the encoders read spaces of different widths"
     if encoder_place_key(a) != encoder_place_key(b) and place_key(a) == place_key(b):
         return f"the encoders read different places, {encoder_hook(a) or 'unknown'} and {encoder_hook(b) or 'unknown'}"
     return None

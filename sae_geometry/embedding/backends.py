@@ -37,11 +37,11 @@ def lay_out(
     n_epochs: int | None,
     progress: Progress | None = None,
 ) -> list[np.ndarray]:
-    """Lay out the points of a precomputed graph, float32 [n, 2] per seed.
+    """Return a layout of a precomputed neighbor graph for each seed, float32 [n, 2].
 
     Args:
         points: float32 unit rows [n, d]; only their number matters.
-        seeds: one layout each.
+        seeds: random seeds, one per layout.
     """
     if engine == "numba":
         return _numba(graph, min_dist, seeds, n_epochs, progress)
@@ -58,10 +58,10 @@ def lay_out(
 def choose_backend(backend: Backend) -> tuple[str, str, str]:
     """Return (engine, version, reason): the requested engine, or cuML if a GPU and cuML ≥ 25.08 are available.
 
-    Otherwise numba: umap-learn's weights, a spectral start and our optimizer on all threads.
+    Otherwise the engine is numba: umap-learn's weights, a spectral start and our optimizer on all threads.
 
     Raises:
-        ValueError: cuML is requested and cannot run.
+        ValueError: cuML is requested but cannot run.
     """
     if backend not in ("auto", "numba", "umap-learn", "cuml"):
         raise ValueError(f"backend must be auto, numba, umap-learn or cuml; got {backend!r}")
@@ -74,16 +74,16 @@ def choose_backend(backend: Backend) -> tuple[str, str, str]:
         if not torch.cuda.is_available()
         else "cuML is not installed (pip install 'sae-geometry[cu13]')"
         if version is None or not importable
-        else f"cuML {version} is older than 25.08, whose cosine metric can be trusted"
+        else f"cuML {version} is older than 25.08, the first version with a reliable cosine metric"
     )
     if backend == "cuml" and not usable:
         raise ValueError(f"backend cuml cannot run here: {obstacle}; use backend='numba'")
     if usable and backend in ("auto", "cuml"):
-        return "cuml", str(version), "asked for" if backend == "cuml" else "a GPU and cuML are there"
+        return "cuml", str(version), "requested" if backend == "cuml" else "a GPU and cuML are available"
     learn = _version("umap-learn") or "?"
     if backend == "umap-learn":
-        return "umap-learn", learn, "asked for"
-    why = "asked for" if backend == "numba" else obstacle
+        return "umap-learn", learn, "requested"
+    why = "requested" if backend == "numba" else obstacle
     return "numba", f"{_version('numba')}, weights by umap-learn {learn}", why
 
 
@@ -119,12 +119,12 @@ def _umap_learn(points: torch.Tensor, graph: Neighbors, **how: Any) -> np.ndarra
     reducer = import_umap().UMAP(
         **how,
         n_jobs=1,
-        precomputed_knn=(graph.indices.copy(), graph.distances.copy()),  # umap-learn writes into its input
-        force_approximation_algorithm=True,  # umap-learn ignores a precomputed graph below 4,096 points otherwise
+        precomputed_knn=(graph.indices.copy(), graph.distances.copy()),  # umap-learn overwrites its input.
+        force_approximation_algorithm=True,  # Otherwise umap-learn ignores a small graph.
         init="spectral" if len(points) > 3 else "random",
     )
     with warnings.catch_warnings():
-        # A search index serves to transform new points, which is never done here.
+        # The missing search index would only be needed to transform new points.
         warnings.filterwarnings("ignore", message=".*knn_search_index.*")
         return np.asarray(reducer.fit_transform(points.cpu().numpy()), dtype=np.float32)
 

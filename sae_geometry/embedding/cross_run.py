@@ -20,7 +20,7 @@ from sae_geometry.matching.defaults import DISCOVERY_RATE, default_matching
 from sae_geometry.nulls import LISTED, How, OwnCache, pair_controls
 from sae_geometry.pairwise.matching_result import Matching, nearest_matching, one_to_one_matching, with_mutual
 
-_LISTED = 16  # partners listed per latent, from which a greedy matching starts
+_LISTED = 16  # partners listed per latent for the greedy matching
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -28,13 +28,13 @@ class Partners:
     """Partners of the latents of one run in another run, by signed decoder cosine.
 
     Attributes:
-        max_cosine: float64 [n], cosine to the nearest.
+        max_cosine: float64 [n], cosine to the nearest latent.
         partner_id: int64 [n], original id of the nearest latent.
         mutual: bool [n], whether the two are each other's nearest.
-        one_to_one_partner_id: int64 [n], −1 where the one-to-one matching leaves a latent unmatched.
+        one_to_one_partner_id: int64 [n], original id of the one-to-one partner, −1 where unmatched.
         one_to_one_cosine: float64 [n], nan where unmatched.
-        q_value: float64 [n], the smallest false discovery rate at which the nearest is significant: closer than the
-            latent's own dictionary and the other run turned explain.
+        q_value: float64 [n], the smallest false discovery rate at which the nearest latent is significant: closer than
+            the latent's own dictionary and the turned other run explain.
     """
 
     max_cosine: np.ndarray
@@ -53,13 +53,13 @@ COLUMNS = ("max_cosine", "partner_id", "mutual", "one_to_one_partner_id", "one_t
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Across:
-    """All pairs of runs compared in both directions.
+    """Partners and one-to-one matchings of all pairs of runs, in both directions.
 
     Attributes:
         partners: for (r, s), the partners in run s of the latents of run r.
         matchings: for (r, s) with r < s, the one-to-one matching used: "optimal" up to 4,096 latents per side,
             "greedy" beyond.
-        chance: for (r, s), the mean cosine expected by chance: of the latents of run r to the nearest of run s turned.
+        chance: for (r, s), the mean cosine expected by chance, from latents of run r to the nearest of run s turned.
     """
 
     names: tuple[str, ...]
@@ -68,7 +68,7 @@ class Across:
     chance: Mapping[tuple[int, int], float]
 
     def best(self, run: int) -> tuple[np.ndarray, Partners]:
-        """Return the closest run of each latent of `run`, int64 [n], the first among equals, and its partners there."""
+        """Return the closest run for each latent of `run`, int64 [n], the first in a tie, and its partners there."""
         others = [s for s in range(len(self.names)) if s != run]
         at = np.argmax([self.partners[run, s].max_cosine for s in others], axis=0)
         rows = np.arange(len(at))
@@ -79,7 +79,7 @@ class Across:
         """Return one row per latent, grouped by run.
 
         Columns: partner_run, the run with the largest cosine; max_cosine, partner_id, mutual, one_to_one_partner_id,
-        one_to_one_cosine and q_value in that run (null where there is no partner). Then the same six for each run NAME,
+        one_to_one_cosine and q_value in that run (null without a partner). Then the same six for each run NAME,
         as `max_cosine:NAME` and so on, null on the rows of NAME itself.
         """
         names = np.array(self.names, dtype=object)
@@ -122,8 +122,8 @@ def partners_across(
     """Find the partners of every latent in every other run.
 
     Args:
-        dictionaries: two or more, of one width.
-        swept: finished two-sided sweeps of run r against run s, r < s, to reuse.
+        dictionaries: two or more, of equal width.
+        swept: completed two-sided sweeps of run r against run s, r < s, to reuse.
     """
     partners: dict[tuple[int, int], Partners] = {}
     matchings: dict[tuple[int, int], str] = {}
@@ -159,7 +159,7 @@ def _partners(nearest: Matching, paired: Matching) -> Partners:
 
 
 def _columns(partners: Partners | None, n: int) -> dict[str, Any]:
-    """Return the six columns, null on the run's own rows."""
+    """Return the columns of partners in another run, all null if there are none."""
     none = np.full(n, partners is None)
     out: dict[str, Any] = {}
     for column in COLUMNS:

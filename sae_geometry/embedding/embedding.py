@@ -67,7 +67,7 @@ class Embedding(Answer):
         point: int64 [N], index of each latent's distinct direction.
         neighbors: exact neighbors of each distinct direction, the graph behind the layout.
         caveats: warnings to show with the layout: allowed mismatches, unknown spaces.
-        swept: sweeps of pairs of dictionaries made along the way.
+        swept: sweeps between pairs of dictionaries, kept for reuse.
     """
 
     coords: np.ndarray
@@ -87,7 +87,7 @@ class Embedding(Answer):
         freeze(self)
 
     def across(self, progress: Progress | None = None) -> Across | None:
-        """Return partners of each latent in every other run, computed once; None for one run or more than 24."""
+        """Return the partners of each latent in every other run (cached); None for one run or more than 24."""
         if not 2 <= len(self.names) <= MOST_RUNS:
             return None
         cached: dict[str, Any] = vars(self)
@@ -110,7 +110,7 @@ class Embedding(Answer):
             ValueError: an unknown `on`, or a region of fewer than two latents.
         """
         if on not in ("picture", "neighbors"):
-            raise ValueError(f"regions are found on 'picture' (the layout) or 'neighbors'; got {on!r}")
+            raise ValueError(f"on must be 'picture' (the layout) or 'neighbors'; got {on!r}")
         points = self.coords, self.owner, self.names
         if shapes is not None:
             found = given_regions(*points, shapes=shapes)
@@ -130,11 +130,11 @@ class Embedding(Answer):
 
         Args:
             style: color scheme of the runs: "okabe-ito" or "e2e".
-            colors: further figures, each colored by one of max-cosine, matched, frequency.
+            colors: colorings of further figures, each one of max-cosine, matched, frequency.
             threshold: cosine above which a one-to-one partner counts.
 
         Raises:
-            ValueError: an unknown style or color, or one that needs what the runs lack.
+            ValueError: an unknown style or color, or a color that needs data the runs lack.
         """
         from sae_geometry import plots
 
@@ -178,7 +178,7 @@ class Embedding(Answer):
         return table
 
     def summary(self) -> dict[str, Any]:
-        """Return parameters, evidence, points per run and regions, JSON-ready."""
+        """Return parameters, evidence, points per run and regions as a JSON-ready dict."""
         counts = np.bincount(self.owner, minlength=len(self.names))
         across = self.across()
         return {
@@ -214,7 +214,7 @@ class Embedding(Answer):
         threshold: float = THRESHOLD,
         legend: bool = True,
     ) -> Axes:
-        """Draw a rasterized scatter in shuffled order, colored by run or as in `plots.embedding_scatter`."""
+        """Draw a rasterized scatter plot in shuffled order, colored as in `plots.embedding_scatter`."""
         from sae_geometry import plots
 
         return plots.embedding_scatter(self, ax, style, color=color, threshold=threshold, legend=legend)
@@ -229,7 +229,7 @@ class Embedding(Answer):
 
     @property
     def _mixing(self) -> list[str]:
-        """Return how far the runs are mixed, of one run nothing."""
+        """Return the line that says how well the runs mix; empty for a single run."""
         e = self.evidence
         if np.isnan(e.mixing_null):
             return []
@@ -240,12 +240,11 @@ class Embedding(Answer):
 
     @property
     def headline(self) -> str:
-        """Return the line that answers the question: how far the runs are mixed, or of one run, how far to trust it."""
+        """Return the main result in one line: how well the runs mix or, for one run, how faithful the layout is."""
         return next(iter(self._mixing), f"  {self.evidence.lines()[0]}")
 
     @property
     def sentences(self) -> str:
-        """Return the answer in two sentences."""
         e = self.evidence
         preserved = (
             f"The layout preserves {e.neighbor_preservation:.0%} of the {counted(e.k, 'nearest neighbor')} of a latent."
@@ -260,10 +259,9 @@ class Embedding(Answer):
 
     @property
     def method(self) -> str:
-        """Describe in sentences what was computed and how."""
         p, several = self.params, len(self.names) > 1
         across = (
-            f" Counts of runs per region: {self.regions.test_in_words()}. Mixing is the share of neighbors from "
+            f" Test of each region's runs: {self.regions.test_in_words()}. Mixing is the share of neighbors from "
             "another run, against its distribution under permuted labels."
         )
         return (
@@ -307,20 +305,21 @@ def umap(
         dictionaries: one dictionary or a list, in any form that `compare` takes.
         n_neighbors: size of the neighborhood including the point itself, as in UMAP; 2…64.
         min_dist: UMAP's minimum distance between points of the layout.
-        seed: random seed; reproducible with the same backend and version.
+        seed: random seed; layouts are reproducible with the same backend and version.
         n_epochs: optimization epochs; None lets the backend choose.
         backend: "numba": umap-learn's weights and our optimizer, on all threads; "umap-learn": umap-learn alone, on
-            one; "cuml": needs a GPU and cuML ≥ 25.08; "auto" takes cuML where it can run and numba elsewhere.
-        n_seeds: layouts computed from the same neighbors, with seeds from `seed` on, to measure stability; 1 skips it.
-        allow_mismatch: embed dictionaries of different hook points or models together.
+            one thread; "cuml": needs a GPU and cuML ≥ 25.08; "auto": cuML if it can run, else numba.
+        n_seeds: number of layouts computed from the same neighbors, with seeds `seed`, `seed` + 1, …, to measure
+            stability; 1 skips this.
+        allow_mismatch: embed dictionaries from different hook points or models together.
         executor: a `distributed.Client`, "local:N" or a Dask scheduler's address that computes the neighbors.
-        progress: called with a stage and the share of it done, in [0, 1].
+        progress: called with the current stage and its completed fraction, in [0, 1].
 
     Returns:
         Embedding: coords, owner, latent_id, names, params, evidence, regions.
 
     Raises:
-        ValueError: different widths or spaces, or n_neighbors outside 2…64 or not below the number of different
+        ValueError: different widths or spaces, or n_neighbors outside 2…64 or not below the number of distinct
             directions.
 
     Example:
@@ -377,12 +376,12 @@ def umap(
 
 
 def _inputs(dictionaries: Any, allow_mismatch: bool) -> tuple[list[Dictionary], tuple[str, ...]]:
-    """Return the dictionaries under distinct names, and their caveats."""
+    """Return the dictionaries under distinct names, with their caveats."""
     given = several(dictionaries)
     if not given:
         raise ValueError("there is nothing to embed: give at least one dictionary")
     dicts = distinct([as_dictionary(d) for d in given])
     found = [c for a, b in combinations(dicts, 2) for c in require_same_space(a, b, allow_mismatch)]
-    many = f"{len(dicts):,} runs: partners across runs are listed for up to {MOST_RUNS}; seeds compares every two"
+    many = f"{len(dicts):,} runs: partners across runs are listed for up to {MOST_RUNS}; seeds compares every pair"
     notes = [*([many] if len(dicts) > MOST_RUNS else []), *(f"{d.name}: {note}" for d in dicts for note in d.notes)]
     return dicts, few(sorted([*notes, *found], key=lambda note: not note.endswith(ALLOWED)))

@@ -29,19 +29,19 @@ class Neighbors:
     distances: Float[np.ndarray, "n k"]
 
     def first(self, k: int) -> Neighbors:
-        """Return copies of the first k of each."""
+        """Return a copy with the first k neighbors of each point."""
         return Neighbors(self.indices[:, :k].copy(), self.distances[:, :k].copy())
 
 
 def exact_neighbors(points: Float[torch.Tensor, "n d"], k: int, progress: Progress | None = None) -> Neighbors:
-    """Return the k exact cosine neighbors of every unit row, itself included and first.
+    """Return the k exact cosine neighbors of every unit row, with the row itself first.
 
-    Self is identified by index, so it is first even among duplicates at distance 0.
+    A row is identified by its index, so it comes first even among duplicates at distance 0.
 
     Args:
         points: float32 unit rows [n, d].
-        k: neighbors including self, 1…min(n, 64).
-        progress: called with the share done.
+        k: number of neighbors including the row itself, 1…min(n, 64).
+        progress: called with the completed fraction.
 
     Example:
         >>> import torch
@@ -57,7 +57,7 @@ def joint_neighbors(
 ) -> tuple[Neighbors, Mapping[tuple[int, int], Sweep]]:
     """Return `exact_neighbors` of the concatenated parts, and the two-sided sweep of part r against part s, r < s.
 
-    One sweep within each part and one per pair of parts cost as much as one sweep of the whole.
+    Sweeping every part and every pair of parts costs as much as one sweep of all points.
     """
     sizes = [len(p) for p in parts]
     *starts, n = np.cumsum([0, *sizes]).tolist()
@@ -96,9 +96,9 @@ def neighborhoods(
     k: int,
     progress: Progress | None = None,
 ) -> tuple[Neighbors, Neighbors, Mapping[tuple[int, int], Sweep]]:
-    """Return the neighbors of all points, those among distinct directions, and the sweep of each pair of parts.
+    """Return the neighbors of all points, the neighbors of distinct directions, and the sweeps of pairs of parts.
 
-    `kept` has one row of `points` per distinct direction, at least k.
+    `kept` has the index of one point per distinct direction, and at least k entries.
     """
     if len(kept) < len(points):
         wide = exact_neighbors(points[kept], k, progress)
@@ -111,6 +111,6 @@ def neighborhoods(
 
 
 def _merge(lists: Lists, at: int, found: Best, start: int) -> None:
-    """Merge partners among the points from `start` on into the lists of the points from `at` on."""
+    """Merge partners among the points from `start` into the lists of the points from `at`."""
     score, cosine, index = (t.cpu().numpy() for t in (found.score, found.cosine, found.index))
     merge_into(lists, (score, cosine, np.where(index >= 0, index + start, -1)), at)

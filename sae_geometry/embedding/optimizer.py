@@ -1,10 +1,10 @@
 """UMAP steps after the neighbor search: umap-learn's weights, a spectral start, and a multithreaded optimizer.
 
 umap-learn's spectral start asks ARPACK for the smallest eigenvalues of the Laplacian, which can take minutes on a
-disconnected graph, such as that of a dictionary, and its optimizer is reproducible on one thread only. Weights here are
-bit-identical to umap-learn's. The start uses the same eigenvectors, computed from the largest end, of the graph with a
-small weight between all pairs (regularized spectral clustering: Qin & Rohe 2013, Zhang & Rohe 2018), which connects it.
-The optimizer applies umap-learn's updates one vertex at a time.
+disconnected graph such as a dictionary's, and its optimizer is reproducible on one thread only. Weights here are
+bit-identical to umap-learn's. The start uses the same eigenvectors, computed as the largest of the adjacency matrix
+after a small weight is added between all pairs, which connects the graph (regularized spectral clustering: Qin & Rohe
+2013, Zhang & Rohe 2018). The optimizer applies umap-learn's updates one vertex at a time.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _FEWEST, _MOST = 64, 512  # vertices per block
 def import_umap() -> Any:
     """Import umap-learn without its warnings about TensorFlow and notebook widgets.
 
-    Its loops that weigh the edges are cached on disk where possible; compiling them takes ten seconds a process.
+    Its edge-weighting loops are cached on disk if possible; compiling them takes ten seconds per process.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import umap.umap_ as module
     for loop in (module.smooth_knn_dist, module.compute_membership_strengths):
-        with contextlib.suppress(RuntimeError):  # no writable folder for the cache
+        with contextlib.suppress(RuntimeError):  # There may be no writable folder for the cache.
             loop.enable_caching()
     return module
 
@@ -51,18 +51,18 @@ def fuzzy_weights(graph: Neighbors) -> csr_array:
 
     n, k = graph.indices.shape
     made = import_umap().fuzzy_simplicial_set(
-        np.empty((n, 1), dtype=np.float32),  # only the number of points matters
+        np.empty((n, 1), dtype=np.float32),  # Only the number of points matters.
         k,
         np.random.RandomState(0),
         "cosine",
-        knn_indices=graph.indices.copy(),  # umap-learn writes into its input
+        knn_indices=graph.indices.copy(),  # umap-learn overwrites its input.
         knn_dists=graph.distances.copy(),
     )[0]
     return csr_array(made)
 
 
 def curve_of(min_dist: float) -> Float[np.ndarray, " 2"]:
-    """Return UMAP's a and b for a minimum distance, float32."""
+    """Return UMAP's curve parameters a and b for a minimum distance, float32 [2]."""
     return np.array(import_umap().find_ab_params(1.0, min_dist), dtype=np.float32)
 
 
@@ -125,13 +125,13 @@ def optimize(
     step: float = 1.0,
     progress: Progress | None = None,
 ) -> Float[np.ndarray, "n 2"]:
-    """Optimize by stochastic gradient steps from `start`, float32 [n, 2]; bit-identical for any number of threads.
+    """Return the layout after stochastic gradient steps from `start`, bit-identical for any number of threads.
 
     Args:
-        weights: symmetric; with `fixed`, the rows beyond those hold the edges of new points to fixed ones.
-        n_epochs: edges weaker than the strongest by more than this factor are never sampled.
+        weights: symmetric edge weights; with `fixed`, only the edges from moving points to fixed ones.
+        n_epochs: number of epochs; edges weaker than the strongest by more than this factor are never sampled.
         fixed: number of leading points that do not move.
-        step: step size of the first epoch, decreasing to 0.
+        step: step size of the first epoch; it decreases to 0.
     """
     from sae_geometry.embedding.optimizer_loops import move_vertices
 
@@ -141,7 +141,7 @@ def optimize(
     kept.eliminate_zeros()
     graph = (kept.indptr.astype(np.int64), kept.indices.astype(np.int32), kept.data / np.float32(strongest))
     n = len(start)
-    # A block sees the updates of earlier blocks, so block size depends on the number of points alone.
+    # A block sees the updates of earlier blocks, so its size must not depend on the number of threads.
     block = int(np.clip((n - fixed) // 8, _FEWEST, _MOST))
     here, there = np.array(start, dtype=np.float32, order="C"), np.array(start, dtype=np.float32, order="C")
     threads = max(1, min(threads, block // 32))
@@ -176,11 +176,11 @@ def place(
     seed: int,
     threads: int,
 ) -> Float[np.ndarray, "m 2"]:
-    """Place new points in a fixed layout, float32 [m, 2], as umap-learn's `transform` does.
+    """Return positions for new points in a fixed layout, float32 [m, 2], as umap-learn's `transform` does.
 
-    Each starts at the weighted mean of its neighbors, with the weights of umap-learn's own functions, and takes
-    optimizer steps of a quarter of the length while the layout stays fixed. n_epochs = 0 gives the mean itself. The
-    distances to the neighbors are by cosine, ascending.
+    Each point starts at the mean of its neighbors, weighted by umap-learn's own functions, and takes optimizer steps of
+    a quarter of the usual length while the layout stays fixed. n_epochs = 0 returns the mean itself. `distances` are
+    cosine distances to the neighbors, ascending.
     """
     from scipy.sparse import csr_array
 

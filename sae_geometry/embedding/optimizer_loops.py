@@ -1,10 +1,10 @@
 """UMAP optimizer, one vertex at a time: bit-identical layouts on any number of threads.
 
-umap-learn moves both ends of an edge, so threads would race and a seeded run uses one. Here every vertex gathers the
-attractions and repulsions on itself, from the positions of the others when its block began. An edge is stored at both
-ends with one weight and one phase, and the attraction that the other end would apply is applied at once: each sampled
-edge attracts twice. Random numbers depend on seed, epoch and vertex alone, and powers are polynomials, so that no
-library's `pow` affects a position. Imported where it is used, since importing numba takes 0.3 s.
+umap-learn moves both ends of an edge, so threads would race, and a seeded run uses only one. Here, every vertex gathers
+the attractions and repulsions on itself, from the positions of the others when its block began. An edge is stored at
+both ends with the same weight and phase, and each end also applies the attraction that the other would have applied, so
+a sampled edge attracts twice. Random numbers depend on seed, epoch and vertex alone, and powers are polynomials, so
+positions do not depend on a library's `pow`. Import this module where it is used: importing numba takes 0.3 s.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def mixed(z):  # type: ignore[no-untyped-def]
 
 @compiled(fastmath=SUMS_IN_ANY_ORDER)
 def power(base, exponent):  # type: ignore[no-untyped-def]
-    """Return base ** exponent for float32, base > 0 and normal, to a relative 2e-5."""
+    """Return base ** exponent in float32, for a normal base > 0, to a relative error of 2e-5."""
     bits = np.float32(base).view(np.int32)
     fraction = np.int32((bits & _MANTISSA) | _ONE_BITS).view(np.float32) - _ONE
     series = _L0 + fraction * (_L1 + fraction * (_L2 + fraction * (_L3 + fraction * (_L4 + fraction * _L5))))
@@ -57,12 +57,12 @@ def _clipped(value):  # type: ignore[no-untyped-def]
 
 @compiled(fastmath=SUMS_IN_ANY_ORDER)
 def move_vertices(first, last, graph, here, there, fixed, curve, epoch, alpha, seed, negatives):  # type: ignore[no-untyped-def]
-    """Move the vertices first…last − 1 by one epoch, reading `here` and writing `there`, float32 [n, 2] both.
+    """Move vertices first…last − 1 by one epoch, reading `here` and writing `there`, both float32 [n, 2].
 
     Args:
         graph: (indptr int64 [n + 1], indices int32 [edges], rate float32 [edges]); rate is the share of epochs in which
             an edge is sampled, in (0, 1].
-        fixed: vertices 0…fixed − 1 never move, an edge to one attracts once, and only they repel; 0 fixes none.
+        fixed: vertices 0…fixed − 1 never move, edges to them attract once, and only they repel; 0 fixes none.
         curve: float32 [2], UMAP's a and b.
         negatives: negative samples per sampled edge.
     """

@@ -34,14 +34,14 @@ from sae_geometry.sources import as_dictionary, load
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Columns of a saved table that are needed, and those that the rows of new latents have too.
+# A saved table must have the _NEEDED columns; the rows of new latents also fill the _EXTENDED ones.
 _NEEDED = {"run": TEXTS, "latent_id": IDS, "x": FLOATS, "y": FLOATS}
 _EXTENDED = {
     "partner_run": MAYBE_TEXTS, "max_cosine": FLOATS, "partner_id": NUMBERS, "frequency": FLOATS, "alive": TRUTHS,
 }  # fmt: skip
 _NULLABLE = {"i": "Int64", "u": "UInt64", "b": "boolean"}
-_FAR = 1_000_000  # of a coordinate; UMAP's are tens
-_ROUNDING = 1e-6  # a component of a unit row
+_FAR = 1_000_000  # largest plausible coordinate; UMAP's are in the tens
+_ROUNDING = 1e-6  # tolerance per component of a unit row
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,7 +70,7 @@ class Projection(Answer):
 
     Attributes:
         coords: float32 [M, 2], grouped by run. A latent whose direction is in the embedding, up to rounding (1e-6 per
-            component), has the same point.
+            component), shares its point.
         owner: int64 [M], index into `names`.
         latent_id: int64 [M], original ids.
         names: names of the new runs.
@@ -123,14 +123,14 @@ class Projection(Answer):
         frame = pd.DataFrame(new).assign(frequency=fires["frequency"], alive=fires["alive"], projected=True)
         columns = list(dict.fromkeys([*(c for c in old.columns if c != "projected"), *frame.columns]))
         old = old.reindex(columns=columns)
-        # A column that one table lacks takes a nullable type, since it is filled with nulls.
+        # A column that one table lacks is filled with nulls and so needs a nullable type.
         kinds: dict[str, Any] = {c: (frame if c in frame and old[c].isna().all() else old)[c].dtype for c in columns}
         kinds = {c: _NULLABLE.get(kind.kind, kind) for c, kind in kinds.items()}
         new_rows = frame.reindex(columns=columns).astype(kinds)
         return pd.concat([old.astype(kinds), new_rows], ignore_index=True)
 
     def summary(self) -> dict[str, Any]:
-        """Return runs, placement and quality, JSON-ready."""
+        """Return runs, placement and quality as a JSON-ready dict."""
         return {
             "inputs": [describe_input(d) for d in self.dictionaries],
             "onto": {"picture": self.onto.where, "inputs": [describe_input(d) for d in self.onto.references]},
@@ -149,25 +149,24 @@ class Projection(Answer):
 
     @property
     def method(self) -> str:
-        """Describe in sentences what was computed and how."""
         references = ", ".join(d.name for d in self.onto.references)
         refined = (
             ", and is moved by UMAP's optimizer while the embedding stays fixed" if self.params["n_epochs"] else ""
         )
         return (
             f"We placed the unit decoder directions of {', '.join(self.names)} into a fixed UMAP of {references} "
-            f"({self.onto.n_neighbors} neighbors, min_dist {self.onto.min_dist:g}). Each starts at the weighted mean "
-            f"of its exact nearest neighbors there, by cosine{refined}."
+            f"({self.onto.n_neighbors} neighbors, min_dist {self.onto.min_dist:g}). Each direction starts at the "
+            f"weighted mean of its exact nearest neighbors there, by cosine{refined}."
         )
 
     def line(self) -> str:
-        """Return the quality in one line."""
+        """Return the measures of quality in one line of text."""
         return "; ".join(self._quality)
 
     @property
     def _quality(self) -> tuple[str, str]:
         own = f"{self.onto.preserved:.0%} for the embedded latents themselves"
-        placed = f"{self.n_same:,} have the direction, and so the point, of an embedded latent"
+        placed = f"{self.n_same:,} share the direction, and so the point, of an embedded latent"
         return (
             f"neighbors preserved {self.preservation:.0%} of {self.k} ({own})",
             f"mean cosine to the nearest {self.cosine.mean():.2f}; {placed}",
@@ -175,10 +174,9 @@ class Projection(Answer):
 
     @property
     def sentences(self) -> str:
-        """Return the answer in two sentences."""
         return (
-            f"Of the {self.k} nearest embedded latents of a projected one, {self.preservation:.0%} are its nearest in "
-            f"the layout; for the embedded latents themselves these are {self.onto.preserved:.0%}. The mean cosine to "
+            f"Of the {self.k} embedded latents nearest to a projected one, {self.preservation:.0%} are also nearest in "
+            f"the layout; for the embedded latents themselves, {self.onto.preserved:.0%} are. The mean cosine to "
             f"the nearest is {self.cosine.mean():.2f}."
         )
 
@@ -220,18 +218,18 @@ def project(
 ) -> Projection:
     """Project new runs into an existing UMAP, which stays fixed.
 
-    Every new latent starts at the mean of its exact nearest neighbors among the embedded latents, with UMAP's weights,
+    Every new latent starts at the mean of its exact nearest neighbors among the embedded latents, weighted as in UMAP,
     and is moved by UMAP's optimizer while the embedding stays fixed. New latents do not interact.
 
     Args:
         dictionaries: one dictionary or a list, in any form that `compare` takes.
-        onto: an `Embedding`, or the folder one was saved to (or its `umap.parquet`). The dictionaries of a saved one
-            are loaded again from the addresses in its summary, and their fingerprints compared.
+        onto: an `Embedding`, or the folder of a saved one (or its `umap.parquet`). The dictionaries of a saved one are
+            loaded from the addresses in its summary and checked against their fingerprints.
         seed: random seed of the optimizer.
         refine: optimize; False leaves each new latent at the weighted mean.
         offline: load the embedding's dictionaries without network access.
-        allow_mismatch: project dictionaries of another hook point or model.
-        progress: called with a stage and the share of it done, in [0, 1].
+        allow_mismatch: project dictionaries from another hook point or model.
+        progress: called with the current stage and its completed fraction, in [0, 1].
 
     Raises:
         ValueError: the embedding's dictionaries are unavailable or have changed; different widths or spaces.
@@ -252,7 +250,7 @@ def project(
     old_points = torch.cat([d.directions.to(device) for d in picture.references])
     new_points = torch.cat([d.directions.to(device) for d in new])
     n = len(old_points)
-    # Each direction once, in the embedding and among the new latents.
+    # Equal directions share their neighbors and their point, so each is searched once.
     first = first_equal(torch.cat([old_points, new_points]))
     kept = torch.unique(first[:n])
     asked, back = torch.unique(first[n:], return_inverse=True)
@@ -264,14 +262,14 @@ def project(
     coords = picture.table[["x", "y"]].to_numpy(dtype=np.float32)
     there = coords[kept.cpu().numpy()]
     asked_rows = asked.cpu().numpy()
-    # Equal up to float32 rounding, as after rescaling or a round trip through lower precision.
+    # Rescaling, or a round trip through lower precision, changes a direction only by rounding.
     apart = (every - old_points[kept][best.index[:, 0]]).abs().amax(dim=1).cpu().numpy()
     own = np.where(asked_rows < n, asked_rows, kept.cpu().numpy()[index[:, 0]])
     same = (asked_rows < n) | (apart <= _ROUNDING)
     placed = np.empty((len(asked_rows), 2), dtype=np.float32)
     placed[same] = coords[own[same]]
     width = min(picture.n_neighbors, k)
-    epochs = (100 if len(asked_rows) <= 10_000 else 30) if refine else 0  # as in umap-learn's `transform`
+    epochs = (100 if len(asked_rows) <= 10_000 else 30) if refine else 0  # the defaults of umap-learn's `transform`
     distance = np.maximum(1 - cosine[~same, :width], 0).astype(np.float32)
     placed[~same] = place(
         index[~same, :width], distance, there, curve_of(picture.min_dist), n_epochs=epochs, seed=seed,
@@ -297,7 +295,7 @@ def project(
 def _inputs(
     dictionaries: Any, references: Sequence[Dictionary], allow_mismatch: bool
 ) -> tuple[tuple[Dictionary, ...], tuple[str, ...]]:
-    """Return the new dictionaries under names that the references do not have, and their caveats."""
+    """Return the new dictionaries, under names that no reference has, and their caveats."""
     given = several(dictionaries)
     if not given:
         raise ValueError("there is nothing to project: give at least one dictionary")
@@ -309,7 +307,7 @@ def _inputs(
 def _preservation(nearest: np.ndarray, there: np.ndarray, placed: np.ndarray, same: np.ndarray, k: int) -> np.ndarray:
     """Return the share of each projected point's k nearest latents that are also nearest in the layout, [m].
 
-    A latent that is already embedded is in neither of its own lists, as for the embedding itself.
+    As in the evidence of the embedding, a latent that is already embedded is not its own neighbor.
     """
     from scipy.spatial import cKDTree
 
@@ -331,7 +329,7 @@ def _picture(onto: Embedding | str | os.PathLike[str], offline: bool) -> Picture
     folder = Path(onto)
     folder = folder.parent if folder.name == "umap.parquet" else folder
     if not has(folder, "summary.json") or not has(folder, "umap.parquet"):
-        raise FileNotFoundError(f"{folder} holds no saved embedding: it needs umap.parquet and summary.json")
+        raise FileNotFoundError(f"{folder} is not a saved embedding: it needs umap.parquet and summary.json")
     record = read_json(folder, "summary.json")
     if record.get("kind") != "Embedding":
         raise ValueError(f"{folder} holds a {record.get('kind')}, not an Embedding: make one with sae-geometry umap")
@@ -346,17 +344,17 @@ def _picture(onto: Embedding | str | os.PathLike[str], offline: bool) -> Picture
             raise ValueError
         points = frame[["latent_id", "x", "y"]].to_numpy(np.float64)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ValueError(f"{folder} lacks what a saved embedding says of itself; make it again") from error
+        raise ValueError(f"{folder} has an incomplete or invalid embedding; make it again") from error
     references = tuple(_again(*entry, folder, offline) for entry in inputs)
     ids = np.concatenate([d.latent_ids.cpu().numpy() for d in references])
     runs = [d.name for d in references for _ in range(d.n_latents)]
     if not (np.abs(points[:, 1:]) <= _FAR).all():
-        raise ValueError(f"{folder}: umap.parquet has coordinates beyond ±{_FAR:,}, or none; make it again")
+        raise ValueError(f"{folder}: umap.parquet has missing coordinates, or some beyond ±{_FAR:,}; make it again")
     if not np.array_equal(points[:, 0], ids) or frame["run"].tolist() != runs:
         raise ValueError(f"{folder}: umap.parquet and summary.json do not belong together: their latents differ")
     frame = frame.assign(run=runs, latent_id=ids)
     if "partner_run" in frame:
-        frame = frame.astype({"partner_run": object})  # categories take no other names
+        frame = frame.astype({"partner_run": object})  # A categorical column takes no new names.
     return Picture(frame, references, n_neighbors, min_dist, kept, str(folder))
 
 
@@ -369,7 +367,7 @@ def _input(entry: Mapping[str, Any]) -> tuple[str | None, str, dict[str, Any]]:
 
 
 def _again(address: str | None, fingerprint: str, how: dict[str, Any], folder: Path, offline: bool) -> Dictionary:
-    """Load a dictionary of a saved embedding again, and check that it is the same."""
+    """Reload a dictionary of a saved embedding, and check its fingerprint."""
     if address is None:
         raise ValueError(
             f"{folder}: {how['name']!r} was made in memory and has no address to load it from; "
@@ -378,7 +376,7 @@ def _again(address: str | None, fingerprint: str, how: dict[str, Any], folder: P
     d = load(address, **how, offline=offline)
     if d.fingerprint != fingerprint:
         raise ValueError(
-            f"{shown(address)} is not what it was when {folder} was made: its fingerprint is {d.fingerprint[:16]}…, "
-            f"then it was {shown(fingerprint, 16)}…; make the layout again with sae-geometry umap"
+            f"{shown(address)} has changed since {folder} was made: its fingerprint was {shown(fingerprint, 16)}… and "
+            f"is now {d.fingerprint[:16]}…; make the layout again with sae-geometry umap"
         )
     return d

@@ -23,9 +23,9 @@ class Evidence:
     """Quality measures of a layout.
 
     Attributes:
-        k, k_wide: neighborhood sizes, 15 and 50, smaller for fewer than 31 or 101 points.
-        n_sampled: points over which trustworthiness, and preservation at the larger k, are averaged (all, or a seeded
-            sample of 1,000).
+        k, k_wide: neighborhood sizes, 15 and 50; smaller for fewer than 31 and 101 points.
+        n_sampled: number of points for trustworthiness and for preservation at the larger k (all, or a seeded sample of
+            1,000).
         trustworthiness, trustworthiness_wide: 1 − 2/(s·k·(2n − 3k − 1)) Σ (rank − k)⁺ over the k neighbors in the
             layout, rank by cosine similarity in the original space (Venna & Kaski 2001); 1 is best.
         neighbor_preservation, neighbor_preservation_wide: mean share of the k nearest in the original space that are
@@ -36,7 +36,7 @@ class Evidence:
             dictionary.
         mixing_null_sd_original, mixing_null_sd_picture: its exact standard deviation over all permutations, for each of
             the two neighbor graphs.
-        mixing_z_original, mixing_z_picture: (share − expected) / standard deviation: negative where runs keep apart,
+        mixing_z_original, mixing_z_picture: (share − expected) / standard deviation: negative if runs separate,
             about standard normal if labels are random.
         n_seeds: number of layouts compared, including the one shown; 1 if stability was not measured.
         stability_shift: median distance between a point's positions in two layouts after Procrustes alignment
@@ -64,7 +64,7 @@ class Evidence:
     stability_overlap: float
 
     def lines(self) -> tuple[str, ...]:
-        """Return a few short lines to print under a figure."""
+        """Return the measures as a few short lines to print under a figure."""
         near = (
             f"neighbors preserved {self.neighbor_preservation:.0%} of {self.k}, "
             f"{self.neighbor_preservation_wide:.0%} of {self.k_wide}; "
@@ -96,7 +96,7 @@ def measure_evidence(
 ) -> Evidence:
     """Compute every quality measure of a layout of unit rows, given their exact neighbors and other layouts."""
     n = len(owner)
-    k = max(1, min(EVIDENCE_K, (n - 1) // 2, near.indices.shape[1] - 1))  # trustworthiness needs k < n / 2
+    k = max(1, min(EVIDENCE_K, (n - 1) // 2, near.indices.shape[1] - 1))  # Trustworthiness needs k < n / 2.
     k_wide = max(k, min(WIDE_K, (n - 1) // 2))
     original = near.indices[:, 1 : k + 1]
     picture = picture_neighbors(coords, k_wide)
@@ -140,17 +140,17 @@ class Mixing:
 
     @property
     def z(self) -> float:
-        """Return (share − expected) / sd; nan for one run, or where no permutation changes the share."""
+        """Return (share − expected) / sd; nan for one run, or if no permutation changes the share."""
         return (self.share - self.expected) / self.sd if self.sd > 0 else float("nan")
 
 
 def mixing_score(neighbors: Int[np.ndarray, "n k"], owner: Int[np.ndarray, " n"]) -> Mixing:
     """Compute the share of neighbors from another run, and its distribution over all permutations of the labels.
 
-    With W_ij = 1 where j is a neighbor of i, the number of neighbors from the same run is T = Σ W_ij [o_i = o_j]. Over
-    all permutations E[T] = S0·P2 and E[T²] = S1·P2 + (S2 − 2·S1)·P3 + (S0² + S1 − S2)·P4, where S0 = Σ W,
-    S1 = ½ Σ (W_ij + W_ji)², S2 = Σ_i (row_i + column_i)² (Cliff & Ord 1973), P2 and P3 are the chances that two and
-    three points are of one run, P4 that two disjoint pairs each are. `neighbors` exclude self.
+    With W_ij = 1 if j is a neighbor of i, the number of neighbors from the same run is T = Σ W_ij [o_i = o_j]. Over
+    all permutations, E[T] = S0·P2 and E[T²] = S1·P2 + (S2 − 2·S1)·P3 + (S0² + S1 − S2)·P4, where S0 = Σ W,
+    S1 = ½ Σ (W_ij + W_ji)², S2 = Σ_i (row_i + column_i)² (Cliff & Ord 1973), P2 and P3 are the probabilities that
+    two and three points share a run, and P4 that both of two disjoint pairs do. `neighbors` exclude the point itself.
     """
     from scipy.sparse import csr_array
 
@@ -184,8 +184,8 @@ def _falling(x: Any, r: int) -> Any:
 def procrustes_shift(a: Float[np.ndarray, "n 2"], b: Float[np.ndarray, "n 2"]) -> float:
     """Return the median distance between a point's positions in two layouts after alignment of b to a, in radii.
 
-    Both are centered and scaled to root mean square radius 1; b is rotated, and reflected if that helps, to the least
-    sum of squared distances (orthogonal Procrustes).
+    Both are centered and scaled to root mean square radius 1; b is rotated, and reflected if that helps, to minimize
+    the sum of squared distances (orthogonal Procrustes).
     """
     first, second = (_standard(p) for p in (a, b))
     u, _, v = np.linalg.svd(second.T @ first)
@@ -199,21 +199,21 @@ def _standard(p: np.ndarray) -> np.ndarray:
 
 
 def shared_share(a: Int[np.ndarray, "n k"], b: Int[np.ndarray, "n k"]) -> float:
-    """Return the mean share of entries in each row of a that are in the same row of b; rows hold no duplicates."""
+    """Return the mean share of entries in each row of a that are in the same row of b; rows must have no duplicates."""
     n, k = a.shape
     both = np.sort(np.concatenate([a, b], axis=1), axis=1)
     return float((both[:, 1:] == both[:, :-1]).sum() / (n * k))
 
 
 def picture_neighbors(coords: Float[np.ndarray, "n 2"], k: int) -> Int[np.ndarray, "n k"]:
-    """Return the k nearest in the layout, self excluded."""
+    """Return the k nearest points of every point in the layout, itself excluded."""
     from scipy.spatial import cKDTree
 
     return _without_self(cKDTree(coords).query(coords, k=k + 1)[1].reshape(len(coords), k + 1))
 
 
 def _without_self(found: np.ndarray) -> np.ndarray:
-    """Drop self, or the last neighbor if coincident points displaced self, from [n, k+1] neighbors: [n, k]."""
+    """Drop each point from its k + 1 neighbors, or the last one if coincident points displaced it."""
     n, width = found.shape
     is_self = found == np.arange(n)[:, None]
     is_self[~is_self.any(axis=1), width - 1] = True
@@ -223,9 +223,9 @@ def _without_self(found: np.ndarray) -> np.ndarray:
 def _neighborhoods(
     points: torch.Tensor, picture: np.ndarray, sample: np.ndarray, ks: tuple[int, int]
 ) -> tuple[float, float, float]:
-    """Return trustworthiness at both k and preservation at the larger, over the sampled points.
+    """Return the trustworthiness at both k and the preservation at the larger k, over the sampled points.
 
-    A neighbor in the layout with rank r by cosine similarity (self excluded) is among the k nearest where r ≤ k. Equal
+    A neighbor in the layout with rank r by cosine similarity (self excluded) is among the k nearest if r ≤ k. Equal
     cosines share the first rank, so ties count as preserved.
     """
     n = points.shape[0]

@@ -29,7 +29,7 @@ class Shape:
 def read_shapes(path: str | os.PathLike[str]) -> tuple[Shape, ...]:
     """Read the shapes of a YAML file, in file order.
 
-    A mapping from letters to shapes, at the top or under `regions`:
+    The file maps letters to shapes, at the top level or under `regions`:
 
         regions:
           A: {box: [1.0, 3.5, -2.0, 0.5]}           # x from 1 to 3.5, y from −2 to 0.5
@@ -47,20 +47,20 @@ def read_shapes(path: str | os.PathLike[str]) -> tuple[Shape, ...]:
     """
     try:
         with Path(path).open("rb") as file:
-            raw = file.read(_MOST_BYTES + 1)  # a device never ends
+            raw = file.read(_MOST_BYTES + 1)  # Reading a device file would never end.
         if len(raw) > _MOST_BYTES:
-            raise ValueError(f"it has more than {_MOST_BYTES:,} bytes, and outlines of regions take a few thousand")
+            raise ValueError(f"it has more than {_MOST_BYTES:,} bytes; outlines of regions need only a few thousand")
         held = parse_yaml(raw, _once)
     except ValueError as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
     entries = held.get("regions", held) if isinstance(held, Mapping) else held
     if not isinstance(entries, Mapping) or not entries:
-        raise ValueError(f"{path} holds no regions: {_HOW}")
+        raise ValueError(f"{path} has no regions: {_HOW}")
     return tuple(_shape(letter, entry, f"{path}, region {letter!r}") for letter, entry in entries.items())
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a table; YAML itself would use the last of two values of one key."""
+    """Return the pairs as a dict and reject repeated keys, for which YAML would use the last value."""
     table = dict(pairs)
     if len(table) < len(pairs):
         keys = [key for key, _ in pairs]
@@ -70,7 +70,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _shape(letter: str, entry: Any, where: str) -> Shape:
     if not 0 < len(letter) <= _LONGEST:
-        raise ValueError(f"{where}: a region's name is a text of up to {_LONGEST} characters")
+        raise ValueError(f"{where}: a region's name must have 1 to {_LONGEST} characters; got {len(letter)}")
     if not isinstance(entry, Mapping) or len(entry) != 1 or next(iter(entry)) not in ("box", "polygon"):
         raise ValueError(f"{where}: expected one box or one polygon, got {_short(entry)}; {_HOW}")
     [(kind, given)] = entry.items()
@@ -96,5 +96,5 @@ def _numbers(given: Any, count: int, what: str) -> list[float]:
 
 
 def _short(value: Any) -> str:
-    text = reprlib.repr(value)  # a list may hold another nine times, and that one nine times the next
+    text = reprlib.repr(value)  # YAML aliases can expand a small file enormously.
     return text if len(text) <= 80 else f"{text[:77]}…"

@@ -1,4 +1,4 @@
-"""The contents of `regions.json`."""
+"""Record of a layout's regions, saved as `regions.json`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from sae_geometry.sources import neuronpedia_lists
 def regions_record(
     found: Regions, dictionaries: Sequence[Dictionary], run_of: np.ndarray, latent_id: np.ndarray
 ) -> dict[str, Any]:
-    """Return the contents of `regions.json`, given run and original id of each point, int64 [N].
+    """Return the contents of `regions.json`, given the run and original id of each point, int64 [N].
 
-    `neuronpedia_lists` are addresses of quick lists of at most 150 latents each, for latents with known pages.
+    `neuronpedia_lists` are the URLs of quick lists, of at most 150 latents each, for latents with known pages.
     """
     regions = []
     for region in found.regions:

@@ -1,7 +1,7 @@
 """Lettered regions of a layout, with counts per run and a test against the runs' overall shares.
 
-The end-to-end paper drew boxes A–H by hand and inspected their latents. Here regions are clustered (HDBSCAN, on the
-layout or on the neighbor graph) or read from a file.
+The end-to-end paper drew boxes A–H by hand and inspected their latents. Here, regions are found by HDBSCAN, on
+the layout or on the neighbor graph, or read from a file.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ class Region:
         letter: "A" for the largest, and so on.
         members: int64 [n], indices of its points in the embedding, ascending.
         counts: int64 [runs], its points per run.
-        shares: float64 [runs], share of each run, corrected for the size of the runs: (c_r / N_r) / Σ_s (c_s / N_s).
+        shares: float64 [runs], share of each run, adjusted for the sizes of the runs: (c_r / N_r) / Σ_s (c_s / N_s).
         p_values: float64 [runs], two-sided binomial test of c_r against the run's share N_r / N of all points.
         q_values: float64 [runs], p-values adjusted by Benjamini–Hochberg over all regions and runs.
-        verdict: "mostly NAME" where q ≤ 0.05 and the run's share is at least two thirds; "mixed" otherwise; "" for one
-            run alone.
+        verdict: "mostly NAME" if q ≤ 0.05 and the run's share is at least two thirds; "mixed" otherwise; "" for a
+            single run.
         center: mean of its points, (x, y).
         outline: corners of its polygon: the convex hull of its points, or the given outline.
-        marks: the tokens that mark it against the other regions, where the runs have labels.
+        marks: the tokens that distinguish it from the other regions, if the runs have labels.
     """
 
     letter: str
@@ -116,13 +116,13 @@ class Regions:
     def test_in_words(self) -> str:
         """Describe the test behind the verdicts."""
         return (
-            f"two-sided binomial test of each run's count against its share of all points, Benjamini–Hochberg over "
-            f"regions and runs; mostly: q ≤ {ALPHA:g} and at least {MOSTLY:.0%} at equal sizes. Latents are not "
-            "independent draws, so p is a yardstick, not a probability"
+            "two-sided binomial test of each run's count against its share of all points, Benjamini–Hochberg over "
+            f"regions and runs; a region belongs mostly to a run if q ≤ {ALPHA:g} and its share at equal "
+            f"sizes is at least {MOSTLY:.0%}. Latents are not independent draws, so p is a yardstick, not a probability"
         )
 
     def table(self) -> str:
-        """Format the regions as text, one line each; of many runs only the first and the last."""
+        """Format the regions as text, one per line; with many runs, only the first and the last are shown."""
         if not self.regions:
             return f"no regions ({self.how})"
         tokens = any(r.marks for r in self.regions)
@@ -139,7 +139,7 @@ class Regions:
         ]
         note = f"{counted(len(self), 'region')} ({self.how}) with {self.share_inside:.0%} of the latents"
         if len(self.names) > 1:
-            note += "; in brackets the share at equal sizes"
+            note += "; in brackets: share at equal sizes"
         return "\n".join([note, *aligned([head, *rows])])
 
     @property
@@ -148,7 +148,7 @@ class Regions:
         return sum(r.verdict.startswith("mostly") for r in self.regions)
 
     def few_lines(self, most: int) -> list[str]:
-        """Return `most` regions to look at first, in lines of 80: those of one run, then mixed ones, by size."""
+        """Return a line for each of the `most` regions to look at first: regions of one run, then mixed ones."""
         if not self.regions:
             return [f"  no regions ({self.how})"]
         note = f"  {counted(len(self), 'region')} with {self.share_inside:.0%} of the latents"
@@ -160,7 +160,7 @@ class Regions:
             whose = f"{r.shares[run]:.0%} {shown(self.names[run], 24)}" if len(self.names) > 1 else ""
             marks = " ".join(shown(mark.token, 10) for mark in r.marks[:3])
             rows.append((r.letter, f"{r.size:,}", f"{whose}, mixed" if r.verdict == "mixed" else whose, marks))
-        where = f"  explorer.html#region={first[0].letter} opens there (--html writes it)"
+        where = f"  explorer.html#region={first[0].letter} opens at {first[0].letter} (--html writes it)"
         return [note, *(f"  {line}" for line in aligned(rows)), where]
 
     def __repr__(self) -> str:
@@ -168,7 +168,7 @@ class Regions:
 
 
 def marked(found: Regions, dictionaries: Sequence[Dictionary], owner: np.ndarray, latent_id: np.ndarray) -> Regions:
-    """Return the regions with the tokens that mark them, given run and original id of each point, int64 [N]."""
+    """Return the regions with the tokens that distinguish them, given the run and id of each point, int64 [N]."""
     marks = region_marks(found.letters, dictionaries, owner, latent_id)
     return replace(found, regions=tuple(replace(r, marks=marks.get(r.letter, ())) for r in found.regions))
 
@@ -197,7 +197,7 @@ def find_regions(
     n = len(coords)
     size = max(10, n // 100) if min_size is None else min_size
     if size < 2:
-        raise ValueError(f"a region has at least two points; got min_size = {size}")
+        raise ValueError(f"min_size must be at least 2; got {size}")
     how = f"HDBSCAN on the {on}, at least {size:,} latents"
     params = {"method": "hdbscan", "on": on, "min_size": size, "min_samples": min(_MIN_SAMPLES, size), "leaves": True}
     labels = np.full(n, -1)
@@ -212,7 +212,7 @@ def find_regions(
 def given_regions(
     coords: Float[np.ndarray, "n 2"], owner: Int[np.ndarray, " n"], names: Sequence[str], *, shapes: Sequence[Shape]
 ) -> Regions:
-    """Build regions from outlines. A point on an edge may fall to either side; a point in two is in the first."""
+    """Build regions from outlines. A point on an edge may fall on either side; one in two outlines is in the first."""
     from matplotlib.path import Path as Outline
 
     taken = np.zeros(len(coords), dtype=bool)
@@ -227,7 +227,7 @@ def given_regions(
 
 
 def picture_distances(coords: Float[np.ndarray, "n 2"]) -> csr_array:
-    """Return Euclidean distances of every point to its 30 nearest in the layout, sparse [n, n]."""
+    """Return the Euclidean distances from every point to its 30 nearest in the layout, sparse [n, n]."""
     from scipy.spatial import cKDTree
 
     k = min(_PICTURE_K + 1, len(coords))
@@ -236,7 +236,7 @@ def picture_distances(coords: Float[np.ndarray, "n 2"]) -> csr_array:
 
 
 def graph_distances(neighbors: Neighbors) -> csr_array:
-    """Return cosine distances of every point to its neighbors, sparse [n, n]."""
+    """Return the cosine distances from every point to its neighbors, sparse [n, n]."""
     return _sparse(neighbors.indices, neighbors.distances.astype(np.float64))
 
 
@@ -308,7 +308,7 @@ def _hdbscan(distances: csr_array, min_size: int) -> np.ndarray:
 
 
 def _sparse(index: np.ndarray, distances: np.ndarray) -> csr_array:
-    """Return symmetric sparse distances from neighbor lists; zeros are not stored, so coincident points are apart."""
+    """Return symmetric sparse distances from neighbor lists, with a tiny distance between coincident points."""
     from scipy.sparse import csr_array
 
     n, k = index.shape
@@ -316,8 +316,8 @@ def _sparse(index: np.ndarray, distances: np.ndarray) -> csr_array:
     apart = rows != index.ravel()
     hair = 1e-9 * max(float(distances.max()), 1e-9)
     values = np.maximum(distances.ravel(), hair)[apart]
-    # Where only one lists the other, the maximum with 0 is the listed distance.
-    at = (rows[apart].astype(np.int32), index.ravel()[apart].astype(np.int32))  # scipy before 1.17 needs int32
+    # If only one of two points lists the other, the maximum with 0 is the listed distance.
+    at = (rows[apart].astype(np.int32), index.ravel()[apart].astype(np.int32))  # SciPy before 1.17 needs int32.
     half = csr_array((values, at), shape=(n, n))
     return csr_array(half.maximum(half.T))
 
@@ -330,7 +330,7 @@ def _connected(distances: csr_array) -> csr_array:
     n_parts, part = connected_components(distances, directed=False)
     if n_parts == 1:
         return distances
-    first = np.array([np.flatnonzero(part == i)[0] for i in range(n_parts)], dtype=np.int32)  # as in `_sparse`
+    first = np.array([np.flatnonzero(part == i)[0] for i in range(n_parts)], dtype=np.int32)
     far = np.full(n_parts - 1, 4.0 * float(distances.max()))
     bridges = coo_array((far, (first[:-1], first[1:])), shape=distances.shape)
     return csr_array(distances + bridges + bridges.T)
@@ -341,6 +341,6 @@ def _hull(points: np.ndarray) -> tuple[tuple[float, float], ...]:
 
     try:
         corners = points[ConvexHull(points).vertices]
-    except (QhullError, ValueError):  # fewer than three points, or all on a line
+    except (QhullError, ValueError):  # There are fewer than three points, or all lie on a line.
         corners = np.array([points.min(axis=0), points.max(axis=0)])
     return tuple((float(x), float(y)) for x, y in corners)

@@ -1,11 +1,11 @@
 """Figures for papers. Every function takes `ax=None`, draws on it and returns it; none computes a result.
 
-Draw on axes of your own inside `paper_style()`, so that what you add looks the same; `COLUMN_WIDTH` and `PAGE_WIDTH`
-are in inches. The legend is below the axes where the figure has a layout that makes room for it, else inside them;
-`legend=False` leaves it out.
+Draw on your own axes inside `paper_style()`, so that everything you add has the same style; `COLUMN_WIDTH` and
+`PAGE_WIDTH` are in inches. The legend is below the axes if the figure's layout makes room for it, else inside them;
+`legend=False` omits it.
 
 Similarity figures draw lists of `Matching`; embedding figures draw any object with the attributes of an `Embedding`;
-the others draw the result of their question.
+other figures draw the result of one comparison.
 """
 
 from sae_geometry.plots.agreement import agreement_figure, frequency_hexbin

@@ -1,4 +1,4 @@
-"""Encoder cosine against decoder cosine, and similarity against firing frequency."""
+"""Figures of encoder agreement: encoder against decoder cosine, and similarity against firing frequency."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sae_geometry.plots.style import (
 from sae_geometry.plots.text import LABEL_SIZE, SMALLEST, fitting_size, put_legend, put_note, room, shortened
 
 _CELLS = 34
-_BAND = 0.085  # margin above and below the cosines for the counts, as a share of their range
+_BAND = 0.085  # margin for the counts above and below the cosines, as a share of their range
 
 
 @in_paper_style
@@ -76,7 +76,7 @@ def frequency_hexbin(agreement: Any, ax: Axes | None = None, *, legend: bool = T
     """
     if agreement.a.frequency is None:
         raise ValueError(
-            f"how often the latents of {agreement.a.name!r} fire is unknown; load a checkpoint that says it"
+            f"the firing frequency of the latents of {agreement.a.name!r} is unknown; load a checkpoint that has it"
         )
     ax = axes_or_new(ax, COLUMN_WIDTH * 1.15, 3.0)
     frequency = agreement.a.frequency.cpu().numpy()
@@ -108,7 +108,6 @@ def _counts() -> Any:
 
 
 def _color_bar(cells: Any, ax: Axes) -> None:
-    """Draw the scale of the counts next to the axes."""
     bar = ax.figure.colorbar(cells, ax=ax, shrink=0.6, pad=0.03, aspect=18)
     bar.set_label("latents in a cell", fontsize=LABEL_SIZE)
     bar.ax.tick_params(labelsize=LABEL_SIZE, length=2)
@@ -116,7 +115,7 @@ def _color_bar(cells: Any, ax: Axes) -> None:
 
 
 def _corners(ax: Axes, agreement: Any) -> None:
-    """Write the count of each group next to its corner, in the bands above and below the cosines."""
+    """Write the count of each group into its corner, in the bands above and below the cosines."""
     places = {
         "both high": (0.99, 0.99, "right", "top"),
         "encoder only": (0.015, 0.99, "left", "top"),

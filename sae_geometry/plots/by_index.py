@@ -1,4 +1,4 @@
-"""Figures of latents paired by id: relative decoder norm with its cuts, and the cosine of the same ids."""
+"""Figures of latents paired by id: their relative decoder norms with the cuts, and their cosines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from sae_geometry.plots.style import INK, MUTED, NEAREST, ONE_TO_ONE, axes_or_new, in_paper_style, new_figure
 from sae_geometry.plots.text import put_caption, put_legend, put_title, room, shortened
 
-_MOST_LINEAR = 100  # latents in a bin up to which the count is drawn on a linear axis
+_MOST_LINEAR = 100  # largest count per bin that is drawn on a linear axis
 _COLORS = {"only A": ONE_TO_ONE, "shared": MUTED, "only B": NEAREST}
 
 
@@ -40,7 +40,7 @@ def relative_norm_histogram(found: Any, ax: Axes | None = None, *, legend: bool 
 
 @in_paper_style
 def same_id_histogram(found: Any, ax: Axes | None = None) -> Axes:
-    """Draw the histogram of the cosines of the same ids, stacked by class; dotted: mean with B turned."""
+    """Draw the histogram of the cosines of equal ids, stacked by class, with the mean for B turned as a dotted line."""
     ax = axes_or_new(ax)
     known = ~np.isnan(found.cosine)
     parts = [found.cosine[known & (found.classes == name)] for name in _COLORS]
@@ -54,7 +54,7 @@ def same_id_histogram(found: Any, ax: Axes | None = None) -> Axes:
 
 @in_paper_style
 def by_index_figure(found: Any) -> Figure:
-    """Draw both histograms side by side."""
+    """Draw the histograms of relative norms and of cosines side by side."""
     figure = new_figure(height=2.9)
     left, right = figure.subplots(1, 2)
     relative_norm_histogram(found, ax=left)

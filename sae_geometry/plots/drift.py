@@ -1,4 +1,4 @@
-"""Checkpoints of one run: cosine of each latent to its final direction."""
+"""Figure of one run's checkpoints: cosine of each latent to its final direction."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def drift_bands(drift: Any, ax: Axes | None = None, *, legend: bool = True) -> A
 
 
 def _name_checkpoints(ax: Axes, labels: Sequence[str]) -> None:
-    """Write as many labels as fit next to each other, the last among them."""
+    """Label as many checkpoints as fit on the axis, always including the last."""
     widest = min(50.0, max(width_of(label, 7.5) for label in labels)) + 5
     most = max(1, min(len(labels), int(room(ax) / widest)))
     shown = np.unique(np.linspace(len(labels) - 1, 0, most).round().astype(int))
@@ -47,7 +47,7 @@ def _name_checkpoints(ax: Axes, labels: Sequence[str]) -> None:
 
 
 def _short(samples: int, label: str) -> str:
-    """Return a short label: 819k for 819,200 samples, or the name where it has no number."""
+    """Return a short label, such as 819k for 819,200 samples, or the name if the number is unknown."""
     if samples < 0:
         return label
     for size, unit in ((1_000_000, "M"), (1_000, "k")):

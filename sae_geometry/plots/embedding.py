@@ -42,27 +42,27 @@ from sae_geometry.plots.text import (
 Color = Literal["owner", "max-cosine", "matched", "frequency", "region"]
 COLORS: tuple[Color, ...] = get_args(Color)
 
-_MOST_NAMED = 24  # maximum number of runs in a legend, and of panels
+_MOST_NAMED = 24  # maximum number of runs in a legend or of panels
 _REGIONS = tuple(color for color in RUNS if color not in ("#000000", "#F0E442"))
 _PALE, _MATCHED, _UNMATCHED = "#D5D5D5", "#332288", "#DDAA33"
 _HALO: list[AbstractPathEffect] = [withStroke(linewidth=2.0, foreground="white")]
 
 
 def check_colors(colors: Sequence[str], dictionaries: Sequence[Any]) -> None:
-    """Check that the dictionaries have values for a coloring, before any work is done.
+    """Check that the dictionaries have the data for every coloring.
 
     Raises:
-        ValueError: an unknown coloring, coloring by partner for a single run, or by an unknown frequency.
+        ValueError: an unknown coloring, coloring by partner for one run or too many, or by an unknown frequency.
     """
     for color in colors:
         if color not in COLORS:
             raise ValueError(f"color must be one of {', '.join(COLORS)}; got {color!r}")
         if color in ("max-cosine", "matched") and len(dictionaries) < 2:
-            raise ValueError(f"color {color} compares a latent with the other runs, and there is one run only")
+            raise ValueError(f"color {color} compares latents with other runs, but there is only one run")
         if color in ("max-cosine", "matched") and len(dictionaries) > MOST_RUNS:
-            raise ValueError(f"color {color} compares every two runs, and is made for up to {MOST_RUNS} of them")
+            raise ValueError(f"color {color} allows at most {MOST_RUNS} runs; got {len(dictionaries)}")
         if color == "frequency" and all(d.frequency is None for d in dictionaries):
-            raise ValueError("color frequency: none of the runs says how often its latents fire")
+            raise ValueError("color frequency needs firing frequencies, but no run has any; choose another color")
 
 
 @in_paper_style
@@ -75,19 +75,18 @@ def embedding_scatter(
     threshold: float = THRESHOLD,
     legend: bool = True,
 ) -> Axes:
-    """Draw a scatter of an embedding, in shuffled order, rasterized inside vector files.
+    """Draw a scatter plot of an embedding, in shuffled order and rasterized in vector files.
 
-    Its parameters and evidence are under axes whose figure has a layout that makes room for them.
+    Its parameters and evidence are written under the axes if the figure's layout makes room for them.
 
     Args:
         ax: axes to draw on; a new figure if None.
         style: "okabe-ito", or "e2e" for the end-to-end paper's colors by kind.
-        color: "owner": the run; "max-cosine": to the nearest latent of any other run; "matched": whether there is a
-            one-to-one partner with a cosine above `threshold` in the closest run; "frequency": share of tokens, on a
-            logarithmic scale, gray where unknown; "region": lettered regions, with their outlines where they were
-            given.
-        threshold: for the color "matched".
-        legend: draw the legend: over the axes where there is such a layout, else inside them.
+        color: "owner": the run; "max-cosine": cosine to the nearest latent of another run; "matched": whether there is
+            a one-to-one partner with a cosine above `threshold` in the closest run; "frequency": share of tokens, on a
+            logarithmic scale, gray if unknown; "region": lettered regions, with any given outlines.
+        threshold: cosine above which a latent has the color "matched".
+        legend: draw the legend, above the axes if the layout makes room for it, else inside them.
     """
     check_colors([color], embedding.dictionaries)
     ax = axes_or_new(ax, height=COLUMN_WIDTH + 0.4)
@@ -110,7 +109,7 @@ def embedding_scatter(
 
 @in_paper_style
 def runs_figure(embedding: Any, style: str = "okabe-ito") -> Figure:
-    """Draw one panel per run: its latents in color over all latents in gray; of many runs, the first 24."""
+    """Draw one panel per run: its latents in color over all latents in gray; at most 24 panels."""
     names = embedding.names[:_MOST_NAMED]
     columns = min(len(names), 4)
     rows = -(-len(names) // columns)
@@ -146,7 +145,7 @@ def unmatched_scatter(
     """Draw latents without a one-to-one partner above `threshold` in their closest run, over the rest in gray.
 
     Raises:
-        ValueError: the embedding has one run only.
+        ValueError: the embedding has only one run, or more than 24.
     """
     check_colors(["matched"], embedding.dictionaries)
     ax = axes_or_new(ax, height=COLUMN_WIDTH + 0.2)
@@ -224,12 +223,12 @@ def _by_region(e: Any, ax: Axes) -> None:
     colors = np.full(len(e.owner), _PALE, dtype=object)
     for region, hue in zip(regions, hues, strict=True):
         colors[region.members] = hue
-        if e.regions.params.get("method") == "given":  # the hull of a cluster would take in much that is not of it
+        if e.regions.params.get("method") == "given":  # A cluster's hull would cover other points.
             outline = Polygon(region.outline, closed=True, fill=False, edgecolor=hue, linewidth=0.7, joinstyle="round")
             ax.add_patch(outline)
     _points(ax, e.coords, colors, total=len(e.owner))
     ax.autoscale_view()
-    for at, region in enumerate(regions):  # the mean of a bent cloud may lie outside it
+    for at, region in enumerate(regions):  # The mean of a curved cluster may lie outside it.
         if len(region.members):
             points = e.coords[region.members].astype(float)
             centers[at] = points[np.square(points - centers[at]).sum(axis=1).argmin()]
@@ -242,7 +241,7 @@ def _by_region(e: Any, ax: Axes) -> None:
 
 
 def _apart_in_hue(centers: np.ndarray) -> list[int]:
-    """Return a color index per region, in order: the one whose nearest other region is farthest away."""
+    """Return a color index per region; each region in turn takes the color that is farthest away in the layout."""
     hues: list[int] = []
     for at, center in enumerate(centers):
         near = np.full(len(_REGIONS), np.inf)
@@ -252,11 +251,11 @@ def _apart_in_hue(centers: np.ndarray) -> list[int]:
 
 
 def _letters(ax: Axes, letters: Sequence[str], centers: np.ndarray) -> None:
-    """Write letters at region centers, moved apart where two would touch, with a line to the center."""
+    """Write letters at region centers; letters that would touch are moved apart and get a line to their center."""
     if not len(letters):
         return
     span = max(*np.ptp(np.array([ax.get_xlim(), ax.get_ylim()]), axis=1), 1e-9)
-    # Both axes have one scale, which the shorter side decides; a letter is taller than it is wide.
+    # Both axes have the same scale, set by the shorter side; letters are taller than wide.
     points = min(ax.bbox.width, ax.bbox.height) * 72 / ax.figure.dpi
     size = max(width_of(letter, 8, "bold") for letter in letters)
     places = _apart(centers, 1.15 * span * max(size, 10.0) / points)
@@ -271,9 +270,9 @@ def _letters(ax: Axes, letters: Sequence[str], centers: np.ndarray) -> None:
 
 
 def _apart(points: np.ndarray, least: float) -> np.ndarray:
-    """Push points apart that are closer than `least`, moving the others as little as possible."""
+    """Push points apart that are closer than `least`, and move the others as little as possible."""
     out = points.astype(np.float64).copy()
-    turn = np.arange(len(out)) * 2.399963  # coincident points move in different directions
+    turn = np.arange(len(out)) * 2.399963  # Coincident points must move in different directions.
     out += 1e-6 * least * np.stack([np.cos(turn), np.sin(turn)], axis=1)
     for _ in range(200):
         away = out[:, None] - out[None]
@@ -297,7 +296,6 @@ def _run_colors(e: Any, style: str) -> dict[str, str]:
 
 
 def _run_counts(e: Any, colors: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return the color of each run, and its name with the number of its points."""
     counts = np.bincount(e.owner, minlength=len(e.names))
     return [(colors[n], f"{n} ({c:,})") for n, c in zip(e.names, counts, strict=True)]
 
@@ -330,7 +328,7 @@ def _bare(ax: Axes) -> None:
 
 
 def _wide(ax: Axes) -> float:
-    """Return the width in points of axes without ticks, which a layout spreads over their column."""
+    """Return the width that a layout gives to axes without ticks, in points."""
     place = ax.get_subplotspec()
     columns = 1 if place is None else place.get_gridspec().ncols
     return room(ax.figure) / columns - 10
@@ -364,7 +362,7 @@ def _legend(ax: Axes, entries: Sequence[tuple[str, str]], legend: bool = True) -
 
 
 def _kept(label: str, width: float, size: float) -> str:
-    """Shorten a label's name, not its count in brackets, or what follows its colon."""
+    """Shorten the name in a label, but not the count in brackets or the text after a colon."""
     at = max(label.rfind(" ("), label.rfind(": "))
     name, rest = (label, "") if at < 0 else (label[:at], label[at:])
     short = shortened(name, width - width_of(rest, size), size) + rest

@@ -1,4 +1,4 @@
-"""Figure of features through layers: bundles of chains by the layer they start at, with births and deaths."""
+"""Figures of features through layers: chains bundled by the layer they start at, and counts per step."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from matplotlib.path import Path
 from sae_geometry.plots.style import INK, MUTED, PAGE_WIDTH, axes_or_new, in_paper_style, new_figure
 from sae_geometry.plots.text import put_caption, put_legend
 
-_BAR = 0.12  # half the width of a layer's column, in layers
-_TAIL = 0.2  # length of a bundle of chains that end
+_BAR = 0.12  # half the width of a column, in layers
+_TAIL = 0.2  # length of the bundles of chains that end, in layers
 _COLORMAP = "viridis"
 
 
 @in_paper_style
 def flow_bundles(flow: Any, ax: Axes | None = None) -> Axes:
-    """Draw a column per layer, divided by the layer at which its latents' chains start, and a bundle per division.
+    """Draw a column per layer, divided by the layers at which its chains start, with a bundle of chains per division.
 
-    A bundle is as high as the number of chains that continue, and gray where chains end; no latent has a line of its
-    own, so the figure has at most L (L + 1) / 2 bundles for L layers of any size.
+    The height of a bundle is the number of chains that continue; chains that end are gray. Latents are not drawn one by
+    one, so the number of bundles depends on the number of layers only.
     """
     ax = axes_or_new(ax, PAGE_WIDTH, 3.4)
     alive = np.asarray(flow.survivors, dtype=float)
@@ -76,7 +76,7 @@ def flow_counts(flow: Any, ax: Axes | None = None, *, legend: bool = True) -> Ax
 
 @in_paper_style
 def flow_figure(flow: Any) -> Figure:
-    """Draw the bundles above the counts per step."""
+    """Draw the bundles of chains above the counts per step."""
     figure = new_figure(height=4.4)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     flow_bundles(flow, ax=above)
@@ -90,7 +90,7 @@ def _bundle(
     ax: Axes, x0: float, from_: tuple[float, float], x1: float, to: tuple[float, float], color: Any, alpha: float,
     zorder: int = 1,
 ) -> None:  # fmt: skip
-    """Draw a band from one interval to another, with level ends."""
+    """Draw a smooth band from one vertical interval to another."""
     middle = (x0 + x1) / 2
     points = [
         (x0, from_[0]), (middle, from_[0]), (middle, to[0]), (x1, to[0]),

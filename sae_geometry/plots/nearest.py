@@ -1,4 +1,4 @@
-"""Figure of the latents nearest to vectors: cosine by rank, and the largest expected by chance."""
+"""Figure of the latents nearest to given vectors: cosine by rank, and the largest expected by chance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_VECTORS = len(RUNS)
 
 @in_paper_style
 def nearest_ranks(found: Any, ax: Axes | None = None, *, legend: bool = True) -> Axes:
-    """Draw the cosine of the k nearest latents by rank, a line per vector (the first eight), and chance, dotted."""
+    """Draw the cosine of the k nearest latents by rank, with a line for each of the first eight vectors, and chance."""
     ax = axes_or_new(ax)
     ids = found.vectors.latent_ids.tolist()[:_MOST_VECTORS]
     ranks = np.arange(1, found.cosine.shape[1] + 1)

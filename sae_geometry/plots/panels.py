@@ -1,6 +1,6 @@
 """Small multiples: one histogram per matching over common bins, and scatter facets of runs against their metrics.
 
-The caller passes colors and labels: `run_colors(…, style="e2e")` gives each panel the color of its kind.
+The caller passes colors and labels; `run_colors(…, style="e2e")` gives each panel the color of its run's kind.
 """
 
 from __future__ import annotations
@@ -36,24 +36,22 @@ def draw_panels(
     low: float | None = None,
     top: float | None = None,
 ) -> list[Axes]:
-    """Fill a figure or subfigure with one histogram per matching, stacked, over the same 50 bins.
+    """Fill a figure or subfigure with one panel per matching, a histogram over the same 50 bins.
 
-    A bar is the share of the source's latents in its bin; the vertical axis is shared, so areas compare. Dashed:
-    the mean; dotted: chance, against the target turned (strong) and isotropic (faint).
+    A bar is the share of the source's latents in its bin; the vertical axis is shared, so areas are comparable. Lines
+    mark the mean (dashed) and chance (dotted), against the turned target (strong) and isotropic directions (faint).
 
     Args:
         figure: with constrained layout.
         curves: `Matching`s, or objects with the same attributes.
-        low, top: axis limits, to share between columns of panels; derived from the curves if None.
+        low, top: axis limits, for columns of panels that share them; derived from the curves if None.
 
     Raises:
-        ValueError: nothing to draw, or not one label and color per panel.
+        ValueError: no curves, or not one label and one color per curve.
     """
     if not curves or not len(curves) == len(labels) == len(colors):
-        raise ValueError(
-            f"one label and one color per panel; got {len(curves)} matchings, {len(labels)} labels and {len(colors)} "
-            "colors"
-        )
+        sizes = f"{len(curves)} matchings, {len(labels)} labels and {len(colors)} colors"
+        raise ValueError(f"every panel needs one label and one color; got {sizes}")
     start = panel_range(curves) if low is None else low
     edges = np.linspace(start, 1.0, PANEL_BINS + 1)
     axes = np.atleast_1d(figure.subplots(len(curves), 1, sharex=True, sharey=True))
@@ -86,7 +84,7 @@ def draw_panels(
 
 
 def _room(shares: np.ndarray, top: float | None, mean: float) -> tuple[float, Literal["left", "center", "right"]]:
-    """Return where text fits over the bars: the right third of the panel, else the left, else next to the mean."""
+    """Return a place for text over the bars: in the right third of the panel, else the left, else the middle."""
     thirds = [part.max() / (top or 1.05 * shares.max()) for part in np.array_split(shares, 3)]
     places: list[tuple[float, float, Literal["left", "center", "right"]]] = [
         (thirds[2], 0.985, "right"), (thirds[0], 0.015, "left"), (thirds[1], 0.5, "center")
@@ -98,7 +96,7 @@ def _room(shares: np.ndarray, top: float | None, mean: float) -> tuple[float, Li
 
 
 def panel_range(curves: Sequence[Any]) -> float:
-    """Return the lower end of the common bins: 0, or below the smallest similarity, in steps of 0.05."""
+    """Return the lower end of the common bins: 0, or the smallest similarity rounded down to a step of 0.05."""
     return min((lower_end(c.similarity) for c in curves), default=0.0)
 
 
@@ -114,9 +112,9 @@ def facet_figure(points: pd.DataFrame, xs: Mapping[str, str]) -> Figure:
     """Draw scatter facets of runs by their mean max cosine: one row per group, one column per metric.
 
     Args:
-        points: one run per row, with columns mmcs, row (its group), kind (which has the end-to-end paper's color and
-            marker, gray for others) and those of `xs`; nan where unknown.
-        xs: column to axis label, in order. A facet without any known value says "not available".
+        points: one run per row, with the columns mmcs, row (its group), kind (drawn in the end-to-end paper's color and
+            marker, gray for other kinds) and those named in `xs`; nan where unknown.
+        xs: axis label per metric column, in order. A facet without known values says "not available".
 
     Raises:
         ValueError: a missing column, or no runs.

@@ -1,4 +1,4 @@
-"""The answer as one figure: how many latents have a partner in the other dictionary, and how close."""
+"""Summary figure of a comparison: how many latents have a partner in the other dictionary, and how close it is."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from sae_geometry.plots.text import LABEL_SIZE, lettered, makes_room, put_legend
 
 _COLORS = ("#BBBBBB", "#56B4E9", NEAREST)
 _BINS = 50
-_NUMBER, _STRIP = 15.0, 36.0  # points: a share in large type, and the strip over the bars for all of its text
+_NUMBER, _STRIP = 15.0, 36.0  # heights in points: of a share, and of the strip of text over the bars
 
 
 @in_paper_style
 def partners_histogram(
     nearest: Matching, ax: Axes | None = None, *, threshold: float = THRESHOLD, legend: bool = True
 ) -> Axes:
-    """Draw the similarity of each latent to its nearest, stacked by class: not significant, significant, above.
+    """Draw the histogram of nearest similarities, stacked by class: not significant, significant, above `threshold`.
 
-    The share of each class stands over the bars in large type; the mean and its null expectation are vertical lines.
+    The share of each class is written over the bars; vertical lines mark the mean and its null expectation.
 
     Args:
         nearest: one direction of a nearest matching.
         ax: axes to draw on; a new figure if None.
-        threshold: similarity above which a latent counts as found again.
-        legend: draw the legend: below where the figure has a layout that makes room for it, else inside the axes.
+        threshold: similarity above which a latent counts as recovered.
+        legend: draw the legend below the axes, if the figure's layout makes room for it.
     """
     ax = axes_or_new(ax, COLUMN_WIDTH * 1.1, 2.9)
     known = np.isfinite(nearest.similarity)
@@ -58,7 +58,7 @@ def partners_histogram(
     ]
     ax.set(xlim=(low, 1.0), ylim=(0, max(base.max(), 1.0) / max(0.3, 1 - _STRIP / height)))
     ax.set(xlabel=f"{nearest.quantity} of A to the nearest of B", ylabel="latents of A")
-    if not makes_room(ax) and legend:  # for a legend there is no room: the strip is over the bars
+    if not makes_room(ax) and legend:  # The strip over the bars leaves no room for a legend.
         source, target = (shortened(name, 0.3 * room(ax), 7) for name in (nearest.source, nearest.target))
         ax.set_xlabel(f"{nearest.on} cosine, {source} → {target}")
     ax.yaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")

@@ -39,11 +39,11 @@ _DOTTED = (0, (1, 1))
 
 @in_paper_style
 def seeds_heatmap(seeds: Any, what: str = "mmcs", ax: Axes | None = None) -> Axes:
-    """Draw a matrix of pairs: source in rows, groups in blocks, the null expectation in small print under each value.
+    """Draw a matrix over pairs of runs, with sources in rows, groups in blocks, and chance in small print.
 
     Args:
         seeds: a `SeedComparison`.
-        what: "mmcs", "paired" or "shared".
+        what: the matrix to draw: "mmcs", "paired" or "shared".
 
     Raises:
         ValueError: an unknown matrix.
@@ -54,7 +54,7 @@ def seeds_heatmap(seeds: Any, what: str = "mmcs", ax: Axes | None = None) -> Axe
         "shared": f"share one-to-one > {seeds.threshold:g}",
     }
     if what not in titles:
-        raise ValueError(f"a heatmap shows one of {', '.join(titles)}; got {what!r}")
+        raise ValueError(f"the matrix must be one of {', '.join(titles)}; got {what!r}")
     import seaborn as sns
 
     ax = axes_or_new(ax, height=COLUMN_WIDTH * 0.95)
@@ -74,7 +74,7 @@ def seeds_heatmap(seeds: Any, what: str = "mmcs", ax: Axes | None = None) -> Axe
             ax.axvline(at, color=INK, linewidth=1.0)
     size = min(LABEL_SIZE, cell / 1.3)
     if size >= SMALLEST:
-        name_width = _NAME if makes_room(ax) else 24.0  # outside a layout, the gap between two axes
+        name_width = _NAME if makes_room(ax) else 24.0  # Without a layout, names share the gap between axes.
         names = [shortened(seeds.labels[k], name_width, size) for k in order]
         ax.set_yticks(np.arange(n) + 0.5, names, rotation=0, fontsize=size)
         ax.set_xticks(np.arange(n) + 0.5, names, rotation=90, fontsize=size)
@@ -85,9 +85,9 @@ def seeds_heatmap(seeds: Any, what: str = "mmcs", ax: Axes | None = None) -> Axe
 
 @in_paper_style
 def seeds_figure(seeds: Any) -> Figure:
-    """Draw three matrices with a color bar: nearest, one-to-one, shared."""
+    """Draw the three matrices (nearest, one-to-one, shared) with a color bar."""
     names = max(width_of(shortened(label, _NAME), LABEL_SIZE) for label in seeds.labels) / 72
-    figure = new_figure(height=2.32 + names)  # the cells are squares, and names stand under them
+    figure = new_figure(height=2.32 + names)  # The cells are square, and the names are below them.
     axes: Any = figure.subplots(1, 3, sharey=False)
     for ax, what in zip(axes, ("mmcs", "paired", "shared"), strict=True):
         seeds_heatmap(seeds, what, ax=ax)
@@ -105,7 +105,7 @@ def seeds_figure(seeds: Any) -> Figure:
 
 @in_paper_style
 def ridgeline_figure(seeds: Any) -> Figure:
-    """Draw one ridge of nearest similarity per ordered pair, or per pair of groups where there are many."""
+    """Draw one ridge of nearest similarities per ordered pair of runs, or per pair of groups if there are many runs."""
     ridges = _ridges(seeds)
     figure = new_figure(COLUMN_WIDTH * 1.5, 1.0 + 0.27 * len(ridges))
     ax = figure.subplots()
@@ -157,7 +157,7 @@ def recurrence_bars(seeds: Any, ax: Axes | None = None) -> Axes:
 
 @in_paper_style
 def rarefaction_curve(rarefaction: Any, ax: Axes | None = None) -> Axes:
-    """Draw the number of distinct latents against the number of runs, observed (line) and extrapolated (dashed)."""
+    """Draw the number of distinct latents against the number of runs, observed (solid) and extrapolated (dashed)."""
     ax = axes_or_new(ax)
     n = rarefaction.n_runs
     k = np.arange(1, n + 1)
@@ -193,7 +193,7 @@ def recurrence_figure(seeds: Any) -> Figure:
 
 
 def _annotate(ax: Axes, matrix: np.ndarray, chance: np.ndarray, is_bound: bool, cell: float) -> None:
-    """Write value and chance into cells of this size in points, where they can be read."""
+    """Write the value and its null expectation into each cell, unless the text would be too small."""
     small = 0.78
     values = [[f"{v:.2f}" for v in row] for row in matrix]
     chances = [[_bound(v) if is_bound else f"{v:.2f}" for v in row] for row in chance]
@@ -226,7 +226,7 @@ def _bound(value: float) -> str:
 
 
 def _ridges(seeds: Any) -> list[tuple[str, np.ndarray, float, bool]]:
-    """Return (label, histogram, expectation, same kind) per ordered pair, or pooled per ordered pair of groups."""
+    """Return (label, histogram, null expectation, same group) per ordered pair of runs, or pooled by groups."""
     names, groups = seeds.labels, seeds.groups
     ordered = sorted(itertools.permutations(range(len(names)), 2), key=lambda p: (groups[p[0]] != groups[p[1]], p))
     if len(ordered) <= _MOST_RIDGES:

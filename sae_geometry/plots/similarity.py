@@ -1,4 +1,4 @@
-"""Figures of a comparison: histogram and ECDF of similarity, multiplicity, and mean by matching.
+"""Figures of a comparison: histogram and ECDF of similarity, multiplicity, and mean similarity per matching.
 
 Dictionaries are lettered in order of appearance, with their names in the title, so that labels stay short.
 """
@@ -53,7 +53,7 @@ _HALO = [withStroke(linewidth=2.4, foreground="white"), Normal()]
 
 @dataclass(frozen=True)
 class Curve:
-    """One matching with its line style, its label with numbers, and a short one."""
+    """Matching to draw, with its color, its line style, a label with numbers and a short label."""
 
     matching: Matching
     label: str
@@ -75,12 +75,12 @@ def similarity_ecdf(
 ) -> Axes:
     """Draw the share of latents whose similarity is at most t, for every t.
 
-    The chance of each curve is a dashed vertical in its color, isotropic chance a faint dotted one. Line style is
-    direction (solid forth, dashed back), color is the way of counting. Every latent of the source counts: those that a
-    one-to-one matching leaves without a partner lift its curve from the start.
+    Vertical lines mark chance: dashed in the color of their curve, or faint and dotted for isotropic directions. Curves
+    are solid from A to B and dashed from B to A; their color shows the kind of matching. Every latent of the source
+    counts, so latents that a one-to-one matching leaves without a partner lift its curve from the start.
 
     Args:
-        threshold: the legend gives the share of latents above it.
+        threshold: similarity for which the legend gives the share of latents above it.
     """
     ax = axes_or_new(ax, COLUMN_WIDTH * 1.25, 3.5)
     drawn = _drawn(curves, threshold)
@@ -93,7 +93,7 @@ def similarity_ecdf(
 def similarity_histogram(
     curves: Sequence[Matching], ax: Axes | None = None, *, threshold: float = THRESHOLD, legend: bool = True
 ) -> Axes:
-    """Draw the share of latents in each of 50 bins that all curves have in common; chance as in `similarity_ecdf`.
+    """Draw the share of latents in each of 50 common bins, with chance as in `similarity_ecdf`.
 
     Args:
         curves: one or more `Matching`; the first is filled.
@@ -109,7 +109,7 @@ def similarity_histogram(
 
 @in_paper_style
 def similarity_figure(curves: Sequence[Matching], *, threshold: float = THRESHOLD) -> Figure:
-    """Draw the figure of a comparison: histogram over ECDF on one horizontal axis."""
+    """Draw the figure of a comparison: a histogram above an ECDF, with a shared horizontal axis."""
     drawn = _drawn(curves, threshold)
     figure = new_figure(COLUMN_WIDTH * 1.25, 3.5 + 0.26 * (len(drawn) + len(_chance_handles(drawn))))
     draw_similarity(figure, curves, threshold=threshold)
@@ -118,7 +118,7 @@ def similarity_figure(curves: Sequence[Matching], *, threshold: float = THRESHOL
 
 @in_paper_style
 def draw_similarity(figure: Figure | SubFigure, curves: Sequence[Matching], *, threshold: float = THRESHOLD) -> None:
-    """Fill a figure or subfigure (constrained layout) with histogram over ECDF."""
+    """Fill a figure or subfigure that has constrained layout with a histogram above an ECDF."""
     drawn = _drawn(curves, threshold)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.9))
     _draw_histogram(top, drawn)
@@ -137,10 +137,10 @@ def certainty_curve(
     threshold: float = THRESHOLD,
     legend: bool = True,
 ) -> Axes:
-    """Draw the mean similarity of the most certain pairs against the share of latents that they are.
+    """Draw the mean similarity of the most certain pairs against their share of the latents.
 
     Args:
-        curves: matchings, each with the margins [n] by which its pairs are ordered; see `Certainty.least`.
+        curves: matchings, each with the margins [n] that order its pairs; see `Certainty.least`.
         threshold: as in `similarity_ecdf`.
     """
     ax = axes_or_new(ax)
@@ -185,7 +185,7 @@ def multiplicity_bars(curves: Sequence[Matching], ax: Axes | None = None, *, leg
     ax.set_yticks(range(len(names)), names)
     ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     ax.xaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
-    # A latent taken k times leaves k − 1 others without, so that the bars below are short.
+    # Few latents are taken often, so the lower bars are short and leave room for the legend.
     _name(ax, _drawn(curves), handles, loc="lower right", legend=legend, chance=False)
     return ax
 
@@ -194,11 +194,11 @@ def multiplicity_bars(curves: Sequence[Matching], ax: Axes | None = None, *, leg
 def counting_bars(counting: DoubleCounting, nearest: Matching, ax: Axes | None = None, *, legend: bool = True) -> Axes:
     """Draw mean similarity per matching: nearest in both directions, mutual, greedy, optimal; with the number of pairs.
 
-    A tick across each bar marks the null expectation of that matching, where it is known.
+    A tick across each bar marks the null expectation of that matching, if known.
 
     Args:
         counting: the decomposition of double counting.
-        nearest: the nearest matching, for the names and the quantity.
+        nearest: the nearest matching, which provides the names and the quantity.
     """
     ax = axes_or_new(ax, COLUMN_WIDTH * 1.15, 2.6)
     means = [c.mean_similarity for c in counting.counts]
@@ -214,7 +214,7 @@ def counting_bars(counting: DoubleCounting, nearest: Matching, ax: Axes | None =
         if known:
             ax.plot([c.chance] * 2, [y - 0.24, y + 0.24], color=INK, linewidth=0.9, path_effects=_HALO)
     size = fitting_size(lines, room(ax))
-    lowest = -0.4 if makes_room(ax) or not legend else -1.9  # a legend inside stands under the bars
+    lowest = -0.4 if makes_room(ax) or not legend else -1.9  # A legend inside the axes goes under the bars.
     for y, line in zip(where, lines if size else [], strict=bool(size)):
         ax.text(low, y + 0.27, line, va="bottom", fontsize=size)
     ax.set(xlim=(low, high), ylim=(lowest, len(means) - 0.1), yticks=[], xlabel=f"mean {nearest.quantity}")
@@ -252,7 +252,7 @@ def _draw_chance(ax: Axes, drawn: Sequence[Curve]) -> None:
     chances = _chances(drawn)
     n = min(len(chances), 4)
     for at, (value, color) in enumerate(chances):
-        # Where several coincide, each shows in the gaps of the others.
+        # Lines that coincide show in each other's gaps.
         dash = (2.5 * (at % n), (2.5, 2.5 * max(1, n - 1)))
         ax.axvline(value, color=color, linewidth=0.9, linestyle=dash, zorder=0)
     for value in _isotropic(drawn):
@@ -260,7 +260,7 @@ def _draw_chance(ax: Axes, drawn: Sequence[Curve]) -> None:
 
 
 def _chance_handles(drawn: Sequence[Curve]) -> list[Line2D]:
-    """Return the legend entries of the vertical lines."""
+    """Return the legend entries of the vertical lines that mark chance."""
     handles = []
     if _chances(drawn):
         words = "vertical, dashed, in the color of a curve: its chance"
@@ -280,7 +280,7 @@ def _name(
     legend: bool,
     chance: bool = True,
 ) -> None:
-    """Write title and legend: outside where the figure makes room for them, else both in a legend inside the axes."""
+    """Write the title and legend outside the axes if the figure makes room for them, else both in a legend inside."""
     handles = ax.get_legend_handles_labels()[0] if handles is None else handles
     if makes_room(ax):
         ax.set_title(_title(drawn, room(ax)), loc="left", fontweight="bold")
@@ -299,11 +299,13 @@ def _title(drawn: Sequence[Curve], width: float, size: float = 8) -> str:
 
 
 def _drawn(curves: Sequence[Matching], threshold: float = THRESHOLD) -> list[Curve]:
-    """Return the curves with their styles. A one-to-one matching between equal sizes is one curve, not two."""
+    """Return the curves with their styles; a one-to-one matching between equal sizes is drawn once, not twice."""
     if not curves:
         raise ValueError("there is nothing to draw: give at least one matching")
     if len({m.quantity for m in curves}) > 1:
-        raise ValueError(f"one axis carries one quantity; got {', '.join(sorted({m.quantity for m in curves}))}")
+        raise ValueError(
+            f"all curves must show the same quantity; got {', '.join(sorted({m.quantity for m in curves}))}"
+        )
     letters = _letters(curves)
     within = all(m.source == m.target for m in curves)
     out: list[Curve] = []
@@ -321,7 +323,7 @@ def _drawn(curves: Sequence[Matching], threshold: float = THRESHOLD) -> list[Cur
 
 
 def _same_pairs(m: Matching, other: Matching) -> bool:
-    """Return whether `other` is the same one-to-one matching from the other side, of equal size."""
+    """Return whether `other` is the same one-to-one matching in the other direction, between equal sizes."""
     turned = (m.source, m.target) == (other.target, other.source) and m.source != m.target
     return turned and m.method == other.method != "nearest" and m.n_latents == other.n_latents
 
@@ -346,7 +348,7 @@ def _letters(curves: Sequence[Matching]) -> dict[str, str]:
 
 
 def _chances(drawn: Sequence[Curve]) -> list[tuple[float, str]]:
-    """Return the chance of each curve and its color; once where both directions of a matching have the same."""
+    """Return the chance and color of each curve, once if both directions of a matching agree."""
     known = [(c.matching.chance, c.color) for c in drawn if not np.isnan(c.matching.chance)]
     return sorted({(round(value, 3), color) for value, color in known})
 

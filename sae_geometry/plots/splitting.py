@@ -36,7 +36,7 @@ def children_bars(split: Any, ax: Axes | None = None) -> Axes:
 
 @in_paper_style
 def explained_ecdf(split: Any, ax: Axes | None = None, *, legend: bool = True) -> Axes:
-    """Draw the ECDF over narrow latents of the share of their direction that 1, 2, … wide ones explain, and chance."""
+    """Draw the ECDF of the share of a narrow latent's direction that 1, 2, … wide ones explain, with chance."""
     ax = axes_or_new(ax, height=3.2)
     ours, chance = split.combination.explained, split.explained_by_chance
     n_terms = ours.shape[1]
@@ -67,7 +67,7 @@ def _ecdf(values: np.ndarray, grid: np.ndarray) -> np.ndarray:
 
 @in_paper_style
 def splitting_figure(split: Any) -> Figure:
-    """Draw children and explained share side by side."""
+    """Draw the number of children and the explained share side by side."""
     figure = new_figure(height=3.2)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.0))
     children_bars(split, ax=left)

@@ -1,4 +1,4 @@
-"""Shared style of all figures: 8 pt, column widths, Okabe–Ito colors, text that stays text in a PDF."""
+"""Shared style of all figures: 8 pt text, column widths, Okabe–Ito colors, and PDFs with editable text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PAGE_WIDTH = 6.75
 INK = "#222222"
 MUTED = "#777777"
 WARNING = "#B00020"
-# Okabe–Ito. Two of its colors are reserved for matchings, so that no color means both a matching and a run.
+# Two Okabe–Ito colors stand for matchings and are used last for runs, so that they rarely mean both.
 NEAREST, ONE_TO_ONE = "#0072B2", "#D55E00"
 RUNS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#000000", "#F0E442", NEAREST, ONE_TO_ONE)
 E2E_KINDS = {"local": "#f0a70a", "e2e": "#518c31", "e2e+ds": "#6b6ecf"}
@@ -56,7 +56,7 @@ _RC: dict[Any, Any] = {
     "pdf.fonttype": 42,
     "ps.fonttype": 42,
     "svg.fonttype": "none",
-    "text.hinting": "no_hinting",  # at few dots per inch, hinted text is wider than it measures
+    "text.hinting": "no_hinting",  # At low resolution, hinted text is wider than measured.
     "savefig.dpi": 300,
     "figure.dpi": 120,
 }
@@ -66,9 +66,8 @@ _RC: dict[Any, Any] = {
 def paper_style() -> Iterator[None]:
     """Apply the package's matplotlib settings inside a `with` block.
 
-    Only our own keys are restored: a notebook's backend, started by the first figure, turns interactive mode on, which
-    must stay on or no later figure is shown. Fonts are named that the machine has, so that text looks the same when it
-    is drawn later.
+    Restore only the keys set here: a notebook's backend, started by the first figure, turns interactive mode on, which
+    must stay on or no later figure is shown. Only installed fonts are named, so that redrawn text looks the same.
     """
     before = {key: mpl.rcParams[key] for key in _RC}
     known = {font.name for font in fontManager.ttflist}
@@ -81,7 +80,7 @@ def paper_style() -> Iterator[None]:
 
 
 def in_paper_style(draw: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a function to draw under `paper_style`."""
+    """Decorate a function so that it draws in `paper_style`."""
 
     @wraps(draw)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -94,7 +93,7 @@ def in_paper_style(draw: Callable[P, R]) -> Callable[P, R]:
 def axes_or_new(ax: Axes | None, width: float = COLUMN_WIDTH, height: float = 2.4) -> Axes:
     """Return `ax`, or the axes of a new pyplot figure of this size in inches.
 
-    Without a layout the gaps between axes are what they are: labels are set closer there.
+    Without a layout, the gaps between axes are fixed, so the labels of `ax` are made smaller and set closer.
     """
     if ax is not None:
         if ax.figure.get_layout_engine() is None:
@@ -115,7 +114,7 @@ def new_figure(width: float = PAGE_WIDTH, height: float = 2.5) -> Figure:
 
 
 def figure_of(draw: Callable[[Axes], object], width: float, height: float) -> Figure:
-    """Return a figure in the style of papers with one pair of axes that `draw` fills; sizes in inches."""
+    """Return a figure in `paper_style` with one pair of axes, filled by `draw`; sizes are in inches."""
     with paper_style():
         figure = new_figure(width, height)
         draw(figure.subplots())
@@ -123,17 +122,17 @@ def figure_of(draw: Callable[[Axes], object], width: float, height: float) -> Fi
 
 
 def lower_end(similarity: np.ndarray) -> float:
-    """Return where an axis of similarities begins: at 0, or below the smallest that is known, in steps of 0.05."""
+    """Return the start of a similarity axis: 0, or the smallest known similarity rounded down to a step of 0.05."""
     return float(np.floor(similarity[np.isfinite(similarity)].min(initial=0.0) * 20) / 20)
 
 
 def literal(text: str) -> str:
-    """Escape dollar signs that are not escaped yet, so that text is not read as mathematics."""
+    """Escape any unescaped dollar signs, so that Matplotlib does not parse text as mathematics."""
     return re.sub(r"(?<!\\)\$", r"\$", text)
 
 
 def run_colors(names: Sequence[str], kinds: Sequence[str | None], style: str) -> dict[str, str]:
-    """Return a color per run: Okabe–Ito in order, or with style="e2e" the paper's color of its kind.
+    """Return a color per run: Okabe–Ito in order or, for style="e2e", the end-to-end paper's color of its kind.
 
     Raises:
         ValueError: an unknown style.
@@ -154,7 +153,7 @@ def run_colors(names: Sequence[str], kinds: Sequence[str | None], style: str) ->
 def save_figure(
     figure: Figure, stem: Path, metadata: Mapping[str, Any], formats: Sequence[str] = ("png", "pdf")
 ) -> list[Path]:
-    """Write `stem.png`, `stem.pdf`, … with run ids and seed in the file's metadata; return the paths.
+    """Write `stem.png`, `stem.pdf`, … with `metadata` stored in each file, and return the paths.
 
     Raises:
         ValueError: a format other than png, pdf or svg.
@@ -166,12 +165,12 @@ def save_figure(
         "svg": {"Description": text, "Date": None},
     }
     if isinstance(formats, str) or not set(formats) <= set(keys):
-        raise ValueError(f"formats is a list of png, pdf and svg; got {formats!r}")
+        raise ValueError(f"formats must be a list of png, pdf or svg; got {formats!r}")
     paths = []
     with paper_style(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a character that the font lacks
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # The font may lack a character.
         if (engine := figure.get_layout_engine()) is not None:
-            engine.execute(figure)  # once, for every format; without the drawing that `draw_without_rendering` adds
+            engine.execute(figure)  # Lay out once for all formats, without drawing.
         figure.set_layout_engine("none")
         for kind in formats:
             path = stem.with_name(f"{stem.name}.{kind}")
@@ -181,7 +180,7 @@ def save_figure(
 
 
 def _print(figure: Figure, path: Path, kind: str, metadata: Mapping[str, Any]) -> None:
-    """Write one file; `figure.savefig` would draw everything twice."""
+    """Write one file without drawing everything twice, as `figure.savefig` would."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_pdf import FigureCanvasPdf
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -198,7 +197,7 @@ def _print(figure: Figure, path: Path, kind: str, metadata: Mapping[str, Any]) -
 
 
 def lighter(color: str, share: float) -> str:
-    """Return the color mixed with this share of white, at most 80%."""
+    """Return the color mixed with `share` of white, at most 80%."""
     from matplotlib.colors import to_hex, to_rgb
 
     share = min(share, 0.8)

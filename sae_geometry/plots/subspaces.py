@@ -15,7 +15,7 @@ from sae_geometry.plots.text import put_caption, put_legend, put_title, room, sh
 
 @in_paper_style
 def span_curve(span: Any, ax: Axes | None = None, *, legend: bool = True) -> Axes:
-    """Draw the share of unmatched directions in the span of their k nearest: mean, middle 50%, and the null."""
+    """Draw the share of unmatched directions in the span of their k nearest latents, with the null expectation."""
     ax = axes_or_new(ax, height=3.0)
     where = range(len(span.n_nearest))
     who = shortened(span.b.name, 0.4 * room(ax))
@@ -38,7 +38,7 @@ def span_curve(span: Any, ax: Axes | None = None, *, legend: bool = True) -> Axe
 
 @in_paper_style
 def span_figure(span: Any) -> Figure:
-    """Draw the span of the nearest few next to whole subspaces."""
+    """Draw the span of the nearest latents next to the overlap of leading subspaces."""
     figure = new_figure(height=3.1)
     left, right = figure.subplots(1, 2)
     span_curve(span, ax=left)

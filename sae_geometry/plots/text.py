@@ -1,4 +1,4 @@
-"""Text laid out by its measured width, whatever fonts the machine has. Widths are in points, 1/72 inch."""
+"""Text laid out by its measured width, with any installed font. Widths are in points, 1/72 inch."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from matplotlib.transforms import offset_copy
 from sae_geometry.plots.style import INK, MUTED, literal
 
 LABEL_SIZE = 6.5
-_MARGIN = 4.0  # between the edge of a figure and its text
-_SPARE = 1.03  # a notebook draws with its own hinting
-_HANDLE = 30.0  # a legend's handle with its padding
-_BELOW = 33.0  # ticks, tick labels and the label of a horizontal axis
-SMALLEST = 4.5  # text below this size is left out
+_MARGIN = 4.0  # gap between the edge of a figure and its text
+_SPARE = 1.03  # safety factor: notebooks use their own hinting
+_HANDLE = 30.0  # width of a legend handle with its padding
+_BELOW = 33.0  # height of ticks, tick labels and axis label
+SMALLEST = 4.5  # smallest readable font size
 
 
 def width_of(text: str, size: float, weight: str = "normal") -> float:
     """Return the width of a line of text in the fonts of the current style."""
     font = FontProperties(family=mpl.rcParams["font.family"], size=size, weight=weight)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a box is drawn for it, which is measured
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # The box drawn in its place is measured.
         return _SPARE * float(text_to_path.get_text_width_height_descent(text, font, False)[0])
 
 
 def room(place: Axes | Figure | SubFigure) -> float:
-    """Return the width of a figure, or of axes before a layout moves them."""
+    """Return the width of a figure, or of axes before the layout is applied."""
     return float(place.bbox.width * 72 / place.figure.dpi)
 
 
 def makes_room(ax: Axes) -> bool:
-    """Return whether the figure's layout makes room for what stands outside the axes."""
+    """Return whether the figure has a layout that makes room for text outside the axes."""
     return ax.figure.get_layout_engine() is not None
 
 
 def shortened(text: str, width: float, size: float = LABEL_SIZE, weight: str = "normal") -> str:
-    """Return text that fits the width, cut in the middle: names often differ at their ends. Escaped."""
+    """Return the text, escaped and cut in the middle to fit the width, since names often differ at their ends."""
     if width_of(text, size, weight) <= width:
         return literal(text)
     fits, too_long = 1, len(text)
@@ -53,9 +53,9 @@ def shortened(text: str, width: float, size: float = LABEL_SIZE, weight: str = "
 
 
 def wrapped(text: str, width: float, size: float = LABEL_SIZE, indent: str = "", weight: str = "normal") -> str:
-    """Return text in lines that fit the width; a word that is longer than a line is cut. Escaped."""
+    """Return the text, escaped and broken into lines that fit the width; a word longer than a line is cut."""
     lines: list[str] = []
-    for word in text.split(" "):  # not at a no-break space
+    for word in text.split(" "):  # A bare split() would also break at no-break spaces.
         longer = f"{lines[-1]} {word}" if lines else word
         if lines and width_of(longer, size, weight) <= width:
             lines[-1] = longer
@@ -65,14 +65,14 @@ def wrapped(text: str, width: float, size: float = LABEL_SIZE, indent: str = "",
 
 
 def fitting_size(texts: Sequence[str], width: float, most: float = LABEL_SIZE) -> float | None:
-    """Return the largest size up to `most` at which every text fits the width; None where it could not be read."""
+    """Return the largest size up to `most` at which every text fits the width; None if it would be unreadable."""
     widest = max((width_of(text, most) for text in texts), default=0.0)
     size = most if widest <= width else most * width / widest
     return size if size >= SMALLEST else None
 
 
 def lettered(names: Mapping[str, str], width: float, size: float, weight: str = "normal") -> str:
-    """Return "A: name    B: name" on one line where it fits, else a line per letter. Escaped."""
+    """Return "A: name    B: name", escaped and on one line if it fits, else with one line per letter."""
     line = "    ".join(f"{letter}: {name}" for letter, name in names.items())
     if width_of(line, size, weight) <= width:
         return literal(line)
@@ -95,7 +95,7 @@ def put_note(figure: Figure | SubFigure, text: str, color: str = MUTED) -> None:
 
 
 def put_caption(ax: Axes, text: str, size: float = 7) -> None:
-    """Write what the axes show over them, where the figure makes room for it."""
+    """Write a caption above the axes if the figure makes room for it."""
     if makes_room(ax):
         ax.set_title(wrapped(text, room(ax), size), loc="left", fontsize=size)
 
@@ -109,18 +109,18 @@ def put_legend(
     loc: Any = "best",
     legend: bool = True,
 ) -> None:
-    """Write a legend under the axes where the figure makes room for it, else inside them.
+    """Write a legend under the axes if the figure makes room for it, else inside them.
 
     Args:
-        handles: artists or containers with their labels; those of the axes if None.
-        title: title of a legend inside, where no title stands over the axes. Escaped.
-        short: labels of a legend inside; those of the handles if None.
-        legend: False leaves it out.
+        handles: labeled artists or containers; the handles of the axes if None.
+        title: title of a legend inside the axes, already escaped.
+        short: labels of a legend inside the axes; the labels of the handles if None.
+        legend: False omits the legend.
     """
     handles = ax.get_legend_handles_labels()[0] if handles is None else handles
     if not legend or not handles:
         return
-    # Matplotlib leaves labels out that begin with an underscore.
+    # Matplotlib omits labels that begin with an underscore.
     labels, short = (
         [f" {x}" if x.startswith("_") else x for x in given]
         for given in ([str(h.get_label()) for h in handles], short or ())
@@ -144,7 +144,7 @@ def put_legend(
 
 
 def _cut(text: str, length: int) -> str:
-    """Return text of at most `length` characters, with an ellipsis where its middle is missing."""
+    """Return at most `length` characters of text, with an ellipsis in place of the middle."""
     if len(text) <= length:
         return text
     end = 2 * (length - 1) // 5

@@ -1,4 +1,4 @@
-"""Figure of tokens: cosine of each latent to its nearest token, and of the turned dictionary's latents."""
+"""Figure of the cosine of each latent to its nearest token, for a dictionary and the turned dictionary."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sae_geometry.plots.text import LABEL_SIZE, makes_room, put_legend, room, sh
 
 @in_paper_style
 def tokens_ecdf(reading: Any, ax: Axes | None = None, *, legend: bool = True) -> Axes:
-    """Draw the ECDF of the cosine to the nearest token, for the dictionary and for the dictionary turned."""
+    """Draw the ECDF of the cosine to the nearest token, for the dictionary and the turned dictionary."""
     ax = axes_or_new(ax)
     for values, color, label in (
         (reading.nearest, NEAREST, f"{reading.readable.mean():.0%} readable (FDR 5%)"),

@@ -59,8 +59,8 @@ def test_it_says_cuts_and_the_artifact(planted):
         "at most 0.1",
         "at least 0.9",
         "45 70.3%",
-        "L1 penalty make false only-B",
-        "BatchTopK ones make fewer",
+        "L1 penalty produce spurious only-B",
+        "BatchTopK ones produce fewer",
     ):
         assert part in text
     summary = planted[2].summary()
@@ -102,7 +102,7 @@ def test_ids_count_not_rows():
     c = sg.compare_by_index(make(rows, "a").select([5, 0, 3]), make(rows, "b").select([3, 5, 1]))
     assert c.ids.tolist() == [3, 5]
     assert c.cosine.tolist() == [1, 1]
-    assert any("2 latents dropped" in text for text in c.caveats)
+    assert any("left out 2 latents" in text for text in c.caveats)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_ids_count_not_rows():
 def test_what_cannot_be_paired_is_refused(b, how, said):
     with pytest.raises(ValueError, match=said):
         sg.compare_by_index(make(np.eye(6, 8), "a"), make(b, "b"), **how)
-    with pytest.raises(ValueError, match="no latent of the same id"):
+    with pytest.raises(ValueError, match="no latent ids in common"):
         sg.compare_by_index(make(np.eye(6, 8), "a").select([0]), make(np.eye(6, 8), "b").select([1]))
 
 

@@ -146,10 +146,10 @@ def test_members_are_original_ids(planted, groups):
 def test_wrong_use_is_told(planted, tmp_path):
     with pytest.raises(ValueError, match=r"\.safetensors file; got 'x.pt'"):
         planted.consensus.save(tmp_path / "x.pt")
-    with pytest.raises(ValueError, match="found in 5 runs"):
+    with pytest.raises(ValueError, match="spans 5 runs"):
         planted.consensus.save(tmp_path / "x.safetensors", min_runs=5)
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(ValueError, match="partners and similarities are"):
+    with pytest.raises(ValueError, match="partner and similarity must be"):
         consensus(planted.runs, np.zeros((3, 4), dtype=np.int64), np.zeros((3, 4)), threshold=0.5)
 
 

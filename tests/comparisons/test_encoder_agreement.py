@@ -92,7 +92,7 @@ def test_what_is_not_known_is_not_shown(rng):
     assert r.by_frequency() is None
     assert set(r.figures()) == {"agreement"}
     assert r.summary()["by_frequency"] is None
-    with pytest.raises(ValueError, match="fire is unknown"):
+    with pytest.raises(ValueError, match="load a checkpoint that has it"):
         sg.plots.frequency_hexbin(r)
 
 

@@ -167,7 +167,7 @@ def test_layers_of_other_models_and_other_sites_are_refused(rng):
 @pytest.mark.parametrize(
     ("count", "how", "said"),
     [
-        (1, {}, "two layers or more; got 1"),
+        (1, {}, "at least two layers; got 1"),
         (2, {"on": "x"}, "'writes' or 'reads'"),
         (2, {"threshold": 2.0}, "must be in"),
         (2, {"false_discovery_rate": 0.0}, "must be in"),
@@ -256,7 +256,7 @@ def test_a_map_per_step_is_applied_to_the_earlier_layer(rng):
     said = f.summary()["steps"][0]
     assert (said["map"], said["n_sent_to_zero"], len(said["map_sha256"])) == ("jacobian", 1, 64)
     assert any("1 latent sent to zero and left out: 7" in c for c in f.caveats)
-    with pytest.raises(ValueError, match="one map for each layer but the last, 1; got"):
+    with pytest.raises(ValueError, match="one map per step, 1 in all; got"):
         sg.flow(layers, maps=[("j", jacobian)] * 2)
     with pytest.raises(ValueError, match="47 dimensions after the map"):
         sg.flow(layers, maps=[("j", jacobian[:, 1:])])
@@ -333,7 +333,7 @@ def test_labels_say_what_a_chain_means_as_it_goes(flowed):
     assert [c["turned"] for c in told["chains"]] == sorted(c["turned"] for c in told["chains"])
     assert any("→" in line and "0w" in line for line in labeled.meanings.few_lines(9))
     assert all(len(line) <= 80 for line in labeled.meanings.few_lines(9))
-    assert "a chain, turned by" in labeled._repr_html_()
+    assert "chain that turns by" in labeled._repr_html_()
 
 
 def test_checkpoints_of_a_run_as_layers_keep_their_ids():

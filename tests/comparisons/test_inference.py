@@ -65,7 +65,7 @@ def test_few_runs_say_what_they_cannot_show(rng):
     """Three runs lie all in one of two basins one time in four, and then no interval of theirs holds the mean."""
     level = np.full((3, 3), 0.8)
     text = str(interval_over_runs(between(rng, level, 0.01, 0.01)))
-    assert "3 would not show another that is up to 63% of runs" in text
+    assert "3 runs could miss another kind that accounts for up to 63% of runs" in text
     unseen = float(text.split("up to ")[1].split("%")[0]) / 100
     assert (1 - unseen) ** 3 == pytest.approx(0.05, abs=0.005)
 
@@ -133,7 +133,7 @@ def test_an_interval_over_latents_covers_and_says_what_it_is():
     found = [interval_over_latents(rng.beta(2, 5, 60)) for _ in range(1000)]
     assert np.mean([i.low <= 2 / 7 <= i.high for i in found]) == pytest.approx(0.95, abs=0.02)
     assert found[0].over == "latents of one pair"
-    assert "says nothing of seeds" in str(found[0])
+    assert "says nothing about other seeds" in str(found[0])
     with_gaps = interval_over_latents(np.array([0.1, np.nan, 0.3]))
     assert (with_gaps.n, with_gaps.mean) == (2, pytest.approx(0.2))
 
@@ -230,10 +230,10 @@ def test_too_few_runs_are_refused_with_what_it_takes(rng, n, m, enough):
     found = kind_difference(simulated(rng, n + m, 1, 1), kinds, "a", "b")
     assert np.isnan(found.p_value)
     assert found.refusal is not None
-    assert f"it takes {enough}" in found.refusal
+    assert f"the test needs {enough}" in found.refusal
     assert "no test" in str(found)
     assert "nan" not in str(found)
-    a, b = (int(x) for x in found.refusal.split("it takes ")[1].split(" and "))
+    a, b = (int(x) for x in found.refusal.split("the test needs ")[1].removesuffix(" runs").split(" and "))
     many = kind_difference(simulated(rng, a + b, 1, 1), ["a"] * a + ["b"] * b, "a", "b")
     assert many.refusal is None
 
@@ -243,8 +243,8 @@ def test_wrong_use_is_told(rng):
         interval_over_runs(np.ones((2, 2)))
     with pytest.raises(ValueError, match="finite value"):
         interval_over_runs(np.full((3, 3), np.nan))
-    with pytest.raises(ValueError, match="at least two; got 1"):
+    with pytest.raises(ValueError, match="at least two latents; got 1"):
         interval_over_latents(np.array([0.5, np.nan]))
     for first, second in (("a", "a"), ("a", "c")):
-        with pytest.raises(ValueError, match="two different kinds"):
+        with pytest.raises(ValueError, match="kinds must differ"):
             kind_difference(np.ones((4, 4)), ["a", "a", "b", "b"], first, second)

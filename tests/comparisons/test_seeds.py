@@ -108,9 +108,9 @@ def test_kinds_and_intervals(four, of_three):
     assert four.groups == ["local", "local", "e2e", "e2e"]
     text = four.details()
     for part in (
-        "says nothing of seeds",
+        "says nothing about other seeds",
         "no test",
-        "it takes",
+        "the test needs",
         "MMCS, row → column",
         "Chao2",
         "PW-MCC",
@@ -315,7 +315,7 @@ def test_saved_and_read(four, tmp_path):
     assert summary["mmcs"][0][1] == four.mmcs[0, 1]
     assert summary["mmcs"][0][0] is None
     assert summary["within_groups"]["local"]["mmcs"]["over"] == "latents of one pair"
-    assert "it takes" in summary["between_groups"][0]["refusal"]
+    assert "the test needs" in summary["between_groups"][0]["refusal"]
     assert sg.load(str(folder / "consensus.safetensors")).n_latents == len(four.consensus.members)
 
 
@@ -329,7 +329,7 @@ def test_figures_for_many_runs(rng):
     assert "and 2 runs more" in s.details()
     assert set(s.figures()) == {"matrices", "ridgeline", "recurrence"}
     assert s.difference("a", "b").refusal is None
-    with pytest.raises(ValueError, match="a heatmap shows one of"):
+    with pytest.raises(ValueError, match="the matrix must be one of"):
         draw.seeds_heatmap(s, "cosine")
 
 

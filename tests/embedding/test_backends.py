@@ -114,8 +114,8 @@ def test_the_real_cuml_takes_our_neighbors_as_they_are(points):
 @pytest.mark.parametrize(
     ("gpu", "version", "importable", "engine", "why"),
     [
-        (True, "26.10.00", True, "cuml", "a GPU and cuML are there"),
-        (True, "25.08.00", True, "cuml", "a GPU and cuML are there"),
+        (True, "26.10.00", True, "cuml", "a GPU and cuML are available"),
+        (True, "25.08.00", True, "cuml", "a GPU and cuML are available"),
         (True, "25.06.00", True, "numba", "cuML 25.06.00 is older than 25.08"),
         (True, None, False, "numba", "cuML is not installed"),
         (False, "26.10.00", True, "numba", "there is no CUDA GPU"),

@@ -326,7 +326,7 @@ def test_backend_choice_says_why():
         with pytest.raises(ValueError, match="no CUDA GPU; use backend='numba'"):
             choose_backend("cuml")
     assert version[0].isdigit()
-    assert choose_backend("umap-learn")[::2] == ("umap-learn", "asked for")
+    assert choose_backend("umap-learn")[::2] == ("umap-learn", "requested")
 
 
 def test_no_warning_reaches_the_user(clustered):
@@ -359,5 +359,5 @@ def test_a_picture_of_very_many_runs_is_laid_out_without_comparing_every_two(rng
     assert sorted(p.stem for p in (folder / "figures").iterdir()) == ["regions", "runs", "umap"]
     with pytest.raises(ValueError, match="up to 24 runs; this layout has 25"):
         sg.explore(folder)
-    with pytest.raises(ValueError, match="made for up to 24"):
+    with pytest.raises(ValueError, match="at most 24 runs"):
         sg.plots.check_colors(["matched"], runs)

@@ -122,7 +122,7 @@ def test_a_dictionary_that_has_changed_is_refused(saved, tmp_path):
         (tmp_path / "summary.json").write_text(json.dumps(other))
 
     with_input(fingerprint="0" * 64)
-    with pytest.raises(ValueError, match=r"is not what it was when .* was made: its fingerprint is"):
+    with pytest.raises(ValueError, match=r"has changed since .* was made: its fingerprint was"):
         sg.project(WIDE, tmp_path)
     with_input(address=None)
     with pytest.raises(ValueError, match="made in memory and has no address"):
@@ -176,7 +176,7 @@ def test_impossible_parameters_of_a_saved_picture_are_one_sentence(saved, tmp_pa
     record = json.loads((saved / "summary.json").read_text())
     (tmp_path / "umap.parquet").write_bytes((saved / "umap.parquet").read_bytes())
     (tmp_path / "summary.json").write_text(json.dumps({**record, "params": {**record["params"], **params}}))
-    with pytest.raises(ValueError, match="lacks what a saved embedding says of itself"):
+    with pytest.raises(ValueError, match="incomplete or invalid embedding"):
         sg.project(WIDE, tmp_path)
 
 

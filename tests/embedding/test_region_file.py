@@ -37,14 +37,14 @@ def test_boxes_and_polygons(tmp_path, wrapped):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "holds no regions"),
-        ("- 1", "holds no regions"),
-        ("regions: {}", "holds no regions"),
+        ("", "has no regions"),
+        ("- 1", "has no regions"),
+        ("regions: {}", "has no regions"),
         ("A: [", "not YAML"),
         ("A: !!bool maybe", "expected one box or one polygon, got 'maybe'"),
         ("A: {box: [!!int '', 1, 0, 1]}", "4 finite numbers; got .'', 1, 0, 1."),
         ("A: {box: [0, !!python/name:os.system , 0, 1]}", "4 finite numbers"),
-        ("? [1]\n: {box: [0, 1, 0, 1]}", "holds no regions"),
+        ("? [1]\n: {box: [0, 1, 0, 1]}", "has no regions"),
         ("[" * 5000, "nested more than 64 deep"),
         ("&a A: *a", "got 'A'"),
         (merges("{<<: [%s]}"), "region 'a0': expected one box or one polygon, got .'x': 1."),
@@ -59,7 +59,7 @@ def test_boxes_and_polygons(tmp_path, wrapped):
         ("B: {box: [1, 2, 3, true]}", "4 finite numbers"),
         ("C: {polygon: [[0, 0], [1, 1]]}", "region 'C': a polygon has at least three corners"),
         ("C: {polygon: [[0, 0], [1, 1], [2]]}", "region 'C', corner 3: a corner is"),
-        (f"{'x' * 25}: {{box: [0, 1, 0, 1]}}", "a text of up to 24 characters"),
+        (f"{'x' * 25}: {{box: [0, 1, 0, 1]}}", "1 to 24 characters; got 25"),
         ("A: {box: [0, 1, 0, 1]}\nA: {box: [0, 2, 0, 2]}", "'A' is given twice"),
     ],
 )

@@ -102,7 +102,7 @@ def test_coincident_points_and_too_few(rng):
     none = find_regions(same[:5], owner[:5], ["a"])
     assert len(none) == 0
     assert "no regions" in none.table()
-    with pytest.raises(ValueError, match="at least two points; got min_size = 1"):
+    with pytest.raises(ValueError, match="min_size must be at least 2; got 1"):
         find_regions(same, owner, ["a"], min_size=1)
 
 

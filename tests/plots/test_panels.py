@@ -63,7 +63,7 @@ def test_latents_without_a_partner_count(curves):
 def test_labels_and_colors_are_one_a_panel(curves):
     with pytest.raises(ValueError, match="got 3 matchings, 2 labels and 3 colors"):
         draw_panels(Figure(), curves, labels=["a", "b"], colors=["k"] * 3)
-    with pytest.raises(ValueError, match="one label and one color per panel"):
+    with pytest.raises(ValueError, match="one label and one color"):
         draw_panels(Figure(), [], labels=[], colors=[])
 
 
