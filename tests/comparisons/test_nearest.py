@@ -120,7 +120,7 @@ def test_what_is_no_vector_is_refused(three, vectors, said):
         sg.nearest(vectors, three)
 
 
-@pytest.mark.parametrize(("how", "said"), [({"k": 0}, "1…64; got 0"), ({"turns": -1}, "0 or more; got -1")])
+@pytest.mark.parametrize(("how", "said"), [({"k": 0}, "from 1 to 64; got 0"), ({"turns": -1}, "0 or more; got -1")])
 def test_wrong_numbers_are_refused(three, how, said):
     with pytest.raises(ValueError, match=said):
         sg.nearest(np.ones(6), three, **how)

@@ -631,5 +631,5 @@ def test_data_frames_names_and_bad_rows_are_taken(toy_pair):
 
 @pytest.mark.parametrize("names", [("one",), ("one", "two", "three")])
 def test_names_are_one_per_side(toy_pair, names, unchecked):
-    with pytest.raises(ValueError, match=f"two labels, of a and of b; got {len(names)}"):
+    with pytest.raises(ValueError, match=f"two labels, for a and b; got {len(names)}"):
         sg.compare(*toy_pair, names=names)
