@@ -21,11 +21,8 @@ NO_PARTNER, ON_CHAIN = -1, -2
 # Cosines are stored as int16, in steps of 1/32,767; the smallest int16 stands for none.
 COSINE_STEPS, NO_COSINE = 32767, -32768
 _ALIGN = 8
-_MOST_TOKENS, _LONGEST_TOKEN, _LONGEST = (
-    10,
-    40,
-    300,
-)  # limits: tokens per latent, characters per token and per explanation
+# Limits on the tokens per latent, and on the characters of a token and of an explanation.
+_MOST_TOKENS, _LONGEST_TOKEN, _LONGEST = 10, 40, 300
 
 
 class Packed(NamedTuple):
