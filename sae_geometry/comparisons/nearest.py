@@ -1,4 +1,4 @@
-"""Latents closest to a vector: top k over one or many dictionaries, with p-values from turned ones."""
+"""Search of one or many dictionaries for the latents closest to a vector, with p-values."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from sae_geometry.sources.vectors import as_vectors
 
 K = 10
 _MOST_TURNS, _LEAST_TURNS, _TURNED_VECTORS = 999, 19, 10_000
-_TURNED_ROWS = 4096  # turned vectors swept at once
-_ROUNDING = 1e-6  # a turn that changes nothing gives the same cosine up to this
+_TURNED_ROWS = 4096  # turned vectors per sweep
+_ROUNDING = 1e-6  # A turn that leaves a vector unchanged reproduces its cosine only up to rounding.
 
 
 @dataclass
 class _Search:
-    """Lists that grow dictionary by dictionary; each is dropped once it has been swept."""
+    """Search in progress: the best hits so far, and the null distribution of the largest cosine."""
 
     vectors: Dictionary
     k: int
@@ -65,7 +65,7 @@ class _Search:
         self.labeled: dict[str, Labels] = {}
 
     def add(self, d: Dictionary, progress: Callable[[float], None] | None) -> None:
-        """Merge the best of one dictionary into the lists, and its turns into the largest cosines by chance."""
+        """Merge the best latents of one dictionary into the hits, and its turns into the null distribution."""
         x, y = self.vectors.directions, d.directions
         x = x.to(y.device)
         how: Any = {"columns": False, "absolute": not self.signed}
@@ -87,7 +87,7 @@ class _Search:
         self.n_before += d.n_latents
 
     def _plain_of(self, d: Dictionary, index: np.ndarray) -> dict[tuple[int, int], float]:
-        """Return the cosines before a map, by vector and position among all candidates."""
+        """Return the cosines before the linear map, keyed by vector and position among all candidates."""
         at, rank = np.nonzero(index >= 0)
         rows, ids = index[at, rank], d.latent_ids.cpu().numpy()
         plain = plain_cosines(self.vectors, d, self.vectors.latent_ids.cpu().numpy()[at], ids[rows])
@@ -95,7 +95,7 @@ class _Search:
         return {} if plain is None else dict(zip(keys, plain.tolist(), strict=True))
 
     def _label_hits(self, d: Dictionary) -> None:
-        """Take the labels of the hits in the last dictionary, and drop those of latents that are no longer hits."""
+        """Add the labels of the hits in the latest dictionary, and drop those of latents that are no longer hits."""
         listed = {int(j) for j in np.unique(self.lists[2]) if j >= 0}
         self.labels = {j: row for j, row in self.labels.items() if j in listed}
         rows = np.array(sorted(j - self.n_before for j in listed if j >= self.n_before), dtype=np.int64)
@@ -110,7 +110,6 @@ class _Search:
         self.labeled[d.name] = hits.labels
 
     def result(self, skipped: Sequence[str]) -> Nearest:
-        """Return the answer after the last dictionary."""
         score, cosine, index = self.lists
         plain = [[self.plain.get((i, j), np.nan) for j in row] for i, row in enumerate(index)]
         starts = np.cumsum([0, *(len(ids) for ids in self.ids)])
@@ -156,35 +155,35 @@ def nearest(
     echo: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> Nearest:
-    """Find the latents closest to vectors, among all latents of one or many dictionaries.
+    """Find the latents closest to each vector among all latents of one or many dictionaries.
 
     The order is exact: cosine descending (|cos| if not signed), then the order of the dictionaries, then the row.
-    Dictionaries are read one after another and dropped, so memory is that of the largest. A p-value is that of the
-    largest cosine over all candidates (Westfall & Young 1993): each dictionary is turned by orthogonal maps that
-    preserve its mean and second moment, which for a few vectors costs as much as sweeping the turned vectors. p is
-    valid for vectors whose distribution such a turn leaves as it is.
+    Dictionaries are read one after another and dropped, so memory is that of the largest. P-values refer to the largest
+    cosine over all candidates (Westfall & Young 1993): each dictionary is turned by orthogonal maps that preserve its
+    mean and second moment. (Turning the vectors instead is equivalent and cheaper.) p is valid for vectors whose
+    distribution does not change under such turns.
 
     Args:
-        vectors: as in `sources.vectors.as_vectors`: an array [d] or [n, d], a `Dictionary`, a file of vectors, or
+        vectors: see `sources.vectors.as_vectors`: an array [d] or [n, d], a `Dictionary`, a file of vectors, or
             `RUN::latent=12`.
-        targets: one or several of: anything `compare` takes, a folder or Hugging Face repository with many
+        targets: one target or several: anything `compare` takes, a folder or Hugging Face repository with many
             dictionaries, or an address with a pattern such as `layers.{0..11}`. In a folder, dictionaries that do not
-            fit are skipped and named.
+            fit are skipped and listed in the result.
         k: number of latents per vector, 1…64.
-        signed: False orders by |cos|.
+        signed: False ranks by |cos|.
         turns: number of turns; 0 for no p-values. None: 999, fewer for more than ten vectors, at least 19.
         seed: seed of the turns.
         latents: "alive" leaves out latents known to be dead.
         drop_bad: leave out latents without a direction, instead of raising.
-        allow_mismatch: permit another model or hook point than the vectors' (known for `RUN::latent=…` only).
+        allow_mismatch: permit a model or hook point other than the vectors' (known only for `RUN::latent=…`).
         prepare: called on each dictionary that is read, for example to map it (`sae_geometry.mapped`).
-        unembed: the model whose tokens the hits promote, as in `read_tokens`; by default the hits have the labels
-            that come with their dictionaries.
+        unembed: the model used to label hits with the tokens that they promote, as in `read_tokens`; by default hits
+            have the labels of their dictionaries.
         offline, echo, progress: as in `load`.
 
     Raises:
         ValueError: k out of range, a negative number of turns, different widths, or different spaces.
-        SourceError: as `load`.
+        SourceError: as for `load`.
 
     Example:
         >>> import sae_geometry as sg
@@ -193,9 +192,9 @@ def nearest(
         (7, 1.0)
     """
     if not 1 <= k <= MAX_K:
-        raise ValueError(f"k is the number of latents per vector, 1…{MAX_K}; got {k}")
+        raise ValueError(f"k (the number of latents per vector) must be from 1 to {MAX_K}; got {k}")
     if turns is not None and turns < 0:
-        raise ValueError(f"turns is how often the dictionaries are turned, 0 or more; got {turns}")
+        raise ValueError(f"turns (the number of times each dictionary is turned) must be 0 or more; got {turns}")
     source = as_vectors(vectors, offline=offline, echo=echo, progress=progress)
     context = Context(offline, echo, progress)
     if turns is None:
@@ -218,14 +217,14 @@ def nearest(
                 if unembedding is not None:
                     require_readable(unmapped(d), unembedding)
                 search.add(d, _share_of(progress, at + i / len(units), len(units), len(places)))
-                del d  # before the next is read
+                del d  # Free the memory before the next dictionary is read.
     if not search.searched:
         raise ValueError(f"no dictionary could be searched; the first reason: {[*skipped, 'none was given'][0]}")
     return search.result(skipped)
 
 
 def _places(targets: Any, context: Context) -> Iterator[tuple[Any, bool]]:
-    """Yield what to search, and whether it is one of many in a folder, which may be skipped."""
+    """Yield each target to search, and whether it may be skipped because it is one of many in a folder."""
     one = isinstance(targets, str | Path | Dictionary | Mapping) or hasattr(targets, "shape")
     for target in [targets] if one or not isinstance(targets, Iterable) else targets:
         if not isinstance(target, str | Path):
@@ -248,7 +247,7 @@ def _skipping(may_skip: bool, what: Any, skipped: list[str]) -> Iterator[None]:
 
 def _read(address: Address, bundle: Bundle, latents: Latents, drop_bad: bool, context: Context) -> Dictionary:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", OrientationWarning)  # the dictionary's notes include it
+        warnings.simplefilter("ignore", OrientationWarning)  # The dictionary's notes contain this warning.
         return read(address, bundle, latents, context, drop_bad=drop_bad)
 
 
@@ -260,18 +259,18 @@ def _checked(source: Dictionary, d: Dictionary, allow_mismatch: bool) -> list[st
     """
     notes = [f"{d.name}: {note}" for note in d.notes]
     if source.d_in != d.d_in:
-        turned_round = source.n_latents == d.d_in
+        transposed = source.n_latents == d.d_in
         raise ValueError(
-            f"{source.name!r} holds vectors of {source.d_in:,} coordinates and {d.name!r} lives in {d.d_in:,}"
-            + ("; its columns fit: give its transpose, a row per vector" if turned_round else ": cosines do not exist")
+            f"{source.name!r} holds vectors of {source.d_in:,} coordinates, but {d.name!r} has directions of "
+            f"{d.d_in:,}{'; pass its transpose, with one row per vector' if transposed else ': cosines are undefined'}"
         )
     if source.model is None and source.hook_point is None:
-        return [*notes, f"model and hook point of {source.name!r} unknown: taken to be those of the dictionaries"]
+        return [*notes, f"model and hook point of {source.name!r} unknown: assumed to be those of the dictionaries"]
     return [*notes, *require_same_space(source, d, allow_mismatch)]
 
 
 def _share_of(progress: Progress | None, before: float, parts: int, places: int) -> Callable[[float], None] | None:
-    """Return a callback that turns the share of one dictionary into the share of all places."""
+    """Return a callback that converts the progress within one dictionary to the progress over all targets."""
     if progress is None:
         return None
     return lambda share: progress("dictionaries", (before + share / parts) / places)

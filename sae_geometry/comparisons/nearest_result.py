@@ -1,4 +1,4 @@
-"""The result of looking for the latents nearest to vectors: hits, their labels and links, and what was searched."""
+"""Result of a search for nearest latents: the hits with their labels and links, and the searched dictionaries."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_RECORDS = 10_000
-_SHOWN = 5  # vectors printed
-_ROWS = 10  # hits printed
+_SHOWN = 5  # largest number of vectors printed
+_ROWS = 10  # largest number of hits printed
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Nearest(Answer):
-    """The k nearest latents of each vector among all latents of the searched dictionaries.
+    """The k latents nearest to each vector among all latents of the searched dictionaries.
 
     Attributes:
         vectors: the vectors, as unit rows.
         searched: description of each searched dictionary: name, address, size, space, fingerprint.
-        signed: whether the order is by cosine or by |cosine|.
-        run: int64 [n, k], position in `searched` of each hit; −1 where there are fewer than k latents.
-        latent_id: int64 [n, k], its original id; −1 likewise.
-        cosine: float64 [n, k], signed, in the order of the ranks; nan likewise.
-        plain_cosine: float64 [n, k], the cosine before a linear map of both (`mapped`); nan where there is none.
+        signed: whether hits are ranked by cosine or by |cosine|.
+        run: int64 [n, k], position in `searched` of each hit's dictionary; −1 where there are fewer than k latents.
+        latent_id: int64 [n, k], original id of each hit; −1 likewise.
+        cosine: float64 [n, k], signed, by rank; nan likewise.
+        plain_cosine: float64 [n, k], the cosine before a linear map of both sides (`mapped`); nan without a map.
         p_value: float64 [n, k], (1 + turns with any cosine as large) / (1 + turns); nan without turns.
         expected: float64 [n], mean over the turns of the largest cosine.
         turns: number of turns.
         labels: labels of each hit, in the order of `to_pandas`; empty where a latent has none.
-        sources: what the labels are by.
+        sources: origin of the labels.
         skipped: dictionaries of a folder that were not searched, with the reason.
-        caveats: what was taken for granted.
+        caveats: notes on the dictionaries, and assumptions about their spaces.
     """
 
     vectors: Dictionary
@@ -76,8 +76,8 @@ class Nearest(Answer):
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per vector and rank: vector, vector_id, rank, run, latent_id, cosine, p_value, address, link.
 
-        plain_cosine follows the cosine where both were mapped. `link` is the latent's page on Neuronpedia, None where
-        unknown. Then the labels, as in the other tables: tokens, explanation, density, `label:NAME`.
+        plain_cosine follows cosine if both sides were mapped. `link` is the latent's page on Neuronpedia, None if
+        unknown. Labels follow, as in the other tables: tokens, explanation, density, `label:NAME`.
         """
         at, rank = np.nonzero(self.run >= 0)
         runs, ids = self.run[at, rank], self.latent_id[at, rank]
@@ -115,7 +115,7 @@ class Nearest(Answer):
         more = f" and {len(self.searched) - 12:,} more" if len(self.searched) > 12 else ""
         p = f"A p-value is the {self._meaning_of_p.removeprefix('p: ')}." if self.turns else "There are no p-values."
         return (
-            f"We looked up the nearest of {counted(self.n_candidates, 'latent')} of {searched}{more} to each vector of "
+            f"We searched {counted(self.n_candidates, 'latent')} of {searched}{more} for the nearest to each vector of "
             f"{self.vectors.name}, by {methods.measure('decoder', self.signed)}. {methods.EXACT} {p}"
         )
 
@@ -129,7 +129,7 @@ class Nearest(Answer):
         )
 
     def summary(self) -> dict[str, Any]:
-        """Return the numbers, JSON-ready; of more than 10,000 hits the first, and the table has all."""
+        """Return the numbers, JSON-ready, with at most 10,000 hits; the table has all of them."""
         hits = self.to_pandas()
         return {
             "inputs": {"vectors": describe_input(self.vectors), "searched": [dict(d) for d in self.searched]},
@@ -181,7 +181,7 @@ class Nearest(Answer):
         ]
 
     def _rows(self, hits: pd.DataFrame) -> list[tuple[str, ...]]:
-        """Return the header and one row per hit, in lines of 80; labels and a column of vectors where there are any."""
+        """Return a header and one row per hit for a table; without turns, the columns that need them are left out."""
         chance = dict(zip(self.vectors.latent_ids.tolist(), self.expected, strict=True))
         listed: Any = hits.itertuples()
         rows = [("vector", "by chance", "run", "latent", "cosine", "p", "label")]
@@ -197,7 +197,7 @@ class Nearest(Answer):
         vectors = self.vectors.latent_ids[:_SHOWN].tolist()
         return [
             f"  {self._meaning_of_p}",
-            "  by chance: mean over the turns of the largest cosine",
+            "  by chance: the largest cosine, averaged over the turns",
             *(f"  vector {v}: {text}" for v in vectors if (text := label_of(self.vectors, v))),
             *(f"  {h.run} {h.latent_id}: {h.link}" for h in pages),
             *(f"  not searched: {text}" for text in few(self.skipped, _SHOWN)),

@@ -1,4 +1,4 @@
-"""Did these two dictionaries learn the same directions? One sweep, both ways, with and without double counting."""
+"""Comparison of two dictionaries in both directions, with and without double counting, from one sweep."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from sae_geometry.pairwise.matching_result import MatchingName, nearest_matching
 from sae_geometry.pairwise.same_space import require_same_space
 from sae_geometry.sources import as_dictionary
 
-# A dictionary of many comparisons is swept against itself once.
+# A dictionary that takes part in many comparisons is swept against itself only once.
 _OWN: WeakKeyDictionary[Dictionary, dict[On, OwnCache]] = WeakKeyDictionary()
 _NO_LIMITS = OptimalLimits()
 MATCHINGS: tuple[MatchingName, ...] = get_args(MatchingName)
@@ -54,7 +54,7 @@ def compare(
     executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Compare two dictionaries: for every latent of each, its partner in the other and their similarity.
+    """Compare two dictionaries: find the partner of every latent in the other dictionary, and their similarity.
 
     With C = A·Bᵀ over unit decoder directions, "nearest" takes argmax_j C_ij for each i and argmax_i C_ij for each j
     (the mean is MMCS, mean max cosine similarity, in each direction); "mutual" keeps pairs that pick each other;
@@ -64,7 +64,7 @@ def compare(
     Args:
         a, b: a `Dictionary`, an address ("demo:local-seed0", a path, …), an array, tensor or DataFrame
             [n_latents, d_in], a mapping {"W_dec": [n_latents, d_in]}, or a SAELens object.
-        matching: "nearest", "mutual", "greedy" or "optimal", as above.
+        matching: "nearest", "mutual", "greedy" or "optimal", as described above.
         on: compare "decoder" directions, "encoder" directions, or "both" (the mean of the two cosines).
         signed: False compares |cos|, so that a direction and its negative are equal.
         min_similarity: for "optimal": the lowest similarity of a pair; the matching is optimal under this limit.
@@ -72,12 +72,12 @@ def compare(
         turns: number of one-to-one matchings against B turned, for the null expectation; 0 also skips the matching
             between halves of each dictionary. None: 3 up to 4,096 latents per side, 1 beyond.
         threshold: similarity above which a one-to-one pair is shared, in −1…1.
-        min_margin: leave out pairs whose similarity exceeds that of the best other candidate of either latent by less.
+        min_margin: leave out pairs with a smaller margin (their similarity minus that of the next best candidate).
         control: a dictionary that should share nothing with A and B (an SAE of a randomized model, of step 0, of
             another layer); A and B are each compared with it in the same way.
         allow_mismatch: permit different models or hook points; every output then says so.
         names: two labels to show instead of the dictionaries' own.
-        drop_bad: drop and record zero and non-finite rows of what is not a `Dictionary` yet, instead of raising.
+        drop_bad: drop zero and non-finite rows of inputs other than a `Dictionary` and record them, instead of raising.
         executor: a `distributed.Client`, "local:N" or a Dask scheduler's address; sweeps run there, with
             bit-identical results.
         progress: called with the current step and its completed fraction, in [0, 1].
@@ -100,15 +100,15 @@ def compare(
             raise ValueError(f"{what} must be one of {', '.join(known)}; got {value!r}")
     limits = OptimalLimits(min_similarity, max_gap, time_budget)
     if matching != "optimal" and limits != OptimalLimits():
-        raise ValueError(f"min_similarity, max_gap and time_budget are for matching='optimal'; got {matching!r}")
+        raise ValueError(f"min_similarity, max_gap and time_budget require matching='optimal'; got {matching!r}")
     if turns is not None and turns < 0:
-        raise ValueError(f"turns is how often B is turned, 0 or more; got {turns}")
+        raise ValueError(f"turns (the number of times B is turned) must be 0 or more; got {turns}")
     check_threshold(threshold)
     labels = (None, None) if names is None else names
     if len(labels) != 2:
-        raise ValueError(f"names are two labels, of a and of b; got {len(labels)}: {', '.join(map(repr, labels))}")
+        raise ValueError(f"names must be two labels, for a and b; got {len(labels)}: {', '.join(map(repr, labels))}")
     if min_margin is not None and not math.isfinite(min_margin):
-        raise ValueError(f"min_margin is a difference of two similarities, such as 0.05; got {min_margin}")
+        raise ValueError(f"min_margin must be a finite difference of two similarities, such as 0.05; got {min_margin}")
     named = [as_dictionary(d, name=name, drop_bad=drop_bad) for d, name in zip((a, b), labels, strict=True)]
     left, right, *others = distinct([*named, *([] if control is None else [as_dictionary(control, drop_bad=drop_bad)])])
     how: dict[str, Any] = {"on": on, "signed": signed, "turns": turns, "threshold": threshold, "progress": progress}
@@ -116,7 +116,7 @@ def compare(
         made = compare_loaded(left, right, matching, limits, allow_mismatch=allow_mismatch, **how)
         with_control = [compare_loaded(x, z, matching, limits, **how) for z in others for x in (left, right)]
         for c in (made, *with_control):
-            c.one_to_one(progress)  # which the answer shows
+            c.one_to_one(progress)  # The answer shows this matching; make it while progress is reported.
     if min_margin is not None:
         made, *with_control = (without_narrow_margins(c, min_margin) for c in (made, *with_control))
     return replace(made, against_control=(with_control[0], with_control[1])) if with_control else made
@@ -135,9 +135,9 @@ def compare_loaded(
     allow_mismatch: bool = True,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Compare two dictionaries of distinct names under one matching alone; see `compare`.
+    """Compare two dictionaries with distinct names under a single matching; see `compare`.
 
-    `compare` also makes the one-to-one matching that its answer needs; here it is made when first asked for.
+    Unlike `compare`, this makes the one-to-one matching only when it is first requested.
     """
     notes = tuple(f"{d.name}: {note}" for d in (a, b) for note in d.notes)
     caveats = notes + require_same_space(a, b, allow_mismatch, on=on)

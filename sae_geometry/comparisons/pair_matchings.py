@@ -1,4 +1,4 @@
-"""One pair of dictionaries under any matching of one sweep."""
+"""Matchings of one pair of dictionaries, all made from a single sweep."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from sae_geometry.pairwise.matching_result import Matching, MatchingName, one_to
 
 P = TypeVar("P", bound="PairMatchings")
 
-# Factors that turn inner products within A and within B into similarities: see `operands`.
+# Factors that convert inner products within A and within B to similarities: see `operands`.
 OWN_SCALES: dict[On, tuple[float, float]] = {"decoder": (1.0, 1.0), "encoder": (1.0, 1.0), "both": (2.0, 0.5)}
-_NEARER = 0.01  # mean similarity by which own latents exceed the other dictionary turned where there may be families
+_NEARER = 0.01  # There may be families if the mean own similarity exceeds the turned control by this much.
 
 
 @dataclass(frozen=True)
 class OptimalLimits:
-    """Limits of an optimal matching: the lowest similarity, and when to stop; see `compare`."""
+    """Limits of an optimal matching: the lowest similarity of a pair, and when to stop; see `compare`."""
 
     min_similarity: float | None = None
     max_gap: float = 0.0
@@ -39,7 +39,7 @@ class OptimalLimits:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PairMatchings:
-    """The sweep of a pair, one matching of it, and those made so far; the attributes are those of `Comparison`."""
+    """Base of `Comparison`, where the attributes are described: one sweep of a pair, and the matchings made from it."""
 
     a: Dictionary
     b: Dictionary
@@ -64,7 +64,7 @@ class PairMatchings:
     against_control: tuple[Any, Any] | None = None
 
     def rematch(self: P, matching: MatchingName, progress: Progress | None = None) -> P:
-        """Return the comparison under another matching, without limits; sweep and matchings are cached.
+        """Return the comparison under another matching, without limits. The sweep and all matchings are cached.
 
         Raises:
             KeyboardInterrupt: Ctrl-C during the matching. (`compare(…, "optimal")` returns the best so far instead.)
@@ -85,7 +85,7 @@ class PairMatchings:
         return self.limits == OptimalLimits() and self.min_margin is None and not self.was_interrupted
 
     def one_to_one(self: P, progress: Progress | None = None) -> P:
-        """Return the one-to-one comparison: optimal up to 4,096 latents per side, greedy beyond, unless chosen."""
+        """Return the one-to-one comparison; by default, optimal up to 4,096 latents per side and greedy beyond."""
         if self.matching != "nearest":
             return self
         paired = self.rematch(self._default_matching, progress)
@@ -107,8 +107,8 @@ class PairMatchings:
     def double_counting(self, progress: Progress | None = None) -> DoubleCounting:
         """Return MMCS in both directions, the mutual, greedy and optimal one-to-one matchings, and the largest hubs.
 
-        Computes the three matchings at any size, once each. Those that were not asked for are matched against B turned
-        once, for their null expectation.
+        The three matchings are computed at any size, and cached. The null expectation of those that were not requested
+        comes from a single turn of B.
         """
         cached: dict[str, Any] = vars(self)
         if "_counts" not in cached:
@@ -124,7 +124,7 @@ class PairMatchings:
 
     @cached_property
     def _losses_if_forbidden(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return for each latent how much the optimal total falls, at least, without its pair: float64 [n] and [m]."""
+        """Return lower bounds on the fall of the optimal total if a latent's pair is forbidden: float64 [n] and [m]."""
         if self.assignment is None or self.assignment.certificate is None:
             return np.full(self.a.n_latents, np.nan), np.full(self.b.n_latents, np.nan)
         of_a = loss_if_forbidden(*pair_operands(self.a, self.b, self.on), self.assignment)
@@ -133,11 +133,11 @@ class PairMatchings:
 
     @property
     def _counts_cheaply(self) -> bool:
-        """Return whether every matching takes seconds, or is there already."""
+        """Return whether every matching takes only seconds or is already cached."""
         return self._is_whole and (max(self.a.n_latents, self.b.n_latents) <= SMALL or "optimal" in self.made)
 
     def certificate(self) -> dict[str, Any] | None:
-        """Return the plain values of the optimal matching's certificate (gap, rounds, certified, …), or None."""
+        """Return the optimal matching's certificate as plain values (gap, rounds, certified, …), or None."""
         found = None if self.assignment is None else self.assignment.certificate
         return None if found is None else scalars(found)
 
@@ -145,9 +145,9 @@ class PairMatchings:
 def with_matching(
     c: P, matching: MatchingName, limits: OptimalLimits, progress: Progress | None, *, own: bool = True
 ) -> P:
-    """Return `c` under another matching with the same nearest matchings; cache it in `made` if complete.
+    """Return `c` under another matching, and cache it in `made` if it is complete.
 
-    Without `own`, there is no null expectation from halves of the dictionaries.
+    Set `own` to False to skip the null expectation from halves of each dictionary.
     """
     forth, back = c.nearest_a_to_b, c.nearest_b_to_a
     if matching == "nearest":
@@ -174,7 +174,6 @@ def without_narrow_margins(c: P, least: float) -> P:
 def _made(
     c: P, matching: MatchingName, there: Matching, here: Matching, assignment: Assignment | None, limits: OptimalLimits
 ) -> P:
-    """Return `c` with these matchings and their margins."""
     rows, cols = c.swept.rows, c.swept.cols
     assert cols is not None
     return replace(
@@ -193,8 +192,8 @@ def _made(
 def _with_expected(c: P, method: OneToOne, progress: Progress | None, own: bool) -> P:
     """Add the null expectations of the matching: against B turned and, with `own`, between halves of each dictionary.
 
-    Where neither dictionary's own latents are nearer than the other turned, no family can be common to both: halves
-    would only repeat the turned expectation.
+    If neither dictionary's latents are closer to each other than to the other dictionary turned, the dictionaries share
+    no families, and halves would only repeat the turned expectation.
     """
     tick = (lambda _: None) if progress is None else partial(progress, f"chance of {method}")
     tick(0.0)
@@ -229,7 +228,7 @@ def pair_operands(a: Dictionary, b: Dictionary, on: On) -> tuple[Tensor, Tensor]
     b = b.to(a.device)
     for d in (a, b):
         if on != "decoder" and d.encoder_directions is None:
-            raise ValueError(f'{d.name!r} has no encoder, which on="{on}" needs; use on="decoder"')
+            raise ValueError(f'{d.name!r} has no encoder, but on="{on}" needs one; use on="decoder"')
     widths = [d.encoder_directions.shape[1] for d in (a, b) if d.encoder_directions is not None]
     if on != "decoder" and widths[0] != widths[1]:
         raise ValueError(f"the encoders of {a.name!r} and {b.name!r} read {widths[0]} and {widths[1]} dimensions: "

@@ -1,4 +1,4 @@
-"""The result of comparing two dictionaries: both directions, under any matching, as numbers, tables, figures, text."""
+"""Result of comparing two dictionaries: numbers, tables, figures and text for both directions and any matching."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Comparison(PairMatchings, PairAnswer):
 
     @property
     def _early_stop(self) -> str | None:
-        """Describe how an optimal matching ended before its proof; None if it did not."""
+        """Describe why an optimal matching stopped before it was certified; None if it did not."""
         certificate = None if self.assignment is None else self.assignment.certificate
         if certificate is None or certificate.certified:
             return None
@@ -79,10 +79,10 @@ class Comparison(PairMatchings, PairAnswer):
 
     @property
     def _limits_in_words(self) -> list[str]:
-        """Return what keeps the one-to-one matching from being all that the others are."""
+        """Describe the limits that the one-to-one matching was made under, if any."""
         said = [] if self._early_stop is None else [self._early_stop]
         if self.limits.min_similarity is not None:
-            said.append(f"nothing below {self.limits.min_similarity:g} matched")
+            said.append(f"no pair below {self.limits.min_similarity:g} matched")
         if self.min_margin is not None:
             said.append(methods.MARGIN.format(self.min_margin))
         return said
@@ -95,7 +95,7 @@ class Comparison(PairMatchings, PairAnswer):
         one_to_one_margin (the smaller of both), one_to_one_loss_if_forbidden (nan unless optimal; see
         `matching.loss_if_forbidden`), alive and frequency (null where unknown). After a linear map of one space, the
         column plain_cosine is the cosine to the nearest before the map. `c.a_to_b.to_pandas()` has one direction, under
-        the requested matching. Labels follow where there are any: see `pairwise.label_columns.labeled_table`.
+        the requested matching. Labels follow if there are any: see `pairwise.label_columns.labeled_table`.
         """
         return labeled_table(self._matches(), self.dictionaries)
 
@@ -178,7 +178,7 @@ class Comparison(PairMatchings, PairAnswer):
         return {"matches": self._matches()}
 
     def lists(self) -> Mapping[str, pd.DataFrame]:
-        """Return the pairs and the latents without a partner: shared, only in A, only in B."""
+        """Return the lists of shared pairs and of latents without a partner: shared, only-a, only-b."""
         return self._lists
 
     @cached_property
@@ -192,7 +192,7 @@ class Comparison(PairMatchings, PairAnswer):
 
     @cached_property
     def meanings(self) -> PairLabels | None:
-        """Return the labels of the most alike pairs, those in between, and latents without a partner."""
+        """Return the labels of the most similar pairs, of pairs in between, and of latents without a partner."""
         table = pd.concat([self.a_to_b.to_pandas(), self.b_to_a.to_pandas()])
         return pair_labels(table, self.dictionaries, signed=self.signed, threshold=self.threshold)
 
@@ -217,7 +217,7 @@ class Comparison(PairMatchings, PairAnswer):
         return found
 
     def _strata(self) -> pd.DataFrame:
-        """Return both directions by firing frequency and by crowding: direction, then as `comparisons.strata`."""
+        """Return the strata of both directions: a `direction` column, then the columns of `comparisons.strata`."""
         paired, frames = self.one_to_one(), []
         sides = (("a_to_b", self.a, self.a_to_b, paired.a_to_b), ("b_to_a", self.b, self.b_to_a, paired.b_to_a))
         for direction, source, m, there in sides:
@@ -227,7 +227,7 @@ class Comparison(PairMatchings, PairAnswer):
         return pd.concat([f for f in frames if len(f)] or frames[:1], ignore_index=True)
 
     def summary(self) -> dict[str, Any]:
-        """Return all that is needed to quote the result: inputs, matching, both directions, caveats, sweep report."""
+        """Return everything needed to quote the result: inputs, matching, both directions, caveats, sweep report."""
         out: dict[str, Any] = {
             "inputs": {"a": describe_input(self.a), "b": describe_input(self.b)},
             "confounds": self.confounds.summary(),
@@ -269,7 +269,7 @@ class Comparison(PairMatchings, PairAnswer):
         return out
 
     def _interval(self, m: Matching) -> dict[str, Any] | None:
-        """Return the interval of this pair's mean, over latents; None with fewer than two latents."""
+        """Return the interval of the mean similarity over latents; None with fewer than two pairs."""
         return asdict(interval_over_latents(m.similarity)) if m.n_matched > 1 else None
 
     def plot_ecdf(self, ax: Axes | None = None, *, legend: bool = True) -> Axes:
@@ -355,7 +355,7 @@ class Comparison(PairMatchings, PairAnswer):
 
 
 class ComparisonAnswer(Answer):
-    """Base of the results that add to a comparison."""
+    """Base class of results that extend a `Comparison`."""
 
     comparison: Comparison
 

@@ -1,4 +1,4 @@
-"""A comparison in words: the answer on one screen, hints next to it, and the details behind it."""
+"""Text of a comparison: the first screen, hints, and the details."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ def sentences(c: PairMatchings) -> str:
     (there, pairs, least), (forth, back) = _shared(c), c._nearest
     return (
         f"{pairs:,} of {counted(least, 'latent')} ({percent(pairs / least)}) have a one-to-one partner with a "
-        f"{there.quantity} above {c.threshold:g}; {_by_chance(c)} would by chance. "
+        f"{there.quantity} above {c.threshold:g}; {_by_chance(c)} would be expected by chance. "
         f"{percent(forth.significant_fraction)} of A and {percent(back.significant_fraction)} of B are closer to a "
         "partner than their own dictionary and chance explain (5% false discoveries)."
     )
 
 
 def _shared(c: PairMatchings) -> tuple[Matching, int, int]:
-    """Return the one-to-one matching, its pairs above the threshold, and the number of latents of the smaller side."""
+    """Return the one-to-one matching, the number of its pairs above the threshold, and the smaller dictionary size."""
     there = c._paired[0]
     return there, int((there.similarity > c.threshold).sum()), min(c.a.n_latents, c.b.n_latents)
 
 
 def first_screen(c: PairMatchings) -> list[str]:
-    """Return the numbers of the answer, in lines of 80 characters."""
+    """Return the numbers of the first screen, in lines of 80 characters."""
     forth, back = c._nearest
     label = f"  nearest > {c.threshold:g}"
     return [
@@ -85,10 +85,10 @@ def _size(d: Dictionary) -> str:
 
 
 def _means(c: PairMatchings) -> list[str]:
-    """Return the means of both matchings, each way, with their null expectations."""
+    """Return the means of both matchings in both directions, with their null expectations."""
     (forth, back), (there, here) = c._nearest, c._paired
     name: str = "PW-MCC" if there.method == "optimal" and there.on == "decoder" else there.method
-    if there.n_matched < min(c.a.n_latents, c.b.n_latents):  # a mean over a selection
+    if there.n_matched < min(c.a.n_latents, c.b.n_latents):  # The mean is over a selection of latents.
         name = f"{there.method}, {counted(there.n_matched, 'pair')}"
     rows = [
         ("mean cosine" if _is_plain(forth) else "mean similarity", "A→B", "B→A", "by chance"),
@@ -99,7 +99,7 @@ def _means(c: PairMatchings) -> list[str]:
 
 
 def control_lines(both: Sequence[PairMatchings]) -> list[str]:
-    """Return the answer of A with the control dictionary, and of B with it, as a table."""
+    """Return a table that compares A and B with the control dictionary."""
     name = shown(both[0].b.name, 16)
     rows = [(f"control {name}", f"shared > {both[0].threshold:g}", "by chance", "closer than chance", "MMCS")]
     for letter, c in zip("AB", both, strict=True):
@@ -116,14 +116,14 @@ def _chances(forth: Matching, back: Matching) -> str:
 
 
 def _is_plain(m: Matching) -> bool:
-    """Return whether the similarity is the signed cosine of decoders, which needs no name of its own."""
+    """Return whether the similarity is the default, the signed decoder cosine, which need not be named."""
     return m.on == "decoder" and m.signed
 
 
 def _by_chance(c: PairMatchings) -> str:
-    """Format the expected share of shared pairs: of the matching with B turned, or an upper bound from the nearest.
+    """Format the share of shared pairs expected by chance: from matchings with B turned, or a bound from the nearest.
 
-    No pair at all among `least` latents bounds the share, and does not make it zero.
+    An expectation of zero is printed as "< x%": no pair among `least` latents only bounds the share.
     """
     there, _, least = _shared(c)
     expected = there.expected.share_above
@@ -133,14 +133,14 @@ def _by_chance(c: PairMatchings) -> str:
 
 
 def _frequent(c: PairMatchings) -> list[str]:
-    """Return the line of the significant shares of latents that fire on more than 1e-4 of tokens, where known."""
+    """Return a line with the share of latents firing on more than 1e-4 of tokens that are significant, if known."""
     shares = [(letter, rare_shares(d, m)) for letter, d, m in zip("AB", (c.a, c.b), c._nearest, strict=True)]
     said = [f"{letter} {percent(share[0])}" for letter, share in shares if share is not None]
     return [f"{f'    firing on > {RARE:g} of tokens':<35}  {'   '.join(said)}"] if said else []
 
 
 def details(c: PairMatchings) -> list[str]:
-    """Return the table of all directions with every number, and its definitions."""
+    """Return a table of all directions with every number, followed by the definitions."""
     asked, (forth, back) = (c.a_to_b, c.b_to_a), c._nearest
     matchings = [*asked, *(() if c.matching == "nearest" else c._nearest), *(x.a_to_b for x in c.against_control or ())]
     above = f"> {c.threshold:g}"
@@ -179,14 +179,14 @@ def _interval_words(both: Sequence[Matching]) -> str:
     texts = [f"{i.low:.4f}–{i.high:.4f}" if i else "unknown" for i in spread]
     return (
         f"95% intervals of the {both[0].method} means: {' and '.join(texts)}, over the latents of this one pair; "
-        "they say nothing of other seeds"
+        "they say nothing about other seeds"
     )
 
 
 def _chance_words(forth: Matching, back: Matching, threshold: float) -> str:
     text = (
-        "chance: the same against the target turned, with its principal axes and inner cosines; own: the "
-        "source with itself (nearest other latent; halves matched where there may be families); "
+        "chance: the same against the target turned, which keeps its principal axes and inner cosines; own: the "
+        "source with itself (nearest other latent, or halves matched if there may be families); "
         "adjusted: (mean − chance) / (1 − chance); "
         "significant: closer than its own dictionary and the target turned explain, 5% false discoveries"
     )
@@ -195,25 +195,25 @@ def _chance_words(forth: Matching, back: Matching, threshold: float) -> str:
     if math.isnan(forth.isotropic_chance):
         return text
     isotropic = f"{forth.isotropic_chance:.3f} and {back.isotropic_chance:.3f}"
-    return f"{text}; isotropic directions would give nearest {isotropic}"
+    return f"{text}; nearest to isotropic directions: {isotropic}"
 
 
 def _control_words(forth: Matching, back: Matching) -> str:
-    """Describe how fair the controls are, and what share of latents exceeds them."""
+    """Describe the fairness of the controls and the share of latents that exceeds them."""
     sides = [" and ".join(str(m.balance.get(name, "–")) for m in (forth, back)) for name in ("own", "turned")]
     beyond = " and ".join(f"{m.beyond_controls.value:.1%}" for m in (forth, back))
     return (
-        f"balance, wins of the nearest among undecided latents (0.5 if the control is fair): own {sides[0]}; "
-        f"turned {sides[1]}; beyond the controls without a threshold (2 × wins − 1): at least {beyond}"
+        f"balance (wins of the nearest among undecided latents, 0.5 if the control is fair): own {sides[0]}; "
+        f"turned {sides[1]}; beyond the controls, without a threshold (2 × wins − 1): at least {beyond}"
     )
 
 
 def hints(c: PairMatchings) -> list[str]:
-    """Return short sentences on linear maps, the nearest pairs before them, and ids that correspond."""
+    """Return hints about linear maps, the nearest pairs before them, and ids that seem to correspond."""
     mapped = [(letter, d) for letter, d in (("A", c.a), ("B", c.b)) if d.unmapped is not None]
     said = [f"{letter} {next(note for note in d.notes if note.startswith('mapped by'))}" for letter, d in mapped]
     if (plain := plain_means(c)) is not None:
-        said.append(f"before the map the nearest pairs have mean cosines {plain[0]:.4f} and {plain[1]:.4f}")
+        said.append(f"before the map, the nearest pairs have mean cosines {plain[0]:.4f} and {plain[1]:.4f}")
     if c.on == "decoder" and (why := _same_ids(c.a, c.b, c.nearest_a_to_b)) is not None:
         said.append(f"try compare_by_index (--pairing index): {why}")
     return said
@@ -228,7 +228,7 @@ def plain_means(c: PairMatchings) -> tuple[float, float] | None:
 
 
 def _same_ids(a: Dictionary, b: Dictionary, forth: Matching) -> str | None:
-    """Return why latents of the same id seem to correspond; None where they do not."""
+    """Return why latents with the same id seem to correspond; None if they do not."""
     if a.alive.n_total != b.alive.n_total or a.fingerprint == b.fingerprint:
         return None
     files = [(d.address or d.name).rpartition("::") for d in (a, b)]

@@ -36,10 +36,10 @@ class Rarefaction:
         low, high: float64 [N]: 95% interval, by the delta method on the counts.
         further: float64 [F], further_low, further_high: extrapolation to N + 1, … N + F runs, with an interval of at
             least 95% coverage.
-        refusal: why nothing is extrapolated; None if it is, or if none was requested.
+        refusal: why nothing is extrapolated; None if something is.
         richness: Chao2's lower bound on the total number of distinct latents, with the interval of that bound,
-            richness_low, richness_high; nan where no latent is found by exactly two runs, since the bound divides by
-            their number.
+            richness_low, richness_high; nan if no latent is found by exactly two runs, since the bound divides by their
+            number.
     """
 
     n_runs: int
@@ -66,7 +66,7 @@ class Rarefaction:
             "means": "distinct latents (consensus groups and orphans) found by k of the runs, the mean over choices of "
             "runs (95% intervals by the delta method on the counts); further: by more runs than there are, from a "
             "binomial mixture fitted to the counts (95% intervals over all mixtures that the counts allow), if "
-            "further runs are like these; richness: Chao2, a lower bound of how many there are to find",
+            "further runs are like these; richness: Chao2, a lower bound on the total number",
             "n_runs": self.n_runs,
             "found_by_exactly": self.incidence.tolist(),
             "expected": self.expected.tolist(),
@@ -89,7 +89,7 @@ class Rarefaction:
             )
         if math.isnan(self.richness):
             return text
-        return f"{text}; at least {self.richness:,.0f} to find (Chao2's lower bound)"
+        return f"{text}; at least {self.richness:,.0f} in total (Chao2's lower bound)"
 
     def __str__(self) -> str:
         refused = "" if self.refusal is None else f"; no extrapolation: {self.refusal}"
@@ -101,17 +101,17 @@ def rarefaction(incidence: np.ndarray, *, refusal: str | None = None) -> Rarefac
 
     With Q_k distinct latents found by exactly k of N runs, k of them find Σ_c Q_c (1 − C(N−c, k)/C(N, k)), with an
     interval by the delta method on Q with covariance Q_i(δ_ij − Q_j/(S + Q₀)), S = ΣQ. N + g find S Σ_j π_j (1 −
-    (1−p_j)^(N+g)) / (1 − (1−p_j)^N), where π_j is the share, among the latents found, of those with detection
-    probability p_j: the maximum-likelihood distribution on a fine grid of p. Its interval ranges from the minimum to
-    the maximum over distributions whose N expected counts lie in the 95% Poisson intervals of Q (one linear program
-    each), widened by 1.96 standard errors of the number of new latents. Chao2's bound is S + Q₀ with
-    Q₀ = (N−1)/N · Q₁²/(2Q₂); its interval is Chao's log-normal one.
+    (1−p_j)^(N+g)) / (1 − (1−p_j)^N), where π_j is the share of found latents with detection probability p_j: the
+    maximum-likelihood distribution on a fine grid of p. Its interval ranges from the minimum to the maximum over
+    distributions whose N expected counts lie in the 95% Poisson intervals of Q (one linear program each), widened by
+    1.96 standard errors of the number of new latents. Chao2's bound is S + Q₀ with Q₀ = (N−1)/N · Q₁²/(2Q₂); its
+    interval is Chao's log-normal one.
 
-    N further runs are extrapolated to, at most 50; none from two, which do not show how unevenly latents are found.
+    The curve is extrapolated to N further runs, at most 50, unless N = 2: two runs do not show how uneven detection is.
 
     Args:
         incidence: [N], Q_1 … Q_N.
-        refusal: why these runs allow no extrapolation; none is then made.
+        refusal: reason not to extrapolate from these runs, if any.
 
     Raises:
         ValueError: fewer than two runs, negative counts, or nothing found.
@@ -121,9 +121,9 @@ def rarefaction(incidence: np.ndarray, *, refusal: str | None = None) -> Rarefac
     if n < 2:
         raise ValueError(f"rarefaction needs at least two runs; got {n}")
     if (q < 0).any() or q.sum() == 0:
-        raise ValueError("rarefaction needs counts of distinct latents, not negative and not all zero")
+        raise ValueError(f"rarefaction needs non-negative counts of distinct latents, not all zero; got {q.tolist()}")
     if n < 3 and refusal is None:
-        refusal = f"it takes at least three runs; there are {n}"
+        refusal = f"at least three runs are needed; got {n}"
     more = 0 if refusal is not None else min(n, _MOST_FURTHER)
     richness = float(q.sum()) + _unseen(q)
     shares = [_found_by(n, at) for at in range(1, n + 1)]
@@ -168,7 +168,7 @@ def _found_by(n: int, k: int) -> np.ndarray:
 
 
 def _unseen(q: np.ndarray) -> float:
-    """Return Chao2's Q₀, in its bias-corrected form where no latent is found by exactly two runs."""
+    """Return Chao2's Q₀, in its bias-corrected form if no latent is found by exactly two runs."""
     n, once, twice = len(q), float(q[0]), float(q[1])
     return (n - 1) / n * (once**2 / (2 * twice) if twice > 0 else max(once * (once - 1), 0.0) / 2)
 
@@ -193,12 +193,12 @@ def _log_normal(seen: float, unseen: float, error: float) -> tuple[float, float]
 
 
 def _extrapolated(q: np.ndarray, more: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Extrapolate to N + 1, … N + more runs: the maximum-likelihood mixture, and the minimum and maximum of any."""
+    """Extrapolate to N + 1, … N + `more` runs: return the maximum-likelihood estimate and its limits."""
     n, seen = len(q), float(q.sum())
     p = _grid(n)
     kernel = _kernel(p, n)
     gain = 1 - (1 - p[:, None]) ** np.arange(1, more + 1)
-    gain *= ((1 - p) ** n / (1 - (1 - p) ** n))[:, None]  # new latents of N + g runs per latent found by N
+    gain *= ((1 - p) ** n / (1 - (1 - p) ** n))[:, None]  # new latents in N + g runs, per latent found in N runs
     fitted = seen * _weights(q, kernel)
     new = fitted @ gain
     least, most = _bounds(q, fitted @ kernel, kernel, gain)
@@ -207,11 +207,11 @@ def _extrapolated(q: np.ndarray, more: int) -> tuple[np.ndarray, np.ndarray, np.
 
 
 def _bounds(q: np.ndarray, fitted: np.ndarray, kernel: np.ndarray, gain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the minimum and maximum of new latents over mixtures with expected counts in the Poisson intervals of q.
+    """Return the least and most new latents over mixtures whose expected counts lie in intervals around q.
 
-    The intervals are widened to the counts of the maximum-likelihood mixture, so that the program is feasible. A box of
-    95% intervals contains the ellipsoid of one degree of freedom, so any single linear function of the expected
-    counts, such as an extrapolation, has at least that coverage.
+    The 95% Poisson intervals are widened to the counts of the maximum-likelihood mixture, so that the linear program is
+    feasible. A box of 95% intervals contains the ellipsoid of one degree of freedom, so any single linear function of
+    the expected counts, such as an extrapolation, has at least that coverage.
     """
     from scipy.optimize import linprog
 

@@ -1,4 +1,4 @@
-"""Comparison of many runs: every pair once, with checkpoints, locally or on a cluster."""
+"""Comparison of many runs, pair by pair, with checkpoints, locally or on a cluster."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def seeds(
     executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> SeedComparison:
-    """Compare N runs, every ordered pair: MMCS, shared fractions, PW-MCC, recurrence, consensus, rarefaction.
+    """Compare every ordered pair of N runs: MMCS, shared fractions, PW-MCC, recurrence, consensus, rarefaction.
 
     Each unordered pair is swept once. A latent is *found* in another run if the similarity to its one-to-one partner
     exceeds `threshold`; recurrence counts the other runs that find it, consensus groups latents that are all partners
@@ -56,12 +56,12 @@ def seeds(
     Args:
         runs: at least two of anything `compare` takes.
         matching: one-to-one, "optimal" (its mean is the PW-MCC), "greedy" or "mutual"; None: optimal up to 4,096
-            latents per side, greedy beyond. Named in every output.
+            latents per side, greedy beyond. Every output names it.
         on: "decoder", "encoder" or "both".
         signed: False compares |cos|.
         threshold: similarity above which a latent counts as found and shared.
         keep: checkpoint folder: each finished pair is saved there, and an interrupted comparison resumes from it.
-            Records of other weights or parameters are never used.
+            Records made with other weights or parameters are never used.
         allow_mismatch: permit different models or hook points; every output then says so.
         executor: a `distributed.Client`, "local:N" or a Dask scheduler's address; pairs are compared there, with
             bit-identical results.
@@ -89,7 +89,7 @@ def seeds(
     if matching is None:
         matching = default_matching(*(d.n_latents for d in dictionaries))
     if taken := sorted({d.name for d in dictionaries} & set(COLUMNS)):
-        raise ValueError(f"{taken[0]!r} is a column of the consensus table: give that run another name, NAME=ADDRESS")
+        raise ValueError(f"{taken[0]!r} is a column of the consensus table; rename that run with NAME=ADDRESS")
     parameters = PairParameters(matching, on, signed, threshold)
     todo = list(itertools.combinations(range(len(dictionaries)), 2))
     asked = {(i, j): (dictionaries[i], dictionaries[j], parameters) for i, j in todo}
@@ -128,7 +128,7 @@ def forget_pairs(done: SeedComparison, keep: Path) -> None:
 def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord:
     made = compare(a, b, p.matching, on=p.on, signed=p.signed, allow_mismatch=True)
     if made.was_interrupted:
-        raise KeyboardInterrupt  # an uncertified matching must not be saved as the optimal one
+        raise KeyboardInterrupt  # An uncertified matching must not be saved as the optimal one.
     encoder_partner, encoder_similarity = _encoder_side(a, b, p)
     there, back = made.nearest_a_to_b, made.nearest_b_to_a
     certificate = None if made.assignment is None else made.assignment.certificate
@@ -163,7 +163,7 @@ def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord
 
 
 def _encoder_side(a: Dictionary, b: Dictionary, p: PairParameters) -> tuple[np.ndarray, np.ndarray]:
-    """Match the encoders likewise, where decoders are compared and both runs have encoders of equal width."""
+    """Match the encoders too, if decoders are compared and both runs have encoders of equal width; else nothing."""
     x, y = a.encoder_directions, b.encoder_directions
     if p.on != "decoder" or x is None or y is None or x.shape[1] != y.shape[1]:
         return np.empty(0, dtype=np.int32), np.empty(0)

@@ -1,4 +1,4 @@
-"""Matrices over pairs of runs, from their records: N runs in rows and columns."""
+"""Pairwise matrices over N runs, computed from the records of their pairs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class SeedMatrices:
 
     @property
     def n_runs(self) -> int:
-        """Return N."""
+        """Return the number of runs."""
         return len(self.runs)
 
     @property
@@ -53,12 +53,12 @@ class SeedMatrices:
 
     @property
     def labels(self) -> list[str]:
-        """Return display names, with the seed where it is known and the name does not show it."""
+        """Return display names, with the seed if it is known and not part of the name."""
         return labels_of(self.runs)
 
     @cached_property
     def groups(self) -> list[str]:
-        """Return the group per run: its kind, and its layer where the runs have several."""
+        """Return the group of each run: its kind, and its layer if the runs have several layers."""
         return groups_of(self.runs)
 
     @cached_property
@@ -68,7 +68,7 @@ class SeedMatrices:
 
     @cached_property
     def significant_in(self) -> tuple[np.ndarray, ...]:
-        """Return for each run the number of other runs in which a latent's nearest is significant, int64 [n] each."""
+        """Return the number of other runs in which each latent's nearest is significant: an int64 [n] per run."""
         counts = tuple(np.zeros(d.n_latents, dtype=np.int64) for d in self.runs)
         for (i, j), pair in self.pairs.items():
             first, second = np.split(pair.significant_latents, [self.runs[i].n_latents])
@@ -148,7 +148,7 @@ class SeedMatrices:
 
     @cached_property
     def recurrence(self) -> np.ndarray:
-        """Return the number of latents of run i found in exactly k = 0 … N−1 other runs at [i, k], int64 [N, N]."""
+        """Return at [i, k] the number of latents of run i found in exactly k = 0 … N−1 other runs, int64 [N, N]."""
         times = (self._partners[1] > self.threshold).sum(axis=1)
         each = np.split(times, self._starts[1:-1])
         return np.stack([np.bincount(t, minlength=self.n_runs) for t in each]).astype(np.int64)
@@ -161,7 +161,7 @@ class SeedMatrices:
 
     @cached_property
     def _partners(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return partner rows int32 [L, N] (−1 none) and similarities float64 [L, N] of all latents, in run order."""
+        """Return partner rows int32 [L, N] (−1 for none) and similarities float64 [L, N] of all latents, by run."""
         shape = (sum(d.n_latents for d in self.runs), self.n_runs)
         rows, similarity = np.full(shape, -1, dtype=np.int32), np.full(shape, np.nan)
         starts = self._starts
@@ -178,7 +178,7 @@ class SeedMatrices:
         return np.cumsum([0, *(d.n_latents for d in self.runs)])
 
     def _strata(self) -> pd.DataFrame:
-        """Return the latents of all runs by firing frequency: see `strata_of_runs`."""
+        """Return the strata of all latents by firing frequency: see `strata_of_runs`."""
         sums = np.zeros((self.n_runs, N_BANDS, 2))
         for (i, j), pair in self.pairs.items():
             sums[[i, j]] += pair.bands
@@ -188,9 +188,9 @@ class SeedMatrices:
         """Return the matrices of `details`: title, values, format."""
         return (
             ("MMCS, row → column (double counting allowed)", self.mmcs, ".3f"),
-            ("chance for that: against the column turned", self.chance, ".3f"),
+            ("expected by chance: the same against the column turned", self.chance, ".3f"),
             (
-                "share of the row's latents closer than the row and the column turned explain, 5% false discoveries",
+                "share of the row's latents with a significant nearest latent in the column (5% false discoveries)",
                 self.significant,
                 ".1%",
             ),
@@ -201,7 +201,7 @@ class SeedMatrices:
                 ".1%",
             ),
             (
-                f"chance for that, at most: the share with any latent of the column turned > {self.threshold:g}",
+                f"expected by chance, at most: the share with any latent of the column turned > {self.threshold:g}",
                 self.shared_chance,
                 ".2%",
             ),
@@ -209,11 +209,11 @@ class SeedMatrices:
 
     def _matrix(self, what: str) -> np.ndarray:
         if what not in MATRICES:
-            raise ValueError(f"a matrix is one of {', '.join(MATRICES)}; got {what!r}")
+            raise ValueError(f"what (the matrix) must be one of {', '.join(MATRICES)}; got {what!r}")
         return np.asarray(getattr(self, what))
 
     def _directed(self, name: str) -> np.ndarray:
-        """Return one number of each pair, which may be the same both ways."""
+        """Return the matrix of one field of the records, which has a value per direction or one for both."""
         out = np.full((self.n_runs, self.n_runs), np.nan)
         for (i, j), pair in self.pairs.items():
             out[i, j], out[j, i] = np.broadcast_to(getattr(pair, name), 2)

@@ -1,4 +1,4 @@
-"""Result of a pairwise comparison of runs: consensus, rarefaction, intervals, and the printed report."""
+"""Result of comparing many runs: consensus, rarefaction, intervals, and the printed report."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ class SeedComparison(SeedMatrices, Answer):
         return rarefaction(self.consensus.incidence, refusal=self._unlike())
 
     def interval(self, group: str, what: str = "mmcs") -> Interval:
-        """Return the mean over ordered pairs of runs of one group, with its interval.
+        """Return the mean over ordered pairs of runs within one group, with its interval.
 
         The interval is over runs if the group has at least three; with two it is over the latents of the one pair,
-        which says nothing about other seeds (no interval for "significant", nor of a single latent). Shares then have
-        Wilson's interval: pairs above the threshold out of the largest possible number.
+        which says nothing about other seeds (no interval for "significant", nor for a single latent). In that case,
+        shares have Wilson's interval: pairs above the threshold out of the largest possible number.
 
         Args:
             group: one of `groups`.
@@ -77,7 +77,7 @@ class SeedComparison(SeedMatrices, Answer):
         matrix = self._matrix(what)
         members = [at for at, g in enumerate(self.groups) if g == group]
         if len(members) < 2:
-            raise ValueError(f"{group!r} has {len(members)} runs; a mean over pairs needs at least two")
+            raise ValueError(f"{group!r} has {counted(len(members), 'run')}; a mean over pairs needs at least two")
         if len(members) > 2:
             of = sum(self.runs[at].n_latents for at in members) if what in ("shared", "significant") else None
             names = [self.names[at] for at in members]
@@ -108,10 +108,11 @@ class SeedComparison(SeedMatrices, Answer):
         return inference.kind_difference(self._matrix(what), self.groups, first, second)
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row per ordered pair: source, target, with kind, layer, seed and group of each; mmcs, chance,
-        chance_isotropic, own, chance_adjusted, significant, beyond_controls, nearest_above, nearest_above_chance,
-        shared, shared_by_both, same_partner,
-        paired, paired_chance, matching, n_source, n_target, confounds (flagged checks, one word each).
+        """Return one row per ordered pair of runs.
+
+        Columns: source, target, kind, layer, seed and group of each; mmcs, chance, chance_isotropic, own,
+        chance_adjusted, significant, beyond_controls, nearest_above, nearest_above_chance, shared, shared_by_both,
+        same_partner, paired, paired_chance, matching, n_source, n_target, confounds (flagged checks, one word each).
         """
         i, j = np.nonzero(~np.eye(self.n_runs, dtype=bool))
         known: dict[str, Any] = {
@@ -156,7 +157,7 @@ class SeedComparison(SeedMatrices, Answer):
         )
 
     def summary(self) -> dict[str, Any]:
-        """Return all that is needed to quote the result, JSON-ready; without matrices above 100 runs."""
+        """Return everything needed to quote the result, JSON-ready; without the matrices if there are over 100 runs."""
         return {
             "inputs": {f"{k}": describe_input(d) for k, d in enumerate(self.runs)},
             "similarity": self._similarity,
@@ -168,7 +169,7 @@ class SeedComparison(SeedMatrices, Answer):
             "layers": [layer_of(d) for d in self.runs],
             "hook_points": [d.hook_point for d in self.runs],
             "seeds": [seed_of(d) for d in self.runs],
-            "rows_are": "the source, columns the target",
+            "rows_are": "the source runs; columns are the target runs",
             **({} if self.n_runs <= _LISTED else {"matrices": f"left out above {_LISTED} runs: see pairs.parquet"}),
             "mmcs": self._listed(self.mmcs),
             "mmcs_chance": self._listed(self.chance),
@@ -226,7 +227,7 @@ class SeedComparison(SeedMatrices, Answer):
 
     @cached_property
     def meanings(self) -> PairLabels | None:
-        """Return the labels of latents found in every run, in some, and in one alone."""
+        """Return the labels of latents found in every run, in some runs, and in only one."""
         return consensus_labels(self.consensus)
 
     def figures(self) -> Mapping[str, Figure]:
@@ -270,7 +271,7 @@ class SeedComparison(SeedMatrices, Answer):
         return (
             f"{found[-1]:,} of {counted(found.sum(), 'distinct latent')} are found in all {len(found)} runs, and "
             f"{found[0]:,} in one only. On average, {percent(shared)} of the latents of a run have a one-to-one "
-            f"partner above {self.threshold:g} in another; {percent(chance)} would by chance."
+            f"partner above {self.threshold:g} in another; {percent(chance)} would be expected by chance."
         )
 
     @property
@@ -330,16 +331,16 @@ class SeedComparison(SeedMatrices, Answer):
         return "\n".join([*lines, *(f"  caveat: {c}" for c in self.caveats)])
 
     def _unlike(self) -> str | None:
-        """Return why these runs are not a sample of one kind, so that extrapolation has no meaning; otherwise None."""
+        """Return why extrapolation from these runs would be meaningless; None if they are a sample of one kind."""
         groups = list(dict.fromkeys(self.groups))
         if len(groups) > 1:
-            return f"the runs are of {len(groups)} groups ({', '.join(ends(groups))}), and more could be of any of them"
+            return f"the runs belong to {len(groups)} groups ({', '.join(ends(groups))}), not to a single one"
         apart = [self.names[at] for at in inference.runs_apart(self.mmcs)]
         return f"{', '.join(ends(apart))} stands apart from the other runs" if apart else None
 
     @cached_property
     def _flagged(self) -> dict[str, tuple[tuple[int, int], str, int]]:
-        """Return, per flagged check, the first pair, its effect there, and the number of pairs."""
+        """Return for each flagged check the first pair, the effect there, and the number of pairs."""
         flagged: dict[str, tuple[tuple[int, int], str, int]] = {}
         for at, pair in self.pairs.items():
             for text in pair.confounds:
@@ -349,7 +350,7 @@ class SeedComparison(SeedMatrices, Answer):
         return flagged
 
     def _confound_words(self) -> list[str]:
-        """Return the flagged confounds as wrapped text: per check the first pair and the number of further pairs."""
+        """Return the flagged confounds as wrapped text, with the first pair and the number of others for each check."""
         lines = []
         for check, ((i, j), effect, n) in self._flagged.items():
             also = f" (and {n - 1:,} more pairs)" if n > 2 else " (and one more pair)" if n == 2 else ""
@@ -362,7 +363,7 @@ class SeedComparison(SeedMatrices, Answer):
         return [[None if math.isnan(v) else float(v) for v in row] for row in matrix]
 
     def _confounds_summary(self) -> dict[str, Any]:
-        """Return the flagged confounds per pair; for many runs, per check the first pair and the number of pairs."""
+        """Return the flagged confounds by pair; for many runs, the first pair and the number of pairs per check."""
         names = self.names
         if self.n_runs <= _LISTED:
             return {f"{names[i]}, {names[j]}": list(p.confounds) for (i, j), p in self.pairs.items()}

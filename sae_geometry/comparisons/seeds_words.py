@@ -1,4 +1,4 @@
-"""A comparison of many runs on one screen."""
+"""First screen of a comparison of many runs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _MOST_ROWS = 5
 
 
 def found_table(incidence: np.ndarray, elsewhere: float) -> list[str]:
-    """Return how many distinct latents were found in all runs, in fewer, in one only.
+    """Return a table of the number of distinct latents found in all runs, in fewer, and in one only.
 
-    `elsewhere` is the share of the last that have a significant nearest latent in another run; nan without any.
+    `elsewhere` is the share of latents found in one run whose nearest latent in another is significant; may be nan.
     """
     n, total = len(incidence), max(int(incidence.sum()), 1)
     counts = [(n, n, f"found in all {n}")]
@@ -35,7 +35,7 @@ def found_table(incidence: np.ndarray, elsewhere: float) -> list[str]:
 def spread_table(rows: Sequence[tuple[str, np.ndarray, np.ndarray, bool]]) -> list[str]:
     """Return the least, mean and greatest value over ordered pairs of runs, with the mean expected by chance.
 
-    Each row is a name, values [N, N], null expectations [N, N], and whether they are shares.
+    Each row has a name, values [N, N], null expectations [N, N], and whether the values are shares.
     """
 
     def cell(value: float, is_share: bool) -> str:
@@ -61,7 +61,7 @@ def names_line(names: Sequence[str], groups: Sequence[str]) -> list[str]:
 
 
 def printed(matrix: np.ndarray, names: Sequence[str], form: str) -> list[str]:
-    """Return a matrix [N, N] over ordered pairs of runs as aligned lines, for the first runs only if there are many."""
+    """Return a matrix [N, N] over ordered pairs of runs as aligned lines, for at most 12 runs."""
     among = range(min(len(names), SHOWN))
     head = ("", *(f"[{j}]" for j in among))
     rows = [(f"[{i}] {names[i]}", *("·" if i == j else or_dash(matrix[i, j], form) for j in among)) for i in among]

@@ -1,4 +1,4 @@
-"""Subspaces: the share of unmatched latents in the span of the other dictionary's latents."""
+"""Subspace analysis: how far the latents of one dictionary span the unmatched latents of another."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ _NULL_LATENTS = 512
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SpanOverlap(PairAnswer):
-    """Share of A's unmatched latents in the span of B's latents.
+    """Share of each unmatched direction of A that lies in the span of B's latents.
 
     Attributes:
         a, b: the dictionaries.
-        threshold: latents of A with similarity up to this to their one-to-one partner, or without one, are unmatched.
+        threshold: latents of A whose one-to-one partner has at most this similarity, or that have none, are unmatched.
         matching: the one-to-one matching.
         unmatched: int64 [U], rows of the unmatched latents in A.
-        n_nearest: K values of k.
+        n_nearest: the K values of k.
         explained: float64 [U, K], share of each unmatched direction in the span of its k nearest lines of B.
-        explained_by_chance: float64 [L, K], the same against B turned, for L of the unmatched.
-        ranks: R values of r.
+        explained_by_chance: float64 [L, K], the same against B turned, for L of the unmatched latents.
+        ranks: the R values of r.
         overlap: float64 [R], mean squared cosine of the r principal angles between the leading r-dimensional subspaces
             of A's unmatched and B's matched latents.
         overlap_by_chance: float64 [R], the same against B turned.
@@ -114,8 +114,8 @@ class SpanOverlap(PairAnswer):
     def method(self) -> str:
         return (
             f"We took the latents of {self.a.name} without a one-to-one partner in {self.b.name} above "
-            f"{self.threshold:g}, by {methods.measure('decoder', True)}, and measured which share of each direction "
-            "lies in the span of its k nearest lines there (largest absolute cosine). "
+            f"{self.threshold:g}, by {methods.measure('decoder', True)}, and measured the share of each direction "
+            "that lies in the span of its k nearest lines there (largest absolute cosine). "
             f"{methods.matched(self.matching)} Principal angles compare the leading subspaces of these latents and of "
             f"the matched latents of {self.b.name}. {methods.EXACT} {methods.by_chance(self.b.name)}"
         )
@@ -132,7 +132,7 @@ class SpanOverlap(PairAnswer):
         if not len(self.unmatched):
             return "every latent has a partner"
         shares = (percent(float(e[:, -1].mean())) for e in (self.explained, self.explained_by_chance))
-        return "the {} nearest span {} of such a direction; by chance {}".format(self.n_nearest[-1], *shares)
+        return "the {} nearest latents span {} of such a direction; by chance {}".format(self.n_nearest[-1], *shares)
 
     def _lines(self) -> list[str]:
         lines = [
@@ -169,9 +169,9 @@ def span(
 
     A latent of A is unmatched if the similarity to its one-to-one partner (optimal up to 4,096 latents per side, greedy
     beyond) does not exceed `threshold`. With Q_k an orthonormal basis of the k latents of B with the largest absolute
-    cosine to it, ‖Q_kᵀ a_i‖² is the share of a_i in their span. Any k directions explain some share, and the nearest
-    more: the null expectation is the same measurement with B turned. Principal angles compare the leading r-dimensional
-    subspaces (right singular vectors) of A's unmatched and B's matched latents.
+    cosine to a_i, ‖Q_kᵀ a_i‖² is the share of a_i in their span. Any k directions explain some share, and the nearest
+    ones more, so the null expectation is the same measurement with B turned. Principal angles compare the leading
+    r-dimensional subspaces (right singular vectors) of A's unmatched and B's matched latents.
 
     Args:
         a, b: anything `compare` takes.
@@ -191,7 +191,7 @@ def span(
     """
     ks = tuple(n_nearest)
     if not ks or list(ks) != sorted(set(ks)) or not ks[0] >= 1 or ks[-1] > _MOST_NEAREST:
-        raise ValueError(f"n_nearest must be ascending numbers from 1 to {_MOST_NEAREST}; got {list(ks)}")
+        raise ValueError(f"n_nearest must be ascending integers from 1 to {_MOST_NEAREST}; got {list(ks)}")
     check_threshold(threshold)
     made = compare(a, b, allow_mismatch=allow_mismatch, progress=progress).one_to_one()
     left, right = made.a, made.b.to(made.a.device)
@@ -227,7 +227,7 @@ def span(
 
 
 def explained_by_nearest(rows: np.ndarray, others: np.ndarray, n_nearest: Sequence[int]) -> np.ndarray:
-    """Return the share of each unit row in the span of the k others of largest absolute cosine, float64 [n, K]."""
+    """Return the share of each unit row in the span of the k others with the largest |cosine|, float64 [n, K]."""
     if len(rows) == 0 or not n_nearest:
         return np.empty((len(rows), len(n_nearest)))
     most = max(n_nearest)
@@ -242,7 +242,7 @@ def explained_by_nearest(rows: np.ndarray, others: np.ndarray, n_nearest: Sequen
 
 
 def _leading_subspace(rows: np.ndarray, rank: int) -> np.ndarray:
-    """Return the first right singular vectors of the rows, float64 [rank, d], from the smaller of x xᵀ and xᵀ x."""
+    """Return the leading right singular vectors of the rows, float64 [rank, d], from the smaller of x xᵀ and xᵀ x."""
     x = rows.astype(np.float64)
     n, d = x.shape
     if rank == 0:

@@ -39,11 +39,11 @@ _GONE = 1e-6  # squared residual below which the pursuit ends
 
 @dataclass(frozen=True, eq=False)
 class SparseCombination:
-    """Sparse non-negative combination of atoms per parent, by orthogonal matching pursuit.
+    """Sparse non-negative combinations of atoms that approximate each parent, by orthogonal matching pursuit.
 
     Attributes:
-        index: int64 [n, T], the atom selected at each step; −1 after the pursuit ended.
-        coefficient: float64 [n, T], in the combination of all T atoms; 0 where none.
+        index: int64 [n, T], the atom selected at each step; −1 once the pursuit has ended.
+        coefficient: float64 [n, T], in the combination of all T atoms; 0 where there is no atom.
         explained: float64 [n, T], 1 − ‖p − Σ c_t w_t‖² after 1…T terms: the share of the unit direction explained.
     """
 
@@ -59,7 +59,7 @@ class SplitMap(Answer):
     Attributes:
         narrow, wide: the dictionaries.
         parents: the `Matching` wide → narrow: each wide latent's nearest narrow one, with its q-value. The only control
-            is the narrow dictionary turned: siblings in the wide one result from splitting, so they cannot serve.
+            is the narrow dictionary turned: siblings in the wide one result from splitting, so they are no control.
         found: bool [m], wide latents that are children: q-value at most `false_discovery_rate`, and cosine above
             the expected maximum over isotropic directions. The others are *novel*.
         false_discovery_rate: largest q-value of a child.
@@ -130,8 +130,10 @@ class SplitMap(Answer):
         )
 
     def parents_table(self) -> pd.DataFrame:
-        """Return one row per narrow latent: narrow_id, n_children, n_absorbing, nearest_wide_id, nearest_cosine;
-        per term t of its sparse combination: term_t_id, term_t_coefficient, explained_t.
+        """Return one row per narrow latent.
+
+        Columns: narrow_id, n_children, n_absorbing, nearest_wide_id, nearest_cosine; for each term t of the sparse
+        combination, term_t_id, term_t_coefficient and explained_t.
         """
         columns: dict[str, Any] = {
             "narrow_id": self.parents.target_ids,
@@ -154,8 +156,8 @@ class SplitMap(Answer):
         return {
             "inputs": {"narrow": describe_input(self.narrow), "wide": describe_input(self.wide)},
             "confounds": confound_audit(self.narrow, self.wide).summary(),
-            "child_means": "a wide latent closer (decoder cosine, signed) to its nearest narrow latent, its parent, "
-            "than the narrow dictionary turned explains and than isotropic directions reach on average",
+            "child_means": "a wide latent whose signed decoder cosine to its nearest narrow latent, its parent, is "
+            "higher than the narrow dictionary turned explains and than isotropic directions reach on average",
             "false_discovery_rate": self.false_discovery_rate,
             "smallest_cosine_of_a_child": self.threshold,
             "wide_to_narrow": self.parents.summary(),
@@ -165,8 +167,8 @@ class SplitMap(Answer):
             "narrow_latents_with_this_many_children": {
                 f"{k}" if k < 5 else "5 or more": int(c) for k, c in enumerate(counts)
             },
-            "absorbing_means": "a term of a narrow latent's sparse combination, closer to it than chance, that is a "
-            "child of another narrow latent",
+            "absorbing_means": "a term of a narrow latent's sparse combination that is closer to it than expected by "
+            "chance and is a child of another narrow latent",
             "narrow_latents_with_absorbing_wide_latents": int((self.n_absorbing > 0).sum()),
             "explained_means": "share of the narrow direction explained by 1, 2, … wide directions, non-negative "
             "coefficients, orthogonal matching pursuit; mean over narrow latents",
@@ -204,8 +206,8 @@ class SplitMap(Answer):
         return (
             f"We took the nearest latent of {narrow} to each latent of {wide} by {methods.measure('decoder', True)}. "
             f"{methods.significant(f'the nearest latent of {narrow} turned', self.false_discovery_rate)} It is the "
-            "latent's parent if it is significant and closer than the nearest of as many isotropic directions is "
-            f"expected to be; a latent without a parent is novel. Each direction of {narrow} was approximated by a "
+            "latent's parent if it is significant and closer than expected of the nearest among as many isotropic "
+            f"directions; a latent without a parent is novel. Each direction of {narrow} was approximated by a "
             f"non-negative combination of up to {n_terms} directions of {wide} (orthogonal matching pursuit). "
             f"{methods.EXACT} {methods.by_chance(wide)}"
         )
@@ -239,8 +241,8 @@ class SplitMap(Answer):
     def _definitions(self) -> list[str]:
         farthest = f"; the farthest at {self.threshold:.3f}" if self.found.any() else ""
         return [
-            f"  children: closer to their parent than chance{farthest}",
-            "  partly absorbed: a child of another is close to them and among the terms of their combination",
+            f"  children: closer to their parent than expected by chance{farthest}",
+            "  partly absorbed: another latent's child is close to them and a term of their combination",
             *(f"  {d.name}: {d.alive.describe()}" for d in self.dictionaries),
         ]
 
@@ -266,13 +268,13 @@ def split(
 
     Args:
         narrow, wide: anything `compare` takes; `narrow` has no more latents than `wide`.
-        false_discovery_rate: for children, in (0, 1).
-        n_terms: T ≥ 1.
+        false_discovery_rate: of the children, in (0, 1).
+        n_terms: largest number of terms T, at least 1.
         allow_mismatch: permit different models or hook points; every output then says so.
         progress: called with the current step and its completed fraction.
 
     Raises:
-        ValueError: the narrow dictionary has more latents, no terms, a rate outside (0, 1), or different spaces.
+        ValueError: more narrow than wide latents, n_terms below 1, a rate outside (0, 1), or different spaces.
 
     Example:
         >>> import sae_geometry as sg
@@ -283,13 +285,13 @@ def split(
     small, large = distinct([as_dictionary(narrow), as_dictionary(wide)])
     if small.n_latents > large.n_latents:
         raise ValueError(
-            f"the first dictionary is the narrow one, but {small.name!r} has {counted(small.n_latents, 'latent')} and "
-            f"{large.name!r} {large.n_latents:,}; give them the other way round"
+            f"the first dictionary must be the narrow one, but {small.name!r} has "
+            f"{counted(small.n_latents, 'latent')} and {large.name!r} has {large.n_latents:,}; swap the two"
         )
     if n_terms < 1:
-        raise ValueError(f"n_terms is how many wide latents may combine, at least 1; got {n_terms}")
+        raise ValueError(f"n_terms (the number of wide latents that may combine) must be at least 1; got {n_terms}")
     if not 0 < false_discovery_rate < 1:
-        raise ValueError(f"a false discovery rate lies between 0 and 1; got {false_discovery_rate}")
+        raise ValueError(f"false_discovery_rate must lie between 0 and 1; got {false_discovery_rate}")
     notes = tuple(f"{d.name}: {note}" for d in (small, large) for note in d.notes)
     caveats = notes + require_same_space(small, large, allow_mismatch)
     large = large.to(small.device)
@@ -324,9 +326,9 @@ def sparse_combinations(
 ) -> SparseCombination:
     """Approximate each parent by a non-negative combination of at most `n_terms` atoms: orthogonal matching pursuit.
 
-    Each step selects the atom with the largest inner product with the residual, ties to the smaller index, by an exact
+    Each step selects the atom with the largest inner product with the residual (the first of equals) by an exact
     sweep over all atoms; the coefficients of all selected atoms are then refitted by non-negative least squares. The
-    pursuit of a parent ends when no atom has a positive inner product with the residual. Rows have unit length.
+    pursuit ends when no atom has a positive inner product with the residual. All rows must have unit length.
     """
     p = parents.double().cpu().numpy()
     w = atoms.cpu().numpy()
@@ -360,14 +362,14 @@ def sparse_combinations(
 
 
 def _close(narrow: Dictionary, wide: Dictionary, combination: SparseCombination, turned: np.ndarray) -> np.ndarray:
-    """Return which terms are closer to their narrow latent than the nearest latent of the wide dictionary turned."""
+    """Return whether each term is closer to its narrow latent than any latent of the wide dictionary turned."""
     p, w = narrow.directions.cpu().numpy(), wide.directions.cpu().numpy()
     cosines = [(p * w[term]).sum(axis=1, dtype=np.float64) for term in combination.index.T]
     return (combination.index >= 0) & (np.stack(cosines, axis=1) > turned[:, None])
 
 
 def _explained_by_chance(parents: Tensor, atoms: Tensor, n_terms: int) -> np.ndarray:
-    """Return the share explained by the wide dictionary turned, for evenly spaced parents."""
+    """Return the share explained by the wide dictionary turned, for up to 512 evenly spaced parents."""
     rows = np.unique(np.linspace(0, len(parents) - 1, _NULL_LATENTS).round().astype(int))
     others = turned(atoms, principal_axes(atoms), seed=0)
     return sparse_combinations(parents[torch.from_numpy(rows).to(parents.device)], others, n_terms).explained

@@ -1,4 +1,4 @@
-"""Strata of one direction by firing frequency and by crowding."""
+"""Strata of latents by firing frequency and by crowding."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from sae_geometry.pairwise.checkpoint import N_BANDS
 from sae_geometry.pairwise.matching_result import Matching
 
 SPARSER = "all but the densest 1%"
-RARE = 1e-4  # share of tokens up to which a latent is rare
+RARE = 1e-4  # Latents that fire on at most this share of tokens are rare.
 _DECADES = (0.0, 1e-5, RARE, 1e-3, 1e-2, 1e-1, 1.0)
 _CROWDING = 4  # number of equally sized strata
-_FEWEST = 20  # latents per crowding stratum
+_FEWEST = 20  # smallest number of latents per crowding stratum
 
 
 def strata(source: Dictionary, m: Matching, paired: Matching, threshold: float) -> pd.DataFrame:
-    """Return one row per stratum of the source's latents, by decades of firing frequency where known, and by crowding.
+    """Return one row per stratum of the source's latents: decades of firing frequency, if known, and crowding.
 
     Crowding is the mean similarity of ranks 2 to 9 among all candidates of a latent: see `nulls.crowd`.
 
     Returns:
-        Columns: by ("frequency", "all but the densest 1%" or "crowding"), low, high (a frequency equal to `low` is not
-        in it), n, mean (of the matched), above (share above the threshold), significant (share), shared (share with a
-        one-to-one partner above the threshold).
+        Columns: by ("frequency", "all but the densest 1%" or "crowding"), low, high (frequencies equal to `low` are
+        excluded), n, mean (of the matched), above (share above the threshold), significant (share), shared (share with
+        a one-to-one partner above the threshold).
     """
     groups = []
     if source.frequency is not None:
@@ -51,7 +51,7 @@ def strata(source: Dictionary, m: Matching, paired: Matching, threshold: float) 
 
 
 def _bands(frequency: np.ndarray) -> list[tuple[str, float, float, np.ndarray]]:
-    """Return the decades of frequency, and all latents but the densest 1%: name, bounds and members of each."""
+    """Return name, bounds and members of each decade of frequency, and of all latents but the densest 1%."""
     found = [("frequency", a, b, (frequency > a) & (frequency <= b)) for a, b in itertools.pairwise(_DECADES)]
     n_dense = math.ceil(len(frequency) / 100)
     members = np.ones(len(frequency), dtype=bool)
@@ -61,11 +61,11 @@ def _bands(frequency: np.ndarray) -> list[tuple[str, float, float, np.ndarray]]:
 
 
 def strata_lines(rows: pd.DataFrame, columns: Mapping[str, str]) -> list[str]:
-    """Return the strata by frequency as lines of text, one each; none where frequencies are unknown.
+    """Return one line of text per stratum of firing frequency; no lines if frequencies are unknown.
 
     Args:
         rows: as returned by `strata` or `strata_of_runs`.
-        columns: head of each column to print.
+        columns: the columns to print, with their headings.
     """
     table = [("fires on", "n", *columns.values())]
     for row in rows[rows["by"].isin(["frequency", SPARSER])].to_dict("records"):
@@ -78,7 +78,7 @@ def strata_lines(rows: pd.DataFrame, columns: Mapping[str, str]) -> list[str]:
 def band_sums(d: Dictionary, nearest: Matching) -> np.ndarray:
     """Return the sum of similarities and the number of significant latents per frequency band, float64 [bands, 2].
 
-    nan where frequencies are unknown. The bands are the decades, and all but the densest 1%.
+    All values are nan if frequencies are unknown. The bands are the decades, and all latents but the densest 1%.
     """
     if d.frequency is None:
         return np.full((N_BANDS, 2), np.nan)
@@ -97,9 +97,9 @@ def strata_of_runs(
         sums: float64 [N, bands, 2], `band_sums` of each run, summed over the other runs.
 
     Returns:
-        Columns: by, low, high, n, mean (over pairs of a latent and its partners), above (share of latents times other
-        runs in which the latent is found), mmcs and significant (mean and share over latents times other runs). The
-        densest 1% are those of each run.
+        Columns: by, low, high, n, mean (over pairs of a latent and its partners), above (share of pairs of a latent and
+        another run in which the latent is found), mmcs and significant (mean and share over the same pairs). The
+        densest 1% are taken within each run.
     """
     ends = np.cumsum([d.n_latents for d in runs])
     parts = [(_bands(d.frequency.cpu().numpy()), similarity[e - d.n_latents : e], sums[r])
@@ -118,7 +118,7 @@ def strata_of_runs(
 
 
 def rare_shares(source: Dictionary, m: Matching) -> tuple[float, float] | None:
-    """Return the significant shares of frequent and of rare latents; None if unknown or all are of one kind."""
+    """Return the shares of frequent and of rare latents that are significant; None unless both are known to exist."""
     if source.frequency is None:
         return None
     often = source.frequency.cpu().numpy() > RARE
@@ -128,15 +128,15 @@ def rare_shares(source: Dictionary, m: Matching) -> tuple[float, float] | None:
 
 
 def rare_words(source: Dictionary, m: Matching) -> str | None:
-    """Report the significant shares of frequent and of rare latents; None if frequencies are unknown."""
+    """Describe the shares of frequent and of rare latents that are significant; None as for `rare_shares`."""
     shares = rare_shares(source, m)
     if shares is None or source.frequency is None:
         return None
     often = source.frequency.cpu().numpy() > RARE
     missing = ~m.significant
-    rare = f"; {(missing & ~often).sum() / missing.sum():.0%} of those that are not are rare" if missing.any() else ""
+    rare = f"; {(missing & ~often).sum() / missing.sum():.0%} of insignificant ones are rare" if missing.any() else ""
     frequent = counted(int(often.sum()), "latent")
     return (
-        f"{source.name}: of {frequent} firing on more than {RARE:g} of tokens {shares[0]:.0%} are "
-        f"significant, of {(~often).sum():,} rarer ones {shares[1]:.0%}{rare}"
+        f"{source.name}: of {frequent} firing on more than {RARE:g} of tokens, {shares[0]:.0%} are "
+        f"significant; of {(~often).sum():,} rarer ones, {shares[1]:.0%}{rare}"
     )

@@ -68,9 +68,9 @@ class WithinComparison(Answer):
         return (self.dictionary,)
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row per latent: as `Matching.to_pandas` without `matching`; alive, frequency (null if unknown).
+        """Return one row per latent: the columns of `Matching.to_pandas` except matching, then alive and frequency.
 
-        Labels follow where there are any: see `pairwise.label_columns.labeled_table`.
+        The last two are null if unknown. Labels follow if there are any: see `pairwise.label_columns.labeled_table`.
         """
         return labeled_table(self._matches(), self.dictionaries)
 
@@ -84,7 +84,7 @@ class WithinComparison(Answer):
 
     @cached_property
     def meanings(self) -> PairLabels | None:
-        """Return the labels of latents by the similarity to their nearest: above the threshold or chance, or below."""
+        """Return labels of latents grouped by nearest similarity: above the threshold, above or below chance."""
         names, m = ("most alike", "in between", "below chance"), self.nearest
         groups = np.where(m.similarity > self.threshold, names[0], np.where(m.similarity > m.chance, *names[1:]))
         return pair_labels(m.to_pandas(), self.dictionaries, groups=groups, names=names)
@@ -165,7 +165,7 @@ class WithinComparison(Answer):
 def within(
     a: Any, *, signed: bool = True, threshold: float = THRESHOLD, progress: Progress | None = None
 ) -> WithinComparison:
-    """Compute max over j ≠ i of cos(a_i, a_j) for every latent i, self excluded by index; coherence and spectrum.
+    """Compute max over j ≠ i of cos(a_i, a_j) for every latent i, and the coherence and spectrum of the dictionary.
 
     Args:
         a: anything `compare` takes.
@@ -174,7 +174,7 @@ def within(
         progress: called with the current step and its completed fraction, in [0, 1].
 
     Returns:
-        WithinComparison. The latent of a one-latent dictionary has no partner: similarity nan, partner −1.
+        WithinComparison. If there is only one latent, it has no partner: similarity nan, partner −1.
 
     Example:
         >>> import sae_geometry as sg
@@ -184,7 +184,7 @@ def within(
     check_threshold(threshold)
     d = as_dictionary(a)
     tick = None if progress is None else lambda share: progress("similarities", share)
-    spread = coherence(d.directions, progress)  # first: its lists are the longest, so a memory ceiling refuses at once
+    spread = coherence(d.directions, progress)  # First, since its longer lists meet a memory limit at once.
     swept = listing_sweep(d.directions, None, LISTED, absolute=not signed, progress=tick)
     both = replace(swept, cols=swept.rows)
     controls, _ = turned_controls(d.directions, d.directions, both, How(not signed), progress)

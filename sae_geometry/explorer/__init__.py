@@ -1,7 +1,7 @@
-"""Explorer: a UMAP as one self-contained HTML file that needs no network.
+"""Explorer: a UMAP or a flow as one self-contained HTML file that needs no network.
 
-`contents.py` gathers what a page shows, from an embedding or from the folder it was saved to. `packing.py` converts the
-table to typed arrays. `writing.py` fills them into `page/`: a template, a style sheet, scripts in plain JavaScript.
+`contents.py` gathers the contents of a page from an embedding or from the folder it was saved to. `packing.py` converts
+the table to typed arrays. `writing.py` inserts them into `page/`: a template, a style sheet, and plain JavaScript.
 """
 
 from sae_geometry.explorer.contents import Contents

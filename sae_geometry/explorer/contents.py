@@ -1,4 +1,4 @@
-"""Contents of a page as plain values, from an embedding or from a results folder."""
+"""Contents of an explorer page as plain values, from an embedding or from a results folder."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ PARTNER = {
 MAYBE = {
     "frequency": NUMBERS, "region": MAYBE_TEXTS, "tokens": MAYBE_TEXTS, "explanation": MAYBE_TEXTS, "readable": TRUTHS,
 }  # fmt: skip
-_LAST_ID = (1 << 32) - 1  # that the page can hold
+_LAST_ID = (1 << 32) - 1  # largest latent id that a page can hold
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Contents:
-    """An embedding with its table, summary and regions.
+    """Contents of a page: the table of points, the summary and the regions.
 
     Attributes:
         table: one row per latent, with the columns of `Embedding.to_pandas`.
-        regions: contents of `regions.json`; empty where there are none.
+        regions: contents of `regions.json`; empty if there are no regions.
     """
 
     table: pd.DataFrame
@@ -53,10 +53,10 @@ class Contents:
         return list(self.summary["points"])
 
     def about(self) -> dict[str, Any]:
-        """Return everything on the page but the points: runs, regions, evidence, provenance. JSON-ready.
+        """Return everything on the page except the points: runs, regions, evidence, provenance. JSON-ready.
 
         Raises:
-            ValueError: the summary or the regions are not as this package writes them.
+            ValueError: the summary or the regions are not in the format that this package writes.
         """
         try:
             inputs = {str(given["name"]): given for given in self.summary.get("inputs", [])}
@@ -78,7 +78,7 @@ class Contents:
                 **{key: _text(self.summary.get(key)) for key in ("command", "created", "reproducible_with")},
             }
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-            raise ValueError("summary.json or regions.json is not that of a UMAP; make the results again") from error
+            raise ValueError("summary.json or regions.json is damaged; make the results again") from error
 
 
 def contents_of(e: Embedding) -> Contents:
@@ -90,15 +90,16 @@ def contents_of(e: Embedding) -> Contents:
 
 
 def made_now() -> dict[str, Any]:
-    """Return what a summary in memory lacks: when and by what software the page is made."""
+    """Return the fields that only a saved summary has: command, time of creation, software."""
     return {"command": None, "created": datetime.now(UTC).isoformat(timespec="seconds"), "software": software()}
 
 
 def read_shown(folder: Path) -> dict[str, Any]:
-    """Read the summary of a folder that a page can show.
+    """Read the summary of a results folder, and check that the explorer can show it.
 
     Raises:
-        ValueError: results of another kind or version.
+        FileNotFoundError: not a results folder.
+        ValueError: results of a different kind or version.
     """
     make = "make one with sae-geometry umap or flow"
     if not folder.is_dir():
@@ -110,11 +111,11 @@ def read_shown(folder: Path) -> dict[str, Any]:
     kind = summary.get("kind")
     if kind not in ("Embedding", "Flow"):
         what = kind if isinstance(kind, str) and kind else "result of unknown kind"
-        raise ValueError(f"{folder} holds a {shown(what)}, and explore shows UMAPs and flows; {make}")
+        raise ValueError(f"{folder} holds a {shown(what)}, but explore shows only UMAPs and flows; {make}")
     version = summary.get("schema_version")
     if version != SCHEMA_VERSION:
         raise ValueError(
-            f"{folder} has schema version {version!r:.80}, and this version of sae-geometry reads {SCHEMA_VERSION}; "
+            f"{folder} has schema version {version!r:.80}, but this version of sae-geometry reads {SCHEMA_VERSION}; "
             "make the results again with sae-geometry umap"
         )
     return summary
@@ -124,7 +125,7 @@ def read_contents(folder: Path) -> Contents:
     """Read the contents of a folder that `sae-geometry umap` wrote.
 
     Raises:
-        ValueError: results of a different kind or version, or incomplete ones.
+        ValueError: results that are incomplete, or of a different kind or version.
     """
     summary = read_shown(folder)
     if not has(folder, "umap.parquet"):
@@ -135,7 +136,7 @@ def read_contents(folder: Path) -> Contents:
 
 
 def checked(contents: Contents, folder: Path) -> Contents:
-    """Check that the table has what a page needs, and return the contents.
+    """Check that the table has the columns and runs that a page needs, and return the contents.
 
     Raises:
         ValueError: missing columns, or runs that differ from those of the summary.
@@ -155,13 +156,13 @@ def checked(contents: Contents, folder: Path) -> Contents:
         raise ValueError(f"{folder}: the table and summary.json name different runs or counts; make the results again")
     ids = contents.table["latent_id"]
     if int(ids.min()) < 0 or int(ids.max()) > _LAST_ID:
-        raise ValueError(f"{folder}: the table has latent ids beyond 0…{_LAST_ID:,}; make the results again")
+        raise ValueError(f"{folder}: the table has latent ids outside 0…{_LAST_ID:,}; make the results again")
     contents.about()
     return contents
 
 
 def _text(value: Any) -> Any:
-    """Return a text escaped, a number or None unchanged; raise TypeError for anything else."""
+    """Return a string escaped, a finite number or None unchanged; raise TypeError for anything else."""
     if value is None or (isinstance(value, int | float) and math.isfinite(value)):
         return value
     if not isinstance(value, str):
@@ -188,7 +189,7 @@ def _run(name: str, count: Any, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _by_chance(pairs: Sequence[Mapping[str, Any]], names: list[str]) -> list[list[float | None]]:
-    """Return the mean cosine to the nearest of a run turned, per run and other run; None where it is not recorded."""
+    """Return, per run and other run, the mean nearest cosine to the other run turned; None if it is not recorded."""
     found: list[list[float | None]] = [[None] * len(names) for _ in names]
     for pair in pairs:
         a, b = names.index(pair["a"]), names.index(pair["b"])
@@ -202,7 +203,7 @@ def _region(region: Mapping[str, Any]) -> dict[str, Any]:
     corners = [[float(x), float(y)] for x, y in region.get("outline") or []]
     x, y = (float(at) for at in region["center"])
     if not all(map(math.isfinite, [x, y, *(at for corner in corners for at in corner)])):
-        raise ValueError("a region lies nowhere")
+        raise ValueError("a region has coordinates that are not finite")
     return {
         "letter": shown(region["letter"]), "size": int(region["size"]), "verdict": _text(region.get("verdict")),
         "center": [x, y], "outline": corners, "tokens": _texts([mark["token"] for mark in region.get("tokens") or []]),

@@ -1,4 +1,4 @@
-"""Public entry point: `explore` writes the page of an embedding or a flow."""
+"""Entry point of the explorer, which writes the page of an embedding or a flow."""
 
 from __future__ import annotations
 
@@ -22,16 +22,13 @@ def explore(
 ) -> Path:
     """Write a UMAP or a flow as one HTML file with hover, search, filters, lasso and links to partners.
 
-    The file needs no network and no other file, so it can be sent on. `#run=NAME&latent=ID` at the end of its address
-    opens it at a latent.
+    The file needs neither a network nor other files, so it can be shared. `#run=NAME&latent=ID` at the end of its
+    address selects a latent.
 
     Args:
         source: an Embedding or a Flow, or the folder it was saved to.
         path: the file to write; explorer.html in the folder if None.
         overwrite: replace an existing file.
-
-    Returns:
-        Path of the file.
 
     Raises:
         FileExistsError: the file exists and `overwrite` is not set.
@@ -47,7 +44,7 @@ def explore(
     """
     if isinstance(source, Embedding | Flow):
         if path is None:
-            raise ValueError("a result in memory has no folder: name the file, explore(result, 'explorer.html')")
+            raise ValueError("a result in memory has no folder; name the file, as in explore(result, 'explorer.html')")
         target = Path(path)
         _check_free(target, overwrite)
         contents = contents_of(source) if isinstance(source, Embedding) else contents_of_flow(source)

@@ -1,4 +1,4 @@
-"""Contents of a page of a flow: layers side by side, chains as high as they lie in the figure, edges as partners."""
+"""Contents of a flow's page: one column per layer, chains in the order of the figure, edges as partners."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sae_geometry.io.parquet import read_table
 from sae_geometry.matching.defaults import MOST_RUNS
 from sae_geometry.pairwise.label_columns import labeled_table
 
-WIDTH = 1.7  # of the picture, for a height of 1
-_COLUMN = 0.55  # width of a layer's column, in distances between columns
-_SPREAD = (5**0.5 - 1) / 2  # multiples of it, without their whole part, are spread evenly
+WIDTH = 1.7  # width of the layout, which has a height of 1
+_COLUMN = 0.55  # width of a layer's column, as a share of the distance between columns
+_SPREAD = (5**0.5 - 1) / 2  # The fractional parts of multiples of the golden ratio are spread evenly.
 _EVIDENCE = (
-    "a column per layer, one point per latent; a solid line follows a chain from layer to layer, dashed ones are "
-    "splits and merges; chains that start in one layer lie together, the longest lowest"
+    "one column per layer, one point per latent; a solid line follows a chain from layer to layer, dashed lines are "
+    "splits and merges; chains that start in the same layer lie together, the longest at the bottom"
 )
 _ENDS, _NEXT_ENDS = ("run", "latent_id"), ("next_run", "next_latent_id")
 _LABELS = {"tokens": "string", "explanation": "string", "readable": "boolean", "density": "Float64"}
@@ -43,10 +43,10 @@ def read_flow(folder: Path, summary: Mapping[str, Any]) -> Contents:
 
 
 def flow_contents(edges: pd.DataFrame, chains: pd.DataFrame, summary: Mapping[str, Any]) -> Contents:
-    """Return the contents of the page of a flow, from its two tables and its summary.
+    """Return the contents of a flow's page from its two tables and its summary.
 
     Raises:
-        ValueError: more layers than a page holds, or tables that are not as `Flow` makes them.
+        ValueError: more layers than a page can show, or tables in a format that `Flow` does not make.
     """
     try:
         names = [str(given["name"]) for given in summary["inputs"].values()]
@@ -58,14 +58,14 @@ def flow_contents(edges: pd.DataFrame, chains: pd.DataFrame, summary: Mapping[st
         between = dict(iter(both.groupby(["run", "next_run"])))
         partners = [_partners(layer, names, between, chains) for layer in layers]
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError("edges, chains and summary are not those of a flow; make the results again") from error
+        raise ValueError("the edges, chains or summary of the flow are damaged; make the results again") from error
     points = {name: len(layer) for name, layer in zip(names, layers, strict=True)}
     shown = dict(summary) | {"points": points, "inputs": [*summary["inputs"].values()], "evidence_lines": [_EVIDENCE]}
     return Contents(pd.concat(partners, ignore_index=True), shown, {})
 
 
 def _layer(at: int, name: str, chains: pd.DataFrame, n_layers: int) -> pd.DataFrame:
-    """Return the latents of a layer with their chains, places and labels."""
+    """Return the latents of a layer with their chains, positions and labels."""
     there = chains[chains[f"latent_{at}"] >= 0]
     there = there.sort_values(["first_layer", "n_layers"], ascending=[True, False], kind="stable")
     pitch = WIDTH / max(n_layers - 1, 1)
@@ -91,9 +91,9 @@ def _layer(at: int, name: str, chains: pd.DataFrame, n_layers: int) -> pd.DataFr
 def _partners(
     layer: pd.DataFrame, names: list[str], edges: Mapping[Any, pd.DataFrame], chains: pd.DataFrame
 ) -> pd.DataFrame:
-    """Return a layer with the columns of partners in every other: the best edge as nearest, the chain as one-to-one.
+    """Add columns for partners in every other layer: the best edge as nearest, the chain as one-to-one partner.
 
-    `edges` has for two layers their edges, from the first of them, the largest cosine first.
+    `edges` maps the names of two layers to the edges from the first to the second, the largest cosine first.
     """
     name = layer["run"].iloc[0]
     ids = pd.Index(layer["latent_id"])
@@ -120,7 +120,7 @@ def _partners(
 
 
 def _columns(other: str, n: int, known: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Return the six columns of partners in a layer; nulls where nothing is known."""
+    """Return the six columns for partners in another layer, with nulls where nothing is known."""
     none = np.full(n, np.nan)
     whole = {key: pd.array(known.get(key, none), dtype="Int64") for key in ("partner_id", "one_to_one_partner_id")}
     numbers = {key: known.get(key, none) for key in ("max_cosine", "one_to_one_cosine", "q_value")}

@@ -1,8 +1,8 @@
-"""The table as little-endian typed arrays in one buffer, which the page's script reads without parsing.
+"""Packing of the table into little-endian typed arrays in one buffer, which the page's script need not parse.
 
-Rows are shuffled: drawn in buffer order, no run covers another, and the first rows are a fair sample. Partners are
-positions in the buffer. Each run has one *slot* per other run, in order: with R runs there are R − 1 slots, and slot k
-of run r refers to run k where k < r, else to run k + 1.
+Rows are shuffled, so that no run covers another when rows are drawn in order, and the first rows are a fair sample.
+Partners are positions in the buffer. Each run has one *slot* per other run, in order: with R runs there are R − 1
+slots, and slot k of run r refers to run k if k < r, else to run k + 1.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from sae_geometry.io.escaping import shown
 from sae_geometry.matching.defaults import DISCOVERY_RATE
 
 NO_PARTNER, ON_CHAIN = -1, -2
-# Cosines are stored to 1/32,767 in two bytes each; the smallest int16 means none.
+# Cosines are stored as int16, in steps of 1/32,767; the smallest int16 stands for none.
 COSINE_STEPS, NO_COSINE = 32767, -32768
 _ALIGN = 8
-_MOST_TOKENS, _LONGEST_TOKEN, _LONGEST = 10, 40, 300  # per latent; characters of a token and of an explanation
+# Limits on the tokens per latent, and on the characters of a token and of an explanation.
+_MOST_TOKENS, _LONGEST_TOKEN, _LONGEST = 10, 40, 300
 
 
 class Packed(NamedTuple):
-    """Arrays in a buffer.
+    """Arrays packed into one buffer.
 
     Attributes:
-        where: JavaScript type, offset in bytes and length of each array.
+        where: the JavaScript type, the offset in bytes and the length of each array.
         texts: the distinct tokens, and an explanation per row; empty lists without labels.
     """
 
@@ -47,15 +48,15 @@ def pack(table: pd.DataFrame, names: Sequence[str], letters: Sequence[str], *, i
     """Pack the arrays of a page.
 
     Arrays: x, y float32; run uint16; id uint32; region uint16, 1 + index into `letters`, 0 outside all; frequency
-    float32 (nan unknown), where any is known; for each slot k: nearest_k int32, cosine_k int16, mutual_k uint8,
-    significant_k uint8 (q-value at most 0.05), single_k int32, single_cosine_k int16. Where there are labels: readable
+    float32 (nan if unknown), if any is known; for each slot k: nearest_k int32, cosine_k int16, mutual_k uint8,
+    significant_k uint8 (q-value at most 0.05), single_k int32, single_cosine_k int16. If there are labels: readable
     uint8 (0 unknown, 1 no, 2 yes); tokens uint32 [rows · k], 1 + index into `texts.tokens`, 0 for none; and the
     explanations in `texts`, in the order of the rows.
 
     Args:
         table: as in `Embedding.to_pandas`.
-        in_chains: whether runs are layers and one-to-one partners chains through them. The page then follows the chains
-            itself, and single_k has the partners in the next layer only; nearest_k is −2 where it is on the chain.
+        in_chains: whether runs are layers, and one-to-one partners form chains through them. The page then follows the
+            chains itself: single_k has only partners in the next layer, and nearest_k is −2 if it is on the chain.
 
     Raises:
         ValueError: a duplicate latent, or a coordinate that is not finite.
@@ -98,7 +99,7 @@ def _any_known(table: pd.DataFrame, column: str) -> bool:
 
 
 def _tokens(table: pd.DataFrame) -> tuple[np.ndarray | None, list[str]]:
-    """Return the top tokens of each row as numbers into a list of the distinct ones, and that list."""
+    """Return the top tokens of each row as 1-based indices into a list of distinct tokens, and that list."""
     if not _any_known(table, "tokens"):
         return None, []
     numbers: dict[str, int] = {}
@@ -110,7 +111,7 @@ def _tokens(table: pd.DataFrame) -> tuple[np.ndarray | None, list[str]]:
 
 
 def _listed(text: str) -> list[str]:
-    """Return the tokens of one row; none where the text is not a list."""
+    """Return the tokens of one row; none if the text is not a JSON list."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):
@@ -121,7 +122,7 @@ def _listed(text: str) -> list[str]:
 def _slot(
     table: pd.DataFrame, names: Sequence[str], slot: int, *, rows: list[np.ndarray], ids: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return the partners of every run in the run that its slot refers to."""
+    """Return the arrays of one slot: the partners of all latents in the run that the slot refers to."""
     n = len(table)
     nearest, single = np.full(n, NO_PARTNER, "<i4"), np.full(n, NO_PARTNER, "<i4")
     cosine, single_cosine = np.full(n, np.nan), np.full(n, np.nan)
@@ -147,18 +148,18 @@ def _slot(
 
 
 def _thin(arrays: dict[str, np.ndarray], slot: int, owner: np.ndarray) -> None:
-    """Take out of a slot what the page finds by following chains: random positions and cosines do not compress."""
+    """Remove from a slot the values that the page recovers by following chains; these would not compress."""
     nearest, cosine, single, single_cosine = (
         arrays[f"{name}_{slot}"] for name in ("nearest", "cosine", "single", "single_cosine")
     )
     same = (nearest == single) & (nearest != NO_PARTNER) & (cosine == single_cosine)
     nearest[same], cosine[same] = ON_CHAIN, NO_COSINE
-    further = owner != slot  # slot k of layer k is the next layer
+    further = owner != slot  # Slot k of layer k refers to the next layer.
     single[further], single_cosine[further] = NO_PARTNER, NO_COSINE
 
 
 def _positions(wanted: pd.Series[Any], ids: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return the rows of these latent ids, of those in `rows`; −1 for missing ones."""
+    """Return the position in the buffer of each wanted latent id; −1 if it is not among `ids`."""
     asked = wanted.fillna(NO_PARTNER).to_numpy(dtype=np.int64)
     at = pd.Index(ids).get_indexer(pd.Index(asked))
     return np.where(at >= 0, rows[at], NO_PARTNER)

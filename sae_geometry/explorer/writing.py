@@ -1,8 +1,8 @@
-"""Assemble the page: template, style sheet and scripts with the data filled in.
+"""Assembly of the page from its template, style sheet, scripts and data.
 
 User-supplied names are never markup: they are passed as JSON without `<`, and the scripts insert them as text. A
-content security policy enforces that: the browser runs these two scripts, identified by their hashes, and no others,
-and may not fetch anything.
+content security policy enforces this: the browser runs only these two scripts, identified by their hashes, and may not
+fetch anything.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _packed(raw: bytes) -> str:
 
 
 def _json_in_script(value: object) -> str:
-    """Return JSON that is safe inside a script element: nothing in it opens or closes a tag."""
+    """Return JSON that is safe inside a script element, since nothing in it opens or closes a tag."""
     text = json.dumps(json.loads(to_json(value)), ensure_ascii=True, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

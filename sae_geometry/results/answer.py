@@ -1,4 +1,4 @@
-"""Base of the results: what follows from the contract, such as saving and showing."""
+"""Base classes of results, which implement saving, display and reports."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ class _Worded(Result, Protocol):
 
 
 class Answer:
-    """Base of the results: what follows from `results.result.Result`."""
+    """Base class of results: defaults for the methods of `results.result.Result`."""
 
     def _lines(self) -> list[str]:
-        """Return the numbers as lines of text: what was asked, the answer, the rest; by default the kind alone."""
+        """Return the lines of the first screen: the question, the answer, more numbers; by default the class name."""
         return [type(self).__name__]
 
     def _definitions(self) -> list[str]:
-        """Return what only the details say: definitions, and what was counted as alive; by default nothing."""
+        """Return the lines that only `details` adds, such as definitions; none by default."""
         return []
 
     def _audit(self: Result) -> ConfoundAudit | None:
-        """Return the confound audit of a pair; None for other numbers of dictionaries."""
+        """Return the confound audit if the result has exactly two dictionaries, else None."""
         return confound_audit(*self.dictionaries) if len(self.dictionaries) == 2 else None
 
     def __repr__(self: _Worded) -> str:
         return self.first_screen()
 
     def first_screen(self: _Worded, more: Sequence[str] = ()) -> str:
-        """Return the answer and what limits it on one screen, with more lines between them."""
+        """Return one screen of text: the answer, the lines of `more`, and the warnings."""
         audit = self._audit()
         flagged = () if audit is None else tuple(f.text for f in audit.flagged)
         return self._screen(
@@ -51,7 +51,7 @@ class Answer:
         )
 
     def _screen(self: Result, lines: Sequence[str], flagged: Sequence[str] = (), clean: int | None = None) -> str:
-        """Return these lines and what limits the conclusion, with room for a few labels where there are any."""
+        """Return these lines and the warnings, with room for a few labels if there are any."""
         said = "\n".join(lines)
         caveats = [c for c in self.caveats if (c.partition(": ")[2] or c) not in said]
         columns = [d.labels.frame.columns for d in self.dictionaries if d.labels is not None]
@@ -59,41 +59,41 @@ class Answer:
         return "\n".join(screen(lines, caveats, flagged, clean=clean, below=below))
 
     def answer(self: Result) -> str:
-        """Return the first screen: lines of 80 characters, and what limits the conclusion."""
+        """Return the first screen, in lines of 80 characters: the answer and its warnings."""
         return repr(self)
 
     def details(self: _Worded) -> str:
-        """Return everything that is known about the answer, as text, with all caveats and the audit of a pair."""
+        """Return the answer with its definitions and caveats as text and, for a pair, the confound audit."""
         audit = self._audit()
         said = [*self._lines(), *self._definitions()]
         said += [f"  caveat: {c}" for c in self.caveats if c not in "\n".join(said)]
         return "\n".join(said if audit is None else [*said, str(audit)])
 
     def write_extra(self, folder: Path) -> None:
-        """Write files to a results folder that are neither tables nor figures; by default none."""
+        """Write files other than tables and figures to a results folder; none by default."""
 
     @property
     def headline(self: _Worded) -> str:
-        """Return the line of the answer to print in bold; by default the one after what was asked."""
+        """Return the line of the answer to print in bold; by default the second line."""
         return next(iter(wrapped(self._lines()[1:2])), "")
 
     @property
     def sentences(self) -> str:
-        """Return the answer as prose, for the top of the report; by default none."""
+        """Return the answer as prose, for the top of the report; empty by default."""
         return ""
 
     @property
     def method(self) -> str:
-        """Describe in sentences what was computed and how, for a methods section; by default nothing."""
+        """Describe in sentences what was computed and how, for a methods section; empty by default."""
         return ""
 
     @property
     def meanings(self) -> Meanings | None:
-        """Return labels next to latents; None without labels."""
+        """Return the labels of selected latents; None without labels."""
         return None
 
     def lists(self) -> Mapping[str, pd.DataFrame]:
-        """Return the lists of latents that the report shows, by title; by default none."""
+        """Return the lists of latents that the report shows, by title; none by default."""
         return {}
 
     def save(self: Result, folder: str | os.PathLike[str], **options: Any) -> Path:
@@ -114,7 +114,7 @@ class Answer:
 
 
 class PairAnswer(Answer):
-    """Base of the results on two dictionaries, A and B."""
+    """Base class of results about two dictionaries, A and B."""
 
     a: Dictionary
     b: Dictionary

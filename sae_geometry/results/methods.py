@@ -1,4 +1,4 @@
-"""Sentences for a methods section that several questions share."""
+"""Sentences for the methods section of a paper, shared by several commands."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ MEANING = {
 }
 MARGIN = "pairs with a margin below {:g} on either side left out"
 _MATCHED = {
-    "nearest": "Each latent was paired with its nearest in the other dictionary, in both directions; several may share "
-    "one partner.",
+    "nearest": "Each latent was paired with its nearest latent in the other dictionary, in both directions; several "
+    "may share one partner.",
     "mutual": "One-to-one partners are mutual nearest neighbors.",
     "greedy": "One-to-one partners were assigned greedily, the most similar remaining pair first.",
     "optimal": "One-to-one partners maximize the total similarity (the assignment problem{proof}).",
@@ -24,7 +24,7 @@ _MATCHED = {
 
 
 def measure(on: str, signed: bool) -> str:
-    """Describe a similarity: "the cosine of unit decoder directions", …"""
+    """Describe a similarity, as in "the cosine of unit decoder directions"."""
     if on == "both":
         cosine = "the mean of the cosines of unit decoder and unit encoder directions"
         return cosine if signed else f"the absolute value of {cosine}"
@@ -44,11 +44,11 @@ def by_chance(target: str, turns: int | None = None) -> str:
 
 
 def significant(decoys: str, rate: float = DISCOVERY_RATE) -> str:
-    """Describe the competition that makes a nearest partner significant."""
+    """Describe the test that makes a nearest partner significant."""
     return (
         f"A nearest partner is significant if it is closer than {decoys}, at a false discovery rate of {rate:.3g} "
         "(target-decoy competition with the knockoff+ threshold)."
     )
 
 
-OWN_AND_TURNED = significant("the nearest other latent of its own dictionary and the nearest of the one turned")
+OWN_AND_TURNED = significant("the nearest other latent of its own dictionary and the nearest latent of the turned one")

@@ -1,4 +1,4 @@
-"""A result as one self-contained HTML page: the answer, figures, lists, definitions, and a paragraph for a paper."""
+"""Report of a result: one self-contained HTML page with the answer, figures, lists, definitions and methods."""
 
 from __future__ import annotations
 
@@ -24,16 +24,14 @@ from sae_geometry.results.result import Result
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_ROWS = 200  # of each list on the page; the files have all
+_ROWS = 200  # rows of each list on the page
 _SIMILARITIES = ("cosine", "max_cosine", "decoder_cosine", "mmcs")
 _CITATION = "sae-geometry 0.1.0, exact geometric comparison of sparse autoencoder dictionaries"
-
-
 _STYLE, _SCRIPT = (files(__package__).joinpath(f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
 _STYLE_HASH, _SCRIPT_HASH = (
     base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (_STYLE, _SCRIPT)
 )
-# The page's own style and script and embedded pictures, and no request.
+# Allow only the page's own style and script and embedded images, and no request.
 _POLICY = f"default-src 'none'; img-src data:; style-src 'sha256-{_STYLE_HASH}'; script-src 'sha256-{_SCRIPT_HASH}'"
 
 
@@ -45,12 +43,12 @@ def report_page(
     pictures: Path | None = None,
     explorer: str = "",
 ) -> str:
-    """Return a page with everything that one sends to a colleague; it makes no request.
+    """Return the HTML report of a result, which makes no network request.
 
     Args:
-        command: command that made it.
-        pictures: folder with the figures as NAME.png, where they have been saved.
-        explorer: file next to the page to link to, the explorer.
+        command: the command that made the result.
+        pictures: folder of saved figures, NAME.png, to embed; figures that are not there are drawn.
+        explorer: name of the explorer's file next to the page, to link to.
     """
     title = f"{type(result).__name__}: {', '.join(shown(d.name, 60) for d in list(result.dictionaries)[:6])}"
     sentences, meanings = result.sentences, result.meanings
@@ -58,7 +56,7 @@ def report_page(
         f"<h1>{escape(title)}</h1>",
         f'<p class="answer">{escape(sentences)}</p>' if sentences else "",
         _text(result.answer()),
-        f'<p><a href="{escape(explorer)}">Look around in the explorer</a></p>' if explorer else "",
+        f'<p><a href="{escape(explorer)}">Open the explorer</a></p>' if explorer else "",
         "" if meanings is None else _wide(meanings.html()),
         *(_figure(name, figure, pictures) for name, figure in figures.items()),
         *(_list(file, table, n) for file, (table, n) in _listed(result).items()),
@@ -87,7 +85,7 @@ def _figure(name: str, figure: Figure, pictures: Path | None) -> str:
     else:
         buffer = io.BytesIO()
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing")  # a character that the font lacks
+            warnings.filterwarnings("ignore", message="Glyph .* missing")  # The font may lack a character.
             figure.savefig(buffer, format="png", dpi=160)
         content = buffer.getvalue()
     data = base64.b64encode(content).decode()
@@ -95,7 +93,7 @@ def _figure(name: str, figure: Figure, pictures: Path | None) -> str:
 
 
 def _listed(result: Result) -> dict[str, tuple[pd.DataFrame, int]]:
-    """Return rows to show and the number of all, by file: of the lists, or else of the tables, most similar first."""
+    """Return by file the rows to show and the total number: of the lists, or else of the tables, most similar first."""
     if lists := result.lists():
         return {f"{name}.csv": (table.head(_ROWS), len(table)) for name, table in lists.items()}
     found = {}
@@ -110,7 +108,7 @@ def _list(file: str, table: pd.DataFrame, n: int) -> str:
     name = file.partition(".")[0]
     if table.empty:
         return f"<h2>{escape(name)}</h2><p>none</p>"
-    more = f' <span class="note">(first {_ROWS} of {n:,}; {escape(file)} has all)</span>'
+    more = f' <span class="note">(first {_ROWS} of {n:,}; {escape(file)} has all rows)</span>'
     meanings = {c: f"{unit}: {meaning}" for c, (unit, meaning) in columns_of(file).items()}
     head = "".join(
         f'<th><button type="button" title="{escape(meanings.get(c, ""))}">{escape(str(c))}</button></th>'
@@ -126,7 +124,7 @@ def _list(file: str, table: pd.DataFrame, n: int) -> str:
 
 
 def _wide(html: str) -> str:
-    """Return HTML that scrolls sideways where it is wider than the page, with the keyboard as well."""
+    """Wrap HTML in an element that scrolls sideways if it is wider than the page, with the keyboard too."""
     return f'<div class="wide" tabindex="0">{html}</div>'
 
 
@@ -137,7 +135,7 @@ def _cell(value: Any) -> str:
 
 
 def _methods(result: Result) -> str:
-    """Return a paragraph to paste into a paper: what was done, with which dictionaries and which software."""
+    """Return a methods paragraph for a paper, with the dictionaries and the software."""
     runs = "; ".join(_input(d) for d in list(result.dictionaries)[:12])
     more = len(result.dictionaries) - 12
     return f"{result.method} Dictionaries: {runs}{f'; and {more:,} more' if more > 0 else ''}. Software: {_CITATION}."

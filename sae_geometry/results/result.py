@@ -1,4 +1,4 @@
-"""The contract of every result: numbers, tables, figures, text."""
+"""Protocol that every result implements: numbers, tables, figures, text."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from sae_geometry.dictionary import Dictionary
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-
-SCHEMA_VERSION = 2  # of summary.json and regions.json
+SCHEMA_VERSION = 2  # format version of summary.json and regions.json
 
 
 class Meanings(Protocol):
-    """Labels next to latents, as a result shows them."""
+    """Labels of selected latents, as a result shows them."""
 
     def lines(self) -> list[str]: ...
     def few_lines(self, room: int) -> list[str]: ...
@@ -28,11 +27,11 @@ class Meanings(Protocol):
 
 @runtime_checkable
 class Result(Protocol):
-    """Result of a question, with everything that saving, reporting and the command line take from it.
+    """Protocol of a result: what saving, reporting and the command line need.
 
-    `repr` is the answer on one screen, `headline` its most important line, `sentences` the same as prose; `details` is
-    everything that is known about it. `tables` are saved as Parquet; `lists`, which the report shows, as CSV.
-    `results.answer.Answer` has whatever follows from the rest.
+    `repr` is the answer on one screen, `headline` its most important line, `sentences` the answer as prose, and
+    `details` all that is known about it. `tables` are saved as Parquet, and `lists`, which the report shows, as CSV.
+    `results.answer.Answer` implements the methods that can be derived from the others.
     """
 
     @property

@@ -1,4 +1,4 @@
-"""Results on disk: parquet tables, a summary with provenance, figures and a report, written atomically."""
+"""Saving and reading of results: Parquet tables, a summary with provenance, figures and a report."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _PACKAGES = ("sae-geometry", "torch", "numpy", "numba", "scipy", "pandas", "umap
 
 
 class Saved(NamedTuple):
-    """A result read back: its tables by name, and its summary."""
+    """Result read from a folder: its tables by name, and its summary."""
 
     tables: dict[str, pd.DataFrame]
     summary: dict[str, Any]
@@ -54,13 +54,13 @@ def save(
 ) -> Path:
     """Write a result to a folder: its tables (parquet), lists (CSV), `summary.json`, `figures/` and `report.html`.
 
-    The summary lists the sweeps since `kernels.ledger` was opened, as the command line does: screen, reason, device;
-    for a resumed comparison, those since it resumed. The folder is written elsewhere and moved into place at the end,
-    so that it is either unchanged or complete.
+    The summary lists the sweeps (screen, reason, device) since `kernels.ledger` was opened, as the command line does; a
+    resumed comparison has only those since it resumed. The folder is written elsewhere and moved into place at the
+    end, so that it is either unchanged or complete.
 
     Args:
-        result: what a question returned: see `results.result.Result`.
-        folder: target folder; must not exist, or be empty, unless `overwrite`.
+        result: any result of this package: see `results.result.Result`.
+        folder: target folder; it must be empty or not exist, unless `overwrite` is set.
         command: recorded in the summary; the process's command line if None.
         formats: figure formats: png, pdf, svg.
         figures: the figures, by file name; `result.figures()` if None.
@@ -68,11 +68,8 @@ def save(
         add: called with the finished folder before it is moved into place, to add files.
         progress: called with the current step ("tables", "figures", "report") and its completed fraction.
 
-    Returns:
-        The folder.
-
     Raises:
-        FileExistsError: see `folders.check_folder`.
+        FileExistsError: the folder is not empty; see `io.atomic_folder.check_folder`.
         ValueError: not a result, or an unknown format.
 
     Example:
@@ -82,7 +79,7 @@ def save(
         ['figures', 'matches.parquet', 'report.html', 'summary.json']
     """
     if not isinstance(result, Result):
-        raise ValueError(f"save takes what compare, within, umap or another question returned; got {result!r:.80}")
+        raise ValueError(f"save takes a result, as returned by compare, within, umap and others; got {result!r:.80}")
     said = without_secrets(command or " ".join(sys.argv))
     tick: Progress = progress or (lambda *_: None)
     with fresh_folder(Path(folder), overwrite) as aside:
@@ -123,7 +120,7 @@ def save(
 
 
 def read(folder: str | os.PathLike[str]) -> Saved:
-    """Read back the tables, by name, and the summary of a results folder that `save` wrote.
+    """Read the tables, by name, and the summary of a results folder that `save` wrote.
 
     Raises:
         FileNotFoundError: not a results folder.
@@ -142,11 +139,11 @@ def read(folder: str | os.PathLike[str]) -> Saved:
     names = [f for f in listed_files(root) if f.endswith(".parquet") and "/" not in f] if summary else []
     if not names:
         raise FileNotFoundError(
-            f"{root} is not a results folder: it needs summary.json and one of our tables; "
+            f"{root} is not a results folder: it needs summary.json and at least one Parquet table; "
             "make one with sae-geometry compare, within or umap"
         )
     found = Saved({n.removesuffix(".parquet"): read_table(root, n) for n in names}, summary)
-    return found if current_record(root) == record else read(folder)  # another command has replaced the results
+    return found if current_record(root) == record else read(folder)  # Another command replaced the results.
 
 
 def software() -> dict[str, str]:
@@ -181,7 +178,7 @@ def _plain(value: Any) -> Any:
 
 
 def _save_figure(figure: Figure, stem: Path, about: dict[str, Any], formats: Sequence[str]) -> None:
-    """Write a figure, annotated with any mismatch that the caller allowed."""
+    """Save a figure, annotated with any mismatch that the caller allowed."""
     from sae_geometry.plots import save_figure
     from sae_geometry.plots.style import WARNING, paper_style
     from sae_geometry.plots.text import put_note
@@ -194,7 +191,7 @@ def _save_figure(figure: Figure, stem: Path, about: dict[str, Any], formats: Seq
 
 
 def _about(result: Result, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a figure's metadata records: runs, caveats, and seed and backend of a layout."""
+    """Return the metadata of a figure: runs, caveats, and the seed and backend of a layout."""
     runs = [{"name": d.name, "address": d.address, "fingerprint": d.fingerprint} for d in result.dictionaries]
     params = summary.get("params", {})
     return {"runs": runs, "caveats": list(result.caveats)} | {k: params[k] for k in ("seed", "backend") if k in params}

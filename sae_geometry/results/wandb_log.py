@@ -1,7 +1,7 @@
-"""Logging of results to Weights & Biases, on request: always a new run, never the run that a dictionary came from.
+"""Optional logging of results to Weights & Biases, always as a new run and never to the run of a dictionary.
 
-The folder on disk is logged, so that server and disk agree and no results are lost when logging fails. wandb is
-imported only here and on request; its waits are bounded, and every failure is one sentence.
+The saved folder is what is logged, so that server and disk agree and no results are lost if logging fails. wandb is
+imported only here and on request; its waits are bounded, and every failure is reported in one sentence.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from sae_geometry.sources.wandb.client import api_key, base_url, check_signed_in
 
 N_ROWS = 1000
 ARTIFACT_TYPE = "sae-geometry-results"
-# These keys hold provenance; the rest of a record is numbers.
+# These keys hold provenance; the other keys of a record hold numbers.
 _PROVENANCE = (
     "kind", "schema", "schema_version", "command", "created", "software", "inputs", "provenance", "parameters",
     "params", "limits", "similarity", "matching", "one_to_one_matching", "threshold", "partner", "false_discovery_rate",
     "runs", "kinds", "layers", "seeds", "confounds", "caveats", "sweep", "sweeps", "onto", "groups",
     "hook_points", "reproducible_with",
 )  # fmt: skip
-# Each list of numbers has a list of labels next to it; None labels 1, 2, …
+# Lists of numbers, with the key of the list that labels them. Without that list, the labels are 1, 2, …
 _COUNTED = {
     "explained": "n_nearest",
     "explained_by_chance": "n_nearest",
@@ -47,12 +47,12 @@ _COUNTED = {
 _LABELS = (("direction", "matching"), ("a", "b"), ("checkpoint",))
 # Pairwise matrices are logged up to this number of runs; pairs.parquet has all of them.
 _MOST_RUNS = 12
-# Recurrence is runs × counts, and therefore not in the list.
+# Beginnings of the keys of pairwise matrices. Recurrence is not one: it is runs × counts.
 _PAIRWISE = ("mmcs", "significant", "beyond", "shared", "same_partner", "paired")
 
 
 class LoggingError(ValueError):
-    """Results could not be logged; they remain on disk."""
+    """Raised if results cannot be logged; they remain on disk."""
 
 
 def log_wandb(folder: str | os.PathLike[str], project: str, *, name: str | None = None, offline: bool = False) -> str:
@@ -74,7 +74,7 @@ def log_wandb(folder: str | os.PathLike[str], project: str, *, name: str | None 
 
     Raises:
         FileNotFoundError: not a results folder.
-        LoggingError: not entity/project, not signed in, or the server refused or did not answer.
+        LoggingError: a project not named entity/project, no sign-in, or a server that refuses or does not answer.
 
     Example:
         >>> import sae_geometry as sg
@@ -96,10 +96,10 @@ def log_wandb(folder: str | os.PathLike[str], project: str, *, name: str | None 
             return _log(root, record, (entity, title), name=name, home=home)
     except LoggingError:
         raise
-    except Exception as error:  # the client raises many types, including validation errors
+    except Exception as error:  # The client raises many types, including validation errors.
         raise LoggingError(
-            f"could not log to W&B {project} at {base_url()} ({_short(error)}); the results are in {root}: "
-            "sae_geometry.log_wandb(folder, project) tries again, and offline=True records them for `wandb sync`"
+            f"could not log to W&B {project} at {base_url()} ({_short(error)}); the results are in {root}; "
+            "call sae_geometry.log_wandb(folder, project) to try again, or with offline=True to record for `wandb sync`"
         ) from error
 
 
@@ -107,19 +107,19 @@ def check_wandb(project: str, *, offline: bool = False) -> None:
     """Check before any computation that results can be logged.
 
     Raises:
-        LoggingError: not entity/project; or, unless offline, no key, a refused key, or no answer.
+        LoggingError: a project not named entity/project or, unless offline, no key, a refused key, or no answer.
     """
     if not re.fullmatch(r"[\w.-]+/[^/\\#?%:\s]{1,128}", project):
         raise LoggingError(f"a W&B project is named entity/project, like my-team/seeds; got {project!r}")
     if _mode() == "disabled":
-        raise LoggingError("WANDB_MODE=disabled, so nothing would be logged; unset it or do not ask for logging")
+        raise LoggingError("WANDB_MODE=disabled, so nothing would be logged; unset it, or do not request logging")
     if _is_offline(offline):
         return
     try:
         check_signed_in()
     except (ValueError, OSError) as error:
         said = str(error).removesuffix("; try again later, or use --offline for cached files")
-        raise LoggingError(f"{said}; WANDB_MODE=offline records the results here, for `wandb sync`") from None
+        raise LoggingError(f"{said}; set WANDB_MODE=offline to record the results here, for `wandb sync`") from None
 
 
 def metrics(record: Mapping[str, Any]) -> dict[str, int | float]:
@@ -150,7 +150,7 @@ def _log(root: Path, record: Mapping[str, Any], project: tuple[str, str], *, nam
         dir=home or os.environ.get("WANDB_DIR") or os.getcwd(),
         config={k: record[k] for k in _PROVENANCE if k in record}, settings=settings,
         mode="online" if online else "offline",
-        id=secrets.token_hex(8), resume="never", reinit="create_new",  # regardless of active runs and WANDB_RUN_ID
+        id=secrets.token_hex(8), resume="never", reinit="create_new",  # Ignore active runs and WANDB_RUN_ID.
     )  # fmt: skip
     try:
         run.summary.update(metrics(record))
@@ -174,7 +174,7 @@ def _log(root: Path, record: Mapping[str, Any], project: tuple[str, str], *, nam
 
 
 def _bounds(part: str, seconds: float) -> dict[str, Any]:
-    """Return settings that limit the waits of a part of the client, with this timeout."""
+    """Return the settings that limit retries and waits of one part of the client, with this timeout."""
     limit = limits()
     return {
         f"x_{part}_retry_max": limit.tries - 1,
@@ -186,7 +186,7 @@ def _bounds(part: str, seconds: float) -> dict[str, Any]:
 
 @contextmanager
 def _quiet_and_bounded() -> Iterator[None]:
-    """Set environment variables that limit the client's waits and silence it; it reads them on first start."""
+    """Silence the client and limit its waits through environment variables, which it reads when it first starts."""
     wanted = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
     wanted |= {f"WANDB_{key.upper()}": str(value) for key, value in _bounds("graphql", limits().silence).items()}
     ours = {name: value for name, value in wanted.items() if name not in os.environ}
@@ -215,14 +215,14 @@ def _name(record: Mapping[str, Any]) -> str:
 
 
 def _tables(root: Path) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Return the first rows of every table."""
+    """Yield the name and the first rows of every table."""
     for file in listed_files(root):
         if re.fullmatch(r"[^/]+\.parquet", file):
             yield file.removesuffix(".parquet"), read_table(root, file).head(N_ROWS)
 
 
 def _rows(table: pd.DataFrame) -> list[Any]:
-    """Return rows of plain values: missing values as None, arrays as lists."""
+    """Return rows of plain values: missing values as None, arrays as JSON."""
     return [[_plain(value) for value in row] for row in table.itertuples(index=False)]
 
 
@@ -248,7 +248,7 @@ def _numbers(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
                 item = dict(zip(map(str, labels or range(1, len(item) + 1)), item, strict=False))
             yield from _numbers(item, (*here, _slug(str(key))))
     elif isinstance(value, list):
-        for item in value:  # labeled lists only; the artifact has the others
+        for item in value:  # Only labeled lists become metrics; the artifact has all.
             said = next((k for k in _LABELS if isinstance(item, Mapping) and set(k) <= item.keys()), None)
             if said is not None:
                 words = [_slug(str(item[k])) for k in said]
@@ -256,7 +256,7 @@ def _numbers(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
 
 
 def _named(value: Mapping[str, Any], path: tuple[str, ...]) -> tuple[str, ...]:
-    """Name one direction of a matching by similarity, direction and matching."""
+    """Return the metric path of a record; for one direction of a matching: similarity, direction, matching."""
     if not {"matching", "similarity", "n_matched"} <= value.keys():
         return path
     where = tuple(part for part in path if part != "one_to_one")
@@ -264,7 +264,7 @@ def _named(value: Mapping[str, Any], path: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _pair_metrics(record: Mapping[str, Any]) -> dict[str, int | float]:
-    """Return one number per ordered pair of every runs × runs matrix."""
+    """Return one metric per ordered pair of runs for every pairwise matrix."""
     runs = record.get("runs")
     if not (isinstance(runs, list) and all(isinstance(r, str) for r in runs) and len(runs) <= _MOST_RUNS):
         return {}

@@ -1,4 +1,4 @@
-"""Warnings of a first screen: what limits the conclusion, a line or two each."""
+"""Warnings on a first screen: limits of the conclusion, in one or two lines each."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from sae_geometry.pairwise.same_space import TAKEN_AS_SAME
 from sae_geometry.sources.layouts.table import BARE, TRANSPOSED
 
 WIDTH, SCREEN = 80, 20  # characters and lines of a first screen
-# Mismatches in these may explain the whole result: they come first.
+# A mismatch in one of these may explain the whole result, so it comes first.
 _GRAVEST = ("model", "hook point", "normalization", "weights", "start of training", "moved from start")
-_MORE = re.compile(r"and [\d,]+ more")  # ends the caveats of many runs: see `io.formatting.few`
+_MORE = re.compile(r"and [\d,]+ more")  # end of a shortened list of caveats: see `io.formatting.few`
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 def warning_lines(
     caveats: Sequence[str], flagged: Sequence[str] = (), *, most: int = 3, height: int = 2, clean: int | None = None
 ) -> list[str]:
-    """Return the gravest warnings, once each, and how many more there are.
+    """Return the gravest warnings, without repetition, and the number of those left out.
 
     Args:
-        flagged: flagged confounds, as `Finding.text` gives them.
-        most, height: number of warnings to show, and lines of each if these are all; otherwise one line.
+        flagged: the `Finding.text` of each flagged confound.
+        most, height: number of warnings to show, and of lines for each; one line each if some are left out.
         clean: number of checks that found nothing; None if nothing was checked.
     """
     said = _said(caveats, flagged)
@@ -65,7 +65,7 @@ def screen(
 
 
 def wrapped(lines: Sequence[str]) -> list[str]:
-    """Return lines of at most 80 characters; continuations are indented by two more."""
+    """Return lines of at most 80 characters; continuations are indented by two more spaces."""
     return [
         part
         for line in lines
@@ -90,7 +90,7 @@ def _said(caveats: Sequence[str], flagged: Sequence[str]) -> list[str]:
 
 
 def _transposed(caveats: Sequence[str]) -> list[str]:
-    """Return one question for all arrays whose rows may be dimensions."""
+    """Return the question whether arrays are transposed, once for all arrays concerned; empty if there are none."""
     asked = [c.partition(TRANSPOSED) for c in caveats if TRANSPOSED in c]
     if not asked:
         return []
@@ -99,7 +99,7 @@ def _transposed(caveats: Sequence[str]) -> list[str]:
 
 
 def _cut(text: str, most: int) -> list[str]:
-    text = " ".join(shown(word, 24) for word in text.split(" "))  # a long name would leave no room for what is said
+    text = " ".join(shown(word, 24) for word in text.split(" "))  # A long name would leave no room for the message.
     lines = wrap(text, WIDTH - 4, initial_indent="  ! ", subsequent_indent="    ")
     if len(lines) > most:
         lines = [*lines[: most - 1], lines[most - 1][: WIDTH - 6].rstrip(" ,;:") + " …"]

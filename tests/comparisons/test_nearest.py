@@ -111,8 +111,8 @@ def test_latents_of_a_dictionary_are_vectors(demo):
         (np.zeros((2, 6)), r"no direction \(0, 1\)"),
         (np.full(6, np.nan), "no direction"),
         (np.ones((2, 3, 4)), r"a row per vector; got torch.float64 of \[2, 3, 4\]"),
-        (np.ones((6, 2)), "its columns fit: give its transpose"),
-        (np.ones(5), "5 coordinates and 'a' lives in 6"),
+        (np.ones((6, 2)), "pass its transpose"),
+        (np.ones(5), "5 coordinates, but 'a' has directions of 6"),
     ],
 )
 def test_what_is_no_vector_is_refused(three, vectors, said):
@@ -120,7 +120,7 @@ def test_what_is_no_vector_is_refused(three, vectors, said):
         sg.nearest(vectors, three)
 
 
-@pytest.mark.parametrize(("how", "said"), [({"k": 0}, "1…64; got 0"), ({"turns": -1}, "0 or more; got -1")])
+@pytest.mark.parametrize(("how", "said"), [({"k": 0}, "from 1 to 64; got 0"), ({"turns": -1}, "0 or more; got -1")])
 def test_wrong_numbers_are_refused(three, how, said):
     with pytest.raises(ValueError, match=said):
         sg.nearest(np.ones(6), three, **how)

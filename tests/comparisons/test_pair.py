@@ -506,7 +506,7 @@ def test_min_similarity_is_optimal_and_not_a_cut(with_encoders):
     rows, cols = linear_sum_assignment(np.maximum(scores - 0.5, 0), maximize=True)
     best = np.maximum(scores - 0.5, 0)[rows, cols].sum()
     assert np.nansum(c.a_to_b.similarity - 0.5) == pytest.approx(best, abs=1e-12)
-    with pytest.raises(ValueError, match="are for matching='optimal'"):
+    with pytest.raises(ValueError, match="require matching='optimal'"):
         sg.compare(a, b, "greedy", min_similarity=0.5)
 
 
@@ -631,5 +631,5 @@ def test_data_frames_names_and_bad_rows_are_taken(toy_pair):
 
 @pytest.mark.parametrize("names", [("one",), ("one", "two", "three")])
 def test_names_are_one_per_side(toy_pair, names, unchecked):
-    with pytest.raises(ValueError, match=f"two labels, of a and of b; got {len(names)}"):
+    with pytest.raises(ValueError, match=f"two labels, for a and b; got {len(names)}"):
         sg.compare(*toy_pair, names=names)

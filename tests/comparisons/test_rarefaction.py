@@ -108,7 +108,7 @@ def test_the_mixture_has_the_largest_likelihood_on_its_grid(rng):
 def test_two_runs_foretell_nothing():
     r = rarefaction(np.array([50, 30]))
     assert len(r.further) == 0
-    assert "no extrapolation: it takes at least three runs" in str(r)
+    assert "no extrapolation: at least three runs are needed" in str(r)
     assert r.summary()["further_refused"] == r.refusal
     assert r.richness > 80
 
@@ -155,5 +155,5 @@ def test_wrong_use_is_told():
     with pytest.raises(ValueError, match="two runs; got 1"):
         rarefaction(np.array([3]))
     for wrong in ([0, 0], [-1, 4]):
-        with pytest.raises(ValueError, match="not negative and not all zero"):
+        with pytest.raises(ValueError, match="non-negative counts of distinct latents"):
             rarefaction(np.array(wrong))

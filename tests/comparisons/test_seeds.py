@@ -114,7 +114,7 @@ def test_kinds_and_intervals(four, of_three):
         "MMCS, row → column",
         "Chao2",
         "PW-MCC",
-        "chance for that",
+        "expected by chance",
     ):
         assert part in text, part
     own = sg.compare(four.runs[0], four.runs[1])
@@ -138,7 +138,7 @@ def test_kinds_and_intervals(four, of_three):
     assert all(0 <= i.low <= i.mean < i.high <= 1 for i in shares)
     assert four.difference("local", "e2e").refusal is not None
     assert four.rarefaction.refusal is not None
-    assert "no extrapolation: the runs are of 2 groups (local, e2e)" in text
+    assert "no extrapolation: the runs belong to 2 groups (local, e2e)" in text
     assert "nan" not in text
 
 
@@ -172,7 +172,7 @@ def test_chance_stands_beside_the_shares(four):
     assert four.shared_chance[0, 1] == (between.controls.turned > 0.7).mean()
     assert (four.shared_chance[~np.eye(4, dtype=bool)] < 0.04).all()
     assert four.summary()["shared_by_chance_at_most"][0][1] == four.shared_chance[0, 1]
-    assert "chance for that, at most" in four.details()
+    assert "expected by chance, at most" in four.details()
 
 
 def test_runs_of_several_layers_are_groups_of_their_own(rng):

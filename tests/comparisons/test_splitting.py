@@ -174,7 +174,7 @@ def test_wrong_use_is_told(toy_pair, arguments, said):
 
 
 def test_the_wrong_way_round_is_told(toy_pair):
-    with pytest.raises(ValueError, match="give them the other way round"):
+    with pytest.raises(ValueError, match="swap the two"):
         sg.split(*toy_pair)
 
 

@@ -166,13 +166,13 @@ def test_the_panel_names_the_partners_and_goes_there(reader):
 
 
 def test_nobody_selected_is_a_place_to_begin(reader):
-    reader.page.click("text=the surest match")
+    reader.page.click("text=the best match")
     top = int(np.nanargmax(best(FRAME)))
     assert str(FRAME.latent_id[top]) in reader.text("#chosen h2")
-    reader.page.click("[aria-label='Let go of this latent']")
+    reader.page.click("[aria-label='Clear the selection']")
     assert "Nothing selected" in reader.text("#chosen")
     assert reader.lines(1) == []
-    reader.page.click("text=the loneliest")
+    reader.page.click("text=the least similar latent")
     assert str(FRAME.latent_id[int(np.nanargmin(best(FRAME)))]) in reader.text("#chosen h2")
 
 
@@ -231,7 +231,7 @@ def test_the_address_is_followed_when_it_changes(reader):
             "#run=%3Cimg%20src%3Dx%20onerror%3D%22window.hacked%3D1%22%3E&latent=3",
             'no run <img src=x onerror="window.hacked=1">',
         ),
-        ("#latent=3", "does not say of which run"),
+        ("#latent=3", "does not name a run"),
     ):
         reader.page.evaluate("(hash) => { location.hash = hash }", hash_)
         reader.page.wait_for_function(

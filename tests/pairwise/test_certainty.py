@@ -59,7 +59,7 @@ def test_pairs_below_a_margin_are_left_out_and_only_these(pair, matching):
 
 
 def test_a_margin_that_is_no_number_is_refused(pair):
-    with pytest.raises(ValueError, match="min_margin is a difference of two similarities"):
+    with pytest.raises(ValueError, match="min_margin must be a finite difference"):
         sg.compare(*pair, min_margin=float("nan"))
 
 

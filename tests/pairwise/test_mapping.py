@@ -66,7 +66,7 @@ def test_the_map_is_named_and_hashed_everywhere(pair, rng, tmp_path):
     c = sg.compare(*both)
     assert f"mapped by 'whitening' (sha256 {digest[:16]}," in repr(c)
     assert repr(c).count("mapped by") == 2  # once a side
-    assert "before the map the nearest pairs have mean cosines" in repr(c)
+    assert "before the map, the nearest pairs have mean cosines" in repr(c)
     tables, summary = sg.read(sg.save(c, tmp_path / "out", formats=["png"]))
     table = tables["matches"]
     assert summary["inputs"]["a"]["metadata"]["map"] == "whitening"

@@ -41,7 +41,7 @@ SAID = {
     "span": (["without a one-to-one partner in two above 0.7", "span of its k nearest lines"], ["encoder"]),
     "split": (["the nearest latent of two turned", "isotropic", "up to 4 directions of one"], ["encoder"]),
     "drift": (["through 3 checkpoints", "0.95", "1e-05", "compared with chance"], ["turned"]),
-    "nearest": (["nearest of 47 latents of two", "9 orthogonal turns", "mapped by 'm'"], ["one-to-one", "knockoff"]),
+    "nearest": (["searched 47 latents of two", "9 orthogonal turns", "mapped by 'm'"], ["one-to-one", "knockoff"]),
     "flow": (["2 consecutive layers", "cosine of at least 0.5", "its own layer"], ["encoder"]),
     "folded": (["2 consecutive layers", "by the latents' thresholds", "in order: 'turn' (sha256"], ["encoder"]),
     "reads": (["next layer's unit encoder directions", "cosine of at least 0 "], ["its own layer"]),

@@ -153,7 +153,7 @@ def test_an_empty_folder_stays_the_folder_it_is(comparison, tmp_path, monkeypatc
 
 @pytest.mark.usefixtures("unchecked")
 def test_what_is_no_result_is_refused(comparison, tmp_path):
-    with pytest.raises(ValueError, match="save takes what compare"):
+    with pytest.raises(ValueError, match="save takes a result"):
         sg.save({"a": 1}, tmp_path / "x")
     with pytest.raises(ValueError, match="formats must be a list"):
         sg.save(comparison, tmp_path / "x", formats="png")

@@ -328,7 +328,7 @@ mine.finish()
         ("/p", {}, "got '/p'"),
         ("e/p q", {}, "got 'e/p q'"),
         ("e/p", {}, "not logged in to W&B at http://127.0.0.1:9: set WANDB_API_KEY"),
-        ("e/p", {"WANDB_API_KEY": KEY}, "connection refused (3 tries); WANDB_MODE=offline records the results here"),
+        ("e/p", {"WANDB_API_KEY": KEY}, "connection refused (3 tries); set WANDB_MODE=offline to record the results"),
         ("e/p", {"WANDB_MODE": "disabled"}, "WANDB_MODE=disabled, so nothing would be logged"),
         ("e/p", {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": "nonsense"}, "WANDB_BASE_URL is not the URL of a server"),
     ],

@@ -1,8 +1,8 @@
-// The address after the #: the selected latent and the filters, so that a link shows what its sender saw.
+// The fragment of the address has the selected latent and the filters, so that a link shows what its sender saw.
 
 const FILTERS = ['only', 'partner', 'from', 'counting', 'region', 'color', 'word'];
 
-// The address of a latent, or of none, under the filters as they are: #run=NAME&latent=ID&only=NAME&partner=yes&…
+// The address of a latent, or of none, under the current filters: #run=NAME&latent=ID&only=NAME&partner=yes&…
 function addressOf(row) {
   const said = new URLSearchParams();
   if (row !== NOBODY) {
@@ -24,7 +24,7 @@ function addressOf(row) {
   return text && `#${text}`;
 }
 
-// Write the filters into the address once they rest: browsers limit how often it may change.
+// Write the filters into the address once they stop changing: browsers limit how often the address may change.
 let resting;
 function noteAddress() {
   const before = location.hash;
@@ -38,7 +38,7 @@ function noteAddress() {
 
 const runNamed = (name) => data.runs.findIndex((run) => run.name === name);
 
-// An address without filters leaves them as they are.
+// An address without filters leaves the current ones unchanged.
 function applyFilters(asked) {
   if (!FILTERS.some((key) => asked.has(key))) return;
   const one = (key, known) => (known.includes(asked.get(key)) ? asked.get(key) : null);
@@ -66,7 +66,7 @@ function followAddress() {
   const run = name === null ? (data.many ? -1 : 0) : runNamed(name);
   if (run < 0) {
     letGo({ address: false });
-    return answer(name === null ? 'The address does not say of which run: #run=NAME&latent=ID.' : `There is no run ${name} here.`);
+    return answer(name === null ? 'The address does not name a run: #run=NAME&latent=ID.' : `There is no run ${name} here.`);
   }
   find(asked.get('latent'), run, { address: false });
 }

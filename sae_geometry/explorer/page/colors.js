@@ -1,4 +1,4 @@
-// Colors: Okabe–Ito for kinds, one calm ramp for amounts, each in a light and a dark version.
+// Colors: Okabe–Ito for categories and one ramp for amounts, each in a light and a dark version.
 
 const PALETTES = {
   light: {
@@ -33,7 +33,7 @@ const palette = () => PALETTES[theme()];
 const runColor = (run) => palette().runs[run % palette().runs.length];
 const regionColor = (code, n) => (code ? regionColors(n)[code - 1] : palette().nothing);
 
-// A color of its own for each of n regions: those of the runs, then always the hue that is farthest from all taken.
+// Distinct colors for n regions: those of the runs, then repeatedly the hue that is farthest from all colors in use.
 const ofRegions = {};
 function regionColors(n) {
   if (ofRegions[theme()]?.length >= n) return ofRegions[theme()];
@@ -52,7 +52,7 @@ function regionColors(n) {
 
 const apart = (p, q) => Math.hypot(...p.map((v, i) => v - q[i]));
 
-// A color in OKLab, where distances are those that the eye sees.
+// A color in OKLab, in which distances match perceived differences.
 function seenAs(color) {
   const [r, g, b] = Array.from(channelsOf(color).slice(0, 3), (v) => (v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4));
   const l = Math.cbrt(0.4122214708 * r + 0.5363325363 * g + 0.0514459929 * b);
@@ -75,7 +75,7 @@ function shades(stops) {
   });
 }
 
-// What points may be colored by: a color for row i, and what the legend shows.
+// The ways to color points: each gives the color of row i and the entries of the legend.
 function colorings(data, matched) {
   const ways = {
     run: {
@@ -154,7 +154,7 @@ function showLegend(way, into) {
   for (const [color, name] of way.legend()) into.append(make('span', { className: 'key' }, swatch(color), name));
 }
 
-// An element; what is inside it is always text or another element, never markup.
+// Make an element. Its contents are always text or other elements, never markup.
 function make(tag, { ariaLabel, ...properties } = {}, ...inside) {
   const element = Object.assign(document.createElement(tag), properties);
   if (ariaLabel) element.setAttribute('aria-label', ariaLabel);

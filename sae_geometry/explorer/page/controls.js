@@ -1,4 +1,4 @@
-// The controls: what they are filled with, what they show, and clearing them.
+// Filling, showing and clearing of the controls.
 
 function icon(paths) {
   const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
@@ -54,7 +54,7 @@ function keepRun(run, kept) {
   redrawSoon();
 }
 
-// Set the controls to what is filtered and how points are colored.
+// Set the controls to the current filters and coloring.
 function showFilters() {
   document.querySelector(`input[name=matched][value=${state.matched}]`).checked = true;
   for (const id of ['threshold', 'counting', 'region', 'color']) byId(id).value = state[id];
@@ -73,7 +73,7 @@ function clearFilters() {
   showFilters();
 }
 
-// As it was when the page opened: nothing selected, caught, searched or filtered, and all of it in view.
+// Restore the state in which the page opened: no selection, lasso, search or filter, and the whole picture in view.
 function clearEverything() {
   byId('wanted').value = '';
   byId('wanted-run').selectedIndex = 0;

@@ -1,5 +1,5 @@
-// The data: one row a latent, in shuffled order, and each latent's partners in every other run.
-// packing.py says what the arrays are.
+// The data: one row per latent, in shuffled order, with each latent's partners in every other run. See packing.py for
+// the arrays.
 
 const NOBODY = -1;
 const ON_CHAIN = -2;
@@ -41,11 +41,11 @@ async function readData() {
 
 const cosineOf = (steps) => (steps === NO_COSINE ? NaN : steps / COSINE_STEPS);
 
-// The run that slot k of a latent of `run` is about.
+// The run that slot k of a latent of `run` refers to.
 const runOfSlot = (run, slot) => (slot < run ? slot : slot + 1);
 
-// A flow's arrays have each latent's partner in the next layer, and ON_CHAIN for a nearest latent on its chain: find
-// the partners in the layer before, the nearest ones, and the rest of each chain, step by step.
+// A flow's arrays have only each latent's partner in the next layer, and ON_CHAIN for a nearest latent on its chain. Fill
+// in the partners in the layer before, the nearest latents, and the rest of each chain, step by step.
 function followChains(data) {
   for (let i = 0; i < data.n; i++) {
     const k = data.run[i];
@@ -74,7 +74,7 @@ function followChains(data) {
   }
 }
 
-// For each latent the slot with the largest cosine, the first of equals, and that cosine.
+// For each latent, the slot with the largest cosine (the first of equals), and that cosine.
 function bestOf(data, what) {
   const slot = new Int16Array(data.n).fill(NOBODY);
   const cosine = new Float32Array(data.n).fill(NaN);
@@ -89,7 +89,7 @@ function bestOf(data, what) {
   return { slot, cosine };
 }
 
-// Of how many latents elsewhere each is the nearest partner.
+// For each latent, the number of latents in other runs that have it as their nearest partner.
 function claimsOf(data) {
   const claims = new Uint32Array(data.n);
   for (let k = 0; k < data.slots; k++) {
@@ -104,7 +104,7 @@ function rowsById(data) {
   return rows;
 }
 
-// The partners of row i, one entry for each other run; byChance is the mean cosine that the run turned gives.
+// The partners of row i, one entry per other run; byChance is the mean nearest cosine to that run turned.
 function partnersOf(data, i) {
   const found = [];
   for (let k = 0; k < data.slots; k++) {
@@ -123,8 +123,8 @@ function partnersOf(data, i) {
   return found;
 }
 
-// The ends of the lines from row i. Through layers: solid along its chain, dashed to where it splits off or merges.
-// Between runs: solid to the nearest partners, dashed to the one-to-one ones where those are others.
+// The ends of the lines from row i. Through layers, solid lines follow its chain and dashed ones its splits and merges.
+// Between runs, solid lines lead to the nearest partners and dashed ones to one-to-one partners that differ from them.
 function linesFrom(data, i) {
   const partners = partnersOf(data, i);
   const there = (pairs) => pairs.filter(([from, to]) => from !== NOBODY && to !== NOBODY);
@@ -142,7 +142,7 @@ function linesFrom(data, i) {
   };
 }
 
-// The partner in the run that is closest to row i; null for a run alone, or without an edge to another layer.
+// The partner of row i with the largest cosine; null with only one run, or without an edge to another layer.
 function bestPartner(data, i) {
   const slot = data.best.slot[i];
   return slot === NOBODY ? null : partnersOf(data, i)[slot];
@@ -160,7 +160,7 @@ const count = (n) => n.toLocaleString('en');
 const three = (x) => (Number.isNaN(x) ? '–' : x.toFixed(3));
 
 function csvOf(data, rows) {
-  // A spreadsheet takes a text that begins like a formula for one, unless a quote stands before it.
+  // A spreadsheet would evaluate text that begins like a formula, unless a quote precedes it.
   const harmless = (value) => (typeof value === 'string' && /^[=+\-@\t\r＝＋－＠]/.test(value) && Number.isNaN(Number(value)) ? `'${value}` : String(value));
   const cell = (value) => (/[",\r\n]/.test(value) ? `"${harmless(value).replaceAll('"', '""')}"` : harmless(value));
   const number = (x, digits) => (Number.isNaN(x) ? '' : x.toFixed(digits));

@@ -1,4 +1,4 @@
-// The page: what is selected and filtered, and the wires between the controls and the picture.
+// The page: its selection and filters, and the event handlers between the controls and the picture.
 
 const byId = (id) => document.getElementById(id);
 const NO_FILTER = { matched: 'all', threshold: 0.7, counting: 'nearest', region: 'all', word: null, wordRun: -1, lit: null };
@@ -27,7 +27,7 @@ function redraw() {
   noteAddress();
 }
 
-// Once a frame however fast the slider moves.
+// Redraw at most once per frame, however fast the slider moves.
 let waiting = false;
 function redrawSoon() {
   if (waiting) return;
@@ -57,8 +57,8 @@ function starts() {
   const any = ['any latent', () => select(Math.floor(Math.random() * data.n))];
   if (!data.many) return [any];
   return [
-    ['the surest match', () => select(extreme((a, b) => a > b))],
-    ['the loneliest', () => select(extreme((a, b) => a < b))],
+    ['the best match', () => select(extreme((a, b) => a > b))],
+    ['the least similar latent', () => select(extreme((a, b) => a < b))],
     any,
   ];
 }
@@ -110,21 +110,21 @@ function say(text) {
   byId('said').textContent = text;
 }
 
-// Select a latent by its id, of one run or (run −1) of the first that has it; say what else has it, or that none does.
+// Select a latent by its id, in one run or (run −1) in the first that has it; list the other runs that have the id.
 function find(text, run, options) {
   const id = /^\s*\d+\s*$/.test(text) ? Number(text) : NaN;
   const found = data.runs.flatMap((_, r) => ((run < 0 || r === run) && data.rows[r].has(id) ? [data.rows[r].get(id)] : []));
   if (!found.length) {
     letGo(options);
     const where = run < 0 ? 'in any run' : `in ${data.runs[run].name}`;
-    return answer(Number.isNaN(id) ? 'A latent id is a number, such as 123.' : `There is no latent ${id} ${where}: dead ones are left out.`);
+    return answer(Number.isNaN(id) ? 'A latent id is a number, such as 123.' : `There is no latent ${id} ${where}; dead latents are left out.`);
   }
   answer('');
   if (found[0] !== state.row) select(found[0], options);
   if (found.length > 1) {
     const others = found.slice(1).map((row) =>
       make('button', { type: 'button', className: 'link', onclick: () => select(row) }, nameOf(data, row)));
-    answer(`Shown of ${nameOf(data, found[0])}; also in `, ...others);
+    answer(`Showing the one in ${nameOf(data, found[0])}; also in `, ...others);
   }
 }
 
@@ -272,7 +272,7 @@ async function start() {
   document.documentElement.dataset.theme = preferred();
   if (matchMedia('(max-width: 820px)').matches) byId('filters').open = false;
   if (typeof DecompressionStream === 'undefined') {
-    throw new Error('This browser is too old for this page: any from 2023 on will do.');
+    throw new Error('This browser is too old for this page; use one from 2023 or later.');
   }
   const code = await unpacked('plotly-packed');
   const script = make('script', { textContent: new TextDecoder().decode(code) });

@@ -1,4 +1,4 @@
-// The lasso: a line drawn around points, with mouse, pen or finger.
+// The lasso: a line drawn around points with a mouse, pen or finger.
 
 function inside(polygon, x, y) {
   let odd = false;
@@ -9,7 +9,7 @@ function inside(polygon, x, y) {
   return odd;
 }
 
-// Watch for a line drawn on the rope, the layer above the picture; `caught` gets the shown rows inside it.
+// Watch for a line drawn on the rope, the layer above the picture, and call `caught` with the shown rows inside it.
 function watchLasso(data, caught) {
   const rope = document.getElementById('rope');
   const path = rope.querySelector('path');

@@ -1,8 +1,8 @@
-// The most and the least alike pairs among the latents that are shown, as tables.
+// Tables of the most and least alike pairs among the latents that are shown.
 
 const LISTED = 10;
 
-// The most alike and the least alike of these rows with their best partners, each pair once.
+// The most alike and the least alike pairs of these rows with their best partners, each pair once.
 function extremePairs(data, rows, single) {
   const { slot, cosine } = single ? data.bestSingle : data.best;
   const known = Array.from(rows).filter((i) => slot[i] !== NOBODY);
@@ -25,7 +25,7 @@ function showPairs(data, rows, single, go) {
   document.getElementById('pair-tables').replaceChildren(
     pairTable(data, 'Most alike', best, go),
     pairTable(data, 'Least alike', worst, go),
-    make('p', { className: 'muted' }, 'Of the latents shown, each with its closest run. By chance: the mean against that run turned.'),
+    make('p', { className: 'muted' }, 'Pairs of the latents shown, each with its partner in the closest run. By chance: the mean against that run turned.'),
   );
 }
 
@@ -46,7 +46,7 @@ function pairTable(data, title, pairs, go) {
     make('tbody', {}, ...body));
 }
 
-// What both latents of a pair mean, below their numbers.
+// The labels of both latents of a pair, for the row below their numbers.
 function meaningRow(data, { row, partner, run }) {
   const said = [[data.run[row], row], [run, partner]].flatMap(([r, i]) => {
     const [text] = i === NOBODY ? [] : meaningOf(data, i);

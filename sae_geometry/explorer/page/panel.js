@@ -1,4 +1,4 @@
-// What is said in words: the tip at the pointer, the selected latent, the lasso's catch, how the picture was made.
+// Text on the page: the tooltip, the selected latent, the lasso's selection, and the provenance.
 
 function tipOf(data, i) {
   const lines = [make('strong', {}, swatch(runColor(data.run[i])), `${nameOf(data, i)} · ${data.id[i]}`)];
@@ -18,13 +18,13 @@ function tipOf(data, i) {
   return lines;
 }
 
-// What a pair of the one-to-one matching is called: between layers it carries a chain on.
+// The name of a one-to-one pair: between layers, it continues a chain.
 const pairing = (data) => (data.flow ? 'chain' : 'one-to-one');
 
-// What is known of a latent: its tokens on a line, and its explanation.
+// The labels of a latent: its tokens on one line, and its explanation.
 const meaningOf = (data, i) => [tokensOf(data, i).map(quoted).join('  '), explanationOf(data, i)].filter(Boolean);
 
-// What a nearest partner's cosine is worth.
+// The evidence for a nearest partner: its cosine by chance, whether it is mutual and whether it is significant.
 function judged(p) {
   const parts = [p.mutual ? 'mutual' : 'not mutual', p.significant ? 'significant' : 'not significant'];
   return [...(Number.isNaN(p.byChance) ? [] : [`by chance ${three(p.byChance)}`]), ...parts].join(', ');
@@ -56,9 +56,9 @@ function showLatent(data, i, into, { go, leave, hidden, matchedFrom }) {
   const page = pageOf(data, i);
   const head = make('div', { className: 'head' },
     make('h2', {}, swatch(runColor(data.run[i])), make('span', { className: 'name' }, nameOf(data, i)), make('b', {}, `${data.id[i]}`)),
-    make('button', { type: 'button', className: 'quiet close', onclick: leave, ariaLabel: 'Let go of this latent', title: 'Esc' }, '×'));
+    make('button', { type: 'button', className: 'quiet close', onclick: leave, ariaLabel: 'Clear the selection', title: 'Esc' }, '×'));
   const parts = [head];
-  if (hidden) parts.push(make('p', { className: 'muted' }, 'The filters hide this latent; it is ringed all the same.'));
+  if (hidden) parts.push(make('p', { className: 'muted' }, 'The filters hide this latent; its ring is still shown.'));
   parts.push(...meaningOf(data, i).map((text) => make('p', { className: 'meaning' }, text)));
   const facts = factsOf(data, i);
   if (data.many) {
@@ -111,7 +111,7 @@ function partnerRow(data, kind, row, cosine, how, go, matchedFrom) {
   return make('button', { type: 'button', className: 'to', onclick: () => go(row), ariaLabel: said, title: 'Go there. The mark on the bar is the threshold.' }, ...inside);
 }
 
-// ---- the lasso's catch ----
+// ---- the lasso's selection ----
 
 function showCaught(data, rows, into, { matched, save, leave }) {
   into.hidden = false;
@@ -127,7 +127,7 @@ function showCaught(data, rows, into, { matched, save, leave }) {
   const parts = [
     make('div', { className: 'head' },
       make('h2', {}, `Lasso: ${count(rows.length)} latent${rows.length === 1 ? '' : 's'}`),
-      make('button', { type: 'button', className: 'quiet close', onclick: leave, ariaLabel: 'Let go of the lasso’s catch' }, '×')),
+      make('button', { type: 'button', className: 'quiet close', onclick: leave, ariaLabel: 'Clear the lasso’s selection' }, '×')),
     list,
   ];
   if (data.many && rows.length) {
@@ -156,7 +156,7 @@ function showAbout(data) {
   const p = data.params ?? {};
   const runs = data.runs.length === 1 ? 'one dictionary' : `${data.runs.length} dictionaries`;
   put('subtitle', `${count(data.n)} latents of ${runs}`);
-  const alone = data.flow ? 'Places are not evidence; edges are.' : 'A UMAP is for finding one’s way, not evidence.';
+  const alone = data.flow ? 'Positions are not evidence; edges are.' : 'A UMAP is for finding one’s way, not evidence.';
   const about = data.flow ? 'How to read it' : 'How far to believe it';
   put('evidence', data.evidence ? `${about}: ${data.evidence}. ${alone}` : alone);
 

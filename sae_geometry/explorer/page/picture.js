@@ -1,9 +1,9 @@
-// The picture: points on a canvas of ours, and above it plotly with partners, selection, letters, and the view.
-// plotly's own WebGL points would do, but they compile functions as they go, which the page's policy forbids.
+// The picture: points on our own canvas; above it, plotly draws partners, selection and letters, and handles the view.
+// plotly's own WebGL points compile functions at run time, which the page's policy forbids.
 
 const OUTLINES = 0, NEAREST = 1, SINGLE = 2, ENDS = 3;
 const MARGIN = 0.04;
-const REACH = 10; // pixels around a point in which a mouse or finger means it
+const REACH = 10; // pixels around a point in which it can be clicked or touched
 
 const picture = { div: null, dots: null, data: null, home: null, shown: [], layers: [], size: 0, asked: false, pinched: -Infinity };
 
@@ -44,7 +44,7 @@ async function drawPicture(data) {
 
 // ---- points ----
 
-// Draw the points with the next frame, however often that is asked for until then.
+// Draw the points with the next frame, once however often this is called until then.
 function drawDots() {
   if (picture.asked) return;
   picture.asked = true;
@@ -64,7 +64,7 @@ function channelsOf(color) {
   return context.getImageData(0, 0, 1, 1).data;
 }
 
-// The pixels of a dot around its middle, and how much of each it covers, 0…1.
+// The pixels of a dot relative to its center, and the share of each that it covers, 0…1.
 function discOf(radius) {
   const dx = [], dy = [], share = [];
   const reach = Math.ceil(radius + 0.5);
@@ -80,8 +80,8 @@ function discOf(radius) {
   return { dx, dy, share };
 }
 
-// Layers of rows, each with its opacity, the color of a row and how much larger it is drawn, from the back to the front. Pixels are written one by
-// one: a hundred thousand small shapes take a canvas far longer.
+// Paint the layers from back to front; each has rows, an opacity, a color per row and an increase in size. Pixels are
+// written one by one, since a canvas takes far longer to draw a hundred thousand small shapes.
 function paint() {
   const { data, dots, layers } = picture;
   const scale = devicePixelRatio || 1;
@@ -118,7 +118,7 @@ function paint() {
   context.putImageData(image, 0, 0);
 }
 
-// The shown point nearest to a place on the screen, within reach of it.
+// The shown point nearest to a position on the screen, if it is within reach.
 function pointNear(px, py) {
   const { data } = picture;
   const [x, y] = pointAt(px, py);
@@ -134,7 +134,7 @@ function pointNear(px, py) {
   return best;
 }
 
-// Call `hover` with the point beneath the mouse or none, and `click` with one that was pressed and let go at one place.
+// Call `hover` with the point under the mouse, or none, and `click` with a point that was pressed and released in place.
 function watchPoints(hover, click) {
   let pressed = null;
   const near = (event) => {
@@ -156,7 +156,7 @@ function watchPoints(hover, click) {
   }, { capture: true });
 }
 
-// The frame has another size: where all was in view, all stays in view.
+// Adapt to a new size of the frame; if the whole picture was in view, it stays in view.
 async function fitFrame() {
   const { x, y } = view();
   const { home } = picture;
@@ -176,7 +176,7 @@ function wholeRange(data) {
   return { x: bounds(data.x), y: bounds(data.y) };
 }
 
-// Show these rows in these colors, those that were caught with a rim; the others stay behind them as faint dots.
+// Show the rows that pass in their colors, with a rim around those in the lasso; the others are faint dots behind them.
 function showPoints(data, passes, color, caught) {
   const shown = [], hidden = [];
   for (let i = 0; i < data.n; i++) (passes(i) ? shown : hidden).push(i);
@@ -193,7 +193,7 @@ function showPoints(data, passes, color, caught) {
   drawDots();
 }
 
-// Letters always; the outline of one region, or of none.
+// Show the letters of all regions, and the outline of one region or none.
 function showRegions(data, outlined) {
   const { ink, paper } = palette();
   const annotations = data.regions.map((region) => ({
@@ -214,10 +214,10 @@ function showRegions(data, outlined) {
   );
 }
 
-// plotly reads a little markup in texts; a region may have a name given by hand.
+// plotly interprets some markup in text, and users may name regions.
 const escaped = (text) => String(text).replace(/[&<>]/g, (c) => ({ '&': '&amp;', '<': '&lt;', '>': '&gt;' })[c]);
 
-// A ring around the selected latent and each of its partners, and the lines to them.
+// Draw a ring around the selected latent and each of its partners, and the lines between them.
 function showSelected(data, row) {
   const { solid, dashed } = row === NOBODY ? { solid: [], dashed: [] } : linesFrom(data, row);
   const drawn = (pairs, at) => pairs.flatMap(([from, to]) => [at[from], at[to], null]);
@@ -265,10 +265,10 @@ function inView(data, i) {
   return data.x[i] >= x[0] && data.x[i] <= x[1] && data.y[i] >= y[0] && data.y[i] <= y[1];
 }
 
-// Copies: plotly writes into the ranges it is given.
+// Pass copies, since plotly modifies the ranges that it is given.
 const setView = ({ x, y }) => Plotly.relayout(picture.div, { 'xaxis.range': [...x], 'yaxis.range': [...y] });
 
-// Zoom by a factor (above 1: closer) about a point of the data, the middle by default.
+// Zoom in by a factor about a point of the data, the middle by default; a factor below 1 zooms out.
 function zoom(factor, about) {
   const { x, y } = view();
   const [cx, cy] = about ?? [(x[0] + x[1]) / 2, (y[0] + y[1]) / 2];
@@ -284,7 +284,7 @@ function pan(right, up) {
 
 const showWhole = () => setView(picture.home);
 
-// Bring all these rows into view, moving and zooming out only as far as that takes.
+// Bring all these rows into view, moving and zooming out only as far as necessary.
 function bringIntoView(data, rows) {
   if (rows.every((i) => inView(data, i))) return;
   const { x, y } = view();
@@ -297,7 +297,7 @@ function bringIntoView(data, rows) {
   setView({ x: fit(x, rows.map((i) => data.x[i])), y: fit(y, rows.map((i) => data.y[i])) });
 }
 
-// The shown point nearest to `from` in a direction, as the arrow keys mean it: within 45° of it.
+// The shown point nearest to `from` within 45° of a direction, for the arrow keys.
 function nextPoint(data, from, [dx, dy]) {
   let best = NOBODY, least = Infinity;
   for (const i of picture.shown) {
@@ -311,7 +311,7 @@ function nextPoint(data, from, [dx, dy]) {
   return best;
 }
 
-// Two fingers zoom and move; plotly knows one, and takes the end of a pinch for a click.
+// Two fingers zoom and move. plotly handles only one finger, and takes the end of a pinch for a click.
 const justPinched = () => performance.now() - picture.pinched < 500;
 
 function watchPinch() {

@@ -1,13 +1,13 @@
-// Tokens and explanations: of a latent, of many, and the latents of a word.
+// Tokens and explanations of latents, and the search for a word in them.
 
-// The top tokens of a latent, largest first, by their numbers and as text; none without labels.
+// The top tokens of a latent, largest first, as numbers and as text; none without labels.
 const numbersOf = (data, i) => Array.from(data.tokens?.subarray(i * data.perLatent, (i + 1) * data.perLatent) ?? []).filter(Boolean);
 const tokensOf = (data, i) => numbersOf(data, i).map((number) => data.words[number - 1]);
 
 const explanationOf = (data, i) => data.explanations[i] ?? '';
 
-// Latents of a run, or of any (−1), that promote a token, or whose explanation has words that begin so; upper and
-// lower case are one.
+// Latents of a run, or of any run (−1), that promote a token or whose explanation has words that begin with it. Case is
+// ignored.
 function rowsWith(data, text, run) {
   const wanted = text.trim().toLowerCase();
   const numbers = new Set();
@@ -22,7 +22,7 @@ function rowsWith(data, text, run) {
   return rows;
 }
 
-// The tokens that mark some rows: most often among theirs, against how often they are among all.
+// The tokens that are most characteristic of these rows: frequent among them compared with all rows.
 function tokensOfRows(data, rows, most = 8) {
   const tally = (each) => {
     const counts = new Map();
@@ -39,10 +39,10 @@ function tokensOfRows(data, rows, most = 8) {
     .map(([number, n]) => [data.words[number - 1], n]);
 }
 
-// A token as it is read: without the spaces around it, which are shown where it is nothing else.
+// A token for display: without the spaces around it, unless it consists of spaces.
 const quoted = (token) => token.trim() || `‘${token}’`;
 
-// Light up the latents of every run that promote a token, or whose explanation has the words.
+// Highlight the latents that promote a token or whose explanation has the words.
 function findWord(text, run) {
   const rows = rowsWith(data, text, run);
   if (!rows.length) return answer(`No latent has ${quoted(text.trim())} among its labels.`);
@@ -57,7 +57,7 @@ function findWord(text, run) {
   redrawSoon();
 }
 
-// A number that was searched as an id may be a token as well.
+// A number that was searched for as an id may also be a token.
 function offerWord(text, run) {
   const n = rowsWith(data, text, run).length;
   if (!n) return;
