@@ -102,7 +102,7 @@ def test_drift_leaves_out_what_is_bad_in_any_state(bad: np.ndarray) -> None:
 
 def test_match_says_what_it_will_take(bad: np.ndarray) -> None:
     _, _, error = run("match", "./x.npy", "./x.npy", "--drop-bad")
-    assert re.search(r"matching takes about [\d.e-]+ GB above the inputs", error)
+    assert re.search(r"matching takes about [\d.e-]+ GB in addition to the inputs", error)
 
 
 def test_a_dry_run_refuses_nothing_that_the_real_run_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

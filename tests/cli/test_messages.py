@@ -161,4 +161,4 @@ def test_out_of_memory_is_no_bug_of_ours():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60, dtype=torch.uint8)
     for error in (caught.value, MemoryError(), torch.cuda.OutOfMemoryError("CUDA out of memory. Tried …")):
-        assert _sentence(error) == "out of memory; try --device cpu, or a machine with more"
+        assert _sentence(error) == "out of memory; try --device cpu, or a machine with more memory"

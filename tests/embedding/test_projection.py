@@ -202,5 +202,5 @@ def test_the_command(saved, tmp_path):
     assert len((out / "neuronpedia.csv").read_text().splitlines()) == 1 + len(table)
     onto_itself = CliRunner().invoke(app, ["project", str(saved), "demo:local-seed1", "-o", str(saved), "--overwrite"])
     assert onto_itself.exit_code == 2
-    assert "is the embedding that is projected onto; give another folder with -o" in onto_itself.output
+    assert "holds the embedding to project onto; give another folder with -o" in onto_itself.output
     assert sg.read(saved).summary["kind"] == "Embedding"

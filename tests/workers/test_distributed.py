@@ -541,7 +541,7 @@ def test_the_commands_pass_on_device_and_what_to_load(client, tmp_path, monkeypa
     assert [d.address for d in how["load"]] == ["demo:local-narrow-seed0"] * 2
     result = CliRunner().invoke(app, typed)
     assert result.exit_code == 2
-    assert "add --dask, or leave it out" in result.stderr
+    assert "add --dask, or leave out --dask-load" in result.stderr
 
 
 @pytest.mark.parametrize(
