@@ -100,7 +100,7 @@ def test_an_option_that_a_command_advises_is_its_own(path: Path) -> None:
 @pytest.mark.parametrize(
     ("python", "line"),
     [
-        ("pass drop_bad=True (--drop-bad) to drop them", "pass --drop-bad to drop them"),
+        ("pass drop_bad=True (--drop-bad) to drop", "pass --drop-bad to drop"),
         ('load it with latents="all" to look', "load it with --latents all to look"),
         ('use on="decoder"', "use --on decoder"),
         ("is for matching='optimal'; got 'x'", "is for --matching optimal; got 'x'"),

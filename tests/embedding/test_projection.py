@@ -158,7 +158,7 @@ def test_a_table_of_another_program_is_projected_onto_or_one_sentence(saved, tmp
     new = sg.load("demo:local-seed1")
     new = new.select(new.latent_ids[:40])
     if not usable:
-        with pytest.raises(ValueError, match=r"lacks the columns run|the wrong kind|beyond ±1,000,000|belong together"):
+        with pytest.raises(ValueError, match=r"lacks the columns run|must hold|beyond ±1,000,000|belong together"):
             sg.project(new, tmp_path)
         return
     folder = sg.save(sg.project(new, tmp_path), tmp_path / "out", formats=[])
