@@ -80,7 +80,7 @@ def bad(tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatc
 def test_match_leaves_out_bad_rows(bad: np.ndarray) -> None:
     code, _, error = run("match", "./x.npy", "./y.npy", "-q")
     assert code == 2
-    assert "pass --drop-bad to drop them" in error
+    assert "pass --drop-bad to drop and record them" in error
     assert "drop_bad" not in error
     code, out, error = run("match", "./x.npy", "./y.npy", "-q", "--drop-bad", "--json")
     assert code == 0, error

@@ -76,7 +76,7 @@ def test_labels_stay_with_their_latents_through_select():
 
 
 def test_labels_of_another_dictionary_are_refused():
-    with pytest.raises(ValueError, match=r"up to 4 and 'd' has 4 \(0…3\): these are the labels of another"):
+    with pytest.raises(ValueError, match=r"up to 4, but those of 'd' are 0…3: these are the labels of another"):
         dictionary().labeled(labels(name=list("abcde")))
     with pytest.raises(ValueError, match="labels none of the 2 latents"):
         dictionary().select([2, 3]).labeled(labels(name=["a"]))
@@ -91,7 +91,7 @@ def test_a_density_is_frequency_and_life_where_none_is_known():
     assert known.frequency.tolist() == [1.0] * 4
     part = dictionary().labeled(labels(density=[0.5, 0.1]))
     assert part.frequency is None
-    assert part.notes == ("density of 2 latents missing in mine: their frequencies stay unknown",)
+    assert part.notes == ("mine lacks the density of 2 latents, so all frequencies stay unknown",)
     with pytest.raises(ValueError, match="frequency must be the share"):
         dictionary().labeled(labels(density=[0.5, 0.0, 7.0, 1.0]))
 
