@@ -19,7 +19,7 @@ def cache(
     run: Annotated[
         str | None, typer.Argument(metavar="RUN", help="One run, entity/project/run. [default: all runs]")
     ] = None,
-    clear: Annotated[bool, typer.Option("--clear", help="Remove the files of this run, or of all runs.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove the files of RUN, or of all runs.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --clear: do not ask for confirmation.")] = False,
     as_json: o.AsJson = False,
 ) -> None:

@@ -28,9 +28,7 @@ def compare(
     ] = None,
     min_margin: Annotated[
         float | None,
-        typer.Option(
-            metavar="X", help="Leave out pairs that exceed the best other candidate of either latent by less than X."
-        ),
+        typer.Option(metavar="X", help="Leave out pairs less than X above the best other candidate of either latent."),
     ] = None,
     control: Annotated[
         str | None,

@@ -65,7 +65,7 @@ def print_json(value: Any) -> None:
     text = to_json(value)
     encoding = getattr(sys.stdout, "encoding", None) or "ascii"
     if not encoding.lower().replace("-", "").startswith("utf"):
-        text = json.dumps(json.loads(text), indent=2)  # Escape what the encoding lacks.
+        text = json.dumps(json.loads(text), indent=2)  # Escape characters that the encoding lacks.
     typer.echo(text)
 
 

@@ -22,7 +22,7 @@ def load_all(addresses: list[str], speaker: Speaker, shared: Shared) -> list[Dic
     loaded = []
     for address in addresses:
         with warnings.catch_warnings(), speaker.bar() as progress:
-            warnings.simplefilter("ignore", OrientationWarning)  # The dictionary's notes repeat it.
+            warnings.simplefilter("ignore", OrientationWarning)  # The notes printed below repeat this warning.
             address = with_axis(address, shared.latent_axis)
             d = load(address, shared.latents, drop_bad=shared.drop_bad, echo=speaker.resolved, progress=progress)
         for note in d.notes:

@@ -1,4 +1,4 @@
-"""Errors and signals of a command, reported in one sentence and an exit code."""
+"""Handle the errors and signals of a command, and report each in one sentence with an exit code."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _ARGUMENT = re.compile(r"(?<![:\w.\-])([a-z][a-z_]+)=(\"[^\"]*\"|'[^']*'|\d+|Tru
 _TORCH_OOM = re.compile("DefaultCPUAllocator|out of memory")
 _FROM_ARRAY = re.compile(
     r"(?:call|pass the decoder to) sae_geometry\.Dictionary\.from_decoder\([^()]*?latent_axis=(\d|…)\), where "
-    "latent_axis is the axis that counts latents"
+    r"latent_axis is the axis that \w+ latents"
 )
 
 
 def report_errors(command: Callable[P, None]) -> Callable[P, None]:
-    """Decorate a command to report errors in one line, or as tracebacks if SAE_GEOMETRY_DEBUG=1, and an exit code."""
+    """Decorate a command to exit with one line per error, or with a traceback if SAE_GEOMETRY_DEBUG=1."""
 
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -91,10 +91,10 @@ def in_options(text: str) -> str:
 
 
 def _as_file(found: re.Match[str]) -> str:
-    """Translate advice to call `Dictionary.from_decoder` to advice for the command line."""
+    """Translate advice to call `Dictionary.from_decoder` into advice for the command line."""
     if found[1] == "…":
-        return "save the decoder alone as a .npy file and give that, with ::latent_axis=1 if its columns are latents"
-    return f"save it alone as a .npy file and give that with ::latent_axis={found[1]}, the axis that counts latents"
+        return "save only the decoder as a .npy file and give that, with ::latent_axis=1 if its columns are latents"
+    return f"save it alone as a .npy file and give that with ::latent_axis={found[1]}, the axis that indexes latents"
 
 
 def _option(argument: str, value: str) -> str:
@@ -117,7 +117,7 @@ def require_at_least(limit: float | None, reached: float, what: str) -> None:
 
 
 class TerminatedError(BaseException):
-    """SIGTERM was received. Handlers of `Exception` and `KeyboardInterrupt` do not catch it."""
+    """SIGTERM was received. Handlers of `Exception` and of `KeyboardInterrupt` do not catch this error."""
 
 
 @contextmanager

@@ -20,7 +20,7 @@ def match(
     thresholds: Annotated[
         list[float] | None,
         typer.Option(
-            "--threshold", metavar="T", help="Threshold of shared latents; may be repeated. [default: 0, 0.05, …, 0.95]"
+            "--threshold", metavar="T", help="Threshold for shared latents; repeatable. [default: 0, 0.05, …, 0.95]"
         ),
     ] = None,
     max_gap: Annotated[

@@ -62,7 +62,7 @@ Latents = Annotated[
     Literal["alive", "all"], typer.Option("--latents", help="Drop latents known to be dead (alive), or keep all.")
 ]
 DropBad = Annotated[
-    bool, typer.Option("--drop-bad", help="Drop latents whose decoder row is zero or not finite, and say so.")
+    bool, typer.Option("--drop-bad", help="Drop and report latents whose decoder row is zero or not finite.")
 ]
 LatentAxis = Annotated[
     int | None,
@@ -70,7 +70,7 @@ LatentAxis = Annotated[
         "--latent-axis",
         min=0,
         max=1,
-        help="The axis of stored decoders that indexes latents, if files do not say; or ::latent_axis=1.",
+        help="Axis of stored decoders that indexes latents, if a file does not say; or add ::latent_axis=1.",
     ),
 ]
 Absolute = Annotated[bool, typer.Option("--absolute", help="Compare |cosine| instead of the signed cosine.")]
@@ -86,8 +86,8 @@ MapSide = Annotated[
     Literal["first", "both"] | None,
     typer.Option(
         "--map-side",
-        help="Apply --map only to the first dictionary, into the space of the others, or to all. [default: both if all "
-        "may share a space, else first]",
+        help="Map only the first dictionary (into the space of the others), or all. [default: both if all may share a "
+        "space, else first]",
     ),
 ]
 Threshold = Annotated[
@@ -159,7 +159,7 @@ class Shared(NamedTuple):
 
 
 def with_shared(*, without: Sequence[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorate a command to have the shared options as well, which it receives as `shared`.
+    """Add the shared options to those of a command, which receives them as `shared`.
 
     Args:
         without: shared options that the command lacks; it receives their defaults.

@@ -25,7 +25,7 @@ _STEM = 44  # maximum bytes of the input names in a folder name
 
 
 def folder_names(out: Path | None, command: str, names: list[str]) -> Iterator[Path]:
-    """Yield `out`, or without it the unused names NAME, NAME-2, … made from the command and its inputs."""
+    """Yield `out` or, if it is None, the unused folder names NAME, NAME-2, … for the command and its inputs."""
     if out is not None:
         yield out
         return
@@ -93,7 +93,7 @@ def page_writer(n_runs: int) -> Callable[[Path], object]:
 
 
 def saved_line(folder: Path) -> str:
-    """Return one line with the results folder and the files in it, those to open first coming first."""
+    """Return one line with the results folder and the names of its files, most useful first."""
     files = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
     names = [shown(str(p)) for p in files if len(p.parts) == 1]
     names += ["figures/"] if any(len(p.parts) > 1 for p in files) else []
@@ -113,4 +113,4 @@ def logged_line(folder: Path, project: str) -> str:
     except LoggingError as error:
         say_error(str(error))
         raise typer.Exit(FAILED) from None
-    return f"logged to {where}" if where.startswith("http") else f"saved for upload by wandb sync {shlex.quote(where)}"
+    return f"logged to {where}" if where.startswith("http") else f"saved; to upload: wandb sync {shlex.quote(where)}"

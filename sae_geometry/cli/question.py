@@ -1,4 +1,4 @@
-"""Steps that all questions share: check options, load, plan, save, print and log."""
+"""Run the steps that all questions share: check options, load, plan, save, print and log."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Work:
 
     @property
     def how(self) -> dict[str, Any]:
-        """Keyword arguments that all functions of several dictionaries take."""
+        """The keyword arguments that all functions of several dictionaries take."""
         return {"allow_mismatch": self.shared.allow_mismatch, "progress": self.progress}
 
     def finish(

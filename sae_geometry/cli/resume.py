@@ -20,7 +20,7 @@ def kept_pairs(folder: Path, *, usual: Path, resume: bool, speaker: Speaker) -> 
     """Yield the folder for the finished pairs of the results in `folder`; after an error, print how to resume.
 
     Args:
-        usual: folder that the same command chooses without -o; if `folder` is another, the hint adds -o.
+        usual: folder that the command would choose by default; if `folder` is another one, the hint adds -o.
 
     Raises:
         FileExistsError: pairs of an interrupted run exist, and `resume` is not set.
@@ -43,7 +43,7 @@ def kept_pairs(folder: Path, *, usual: Path, resume: bool, speaker: Speaker) -> 
             speaker.note(f"{done} saved in {kept}; run the same command with --resume{where} to continue")
         raise
     finally:
-        with suppress(OSError):  # The folder is not empty: pairs remain.
+        with suppress(OSError):  # The folder still holds pairs.
             kept.rmdir()
 
 

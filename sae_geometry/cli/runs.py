@@ -25,7 +25,7 @@ def runs(
     ] = None,
     similar_to: Annotated[
         str | None,
-        typer.Option(metavar="RUN", help="Only the run of each other kind at its layer that is closest in --by."),
+        typer.Option(metavar="RUN", help="Only the closest run, by --by, of each other kind at the same layer."),
     ] = None,
     by: Annotated[
         Literal["ce", "l0", "alive"], typer.Option(help="Metric of --similar-to: CE increase, L0 or alive latents.")

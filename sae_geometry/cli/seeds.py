@@ -35,7 +35,7 @@ def seeds(
     ] = None,
     on: o.On = "decoder",
     threshold: Annotated[
-        float, typer.Option(metavar="X", help="Similarity above which a one-to-one partner counts as found.")
+        float, typer.Option(metavar="X", help="Similarity above which a one-to-one partner counts as shared.")
     ] = 0.7,
     absolute: o.Absolute = False,
     resume: Annotated[

@@ -20,7 +20,7 @@ def within(
     *,
     shared: o.Shared,
 ) -> None:
-    """Measure how redundant one dictionary is by every latent's nearest other latent.
+    """Measure how redundant one dictionary is, by the cosine of every latent to its nearest other latent.
 
     Writes report.html, matches.parquet, summary.json and figures/.
     """

@@ -20,7 +20,7 @@ from sae_geometry.kernels.tiles import LEAST, pieces_for, sides_for
 KEPT = 1 << 30  # bytes of operands cached on a worker between sweeps
 PARTNER = 12  # bytes per returned partner
 _LISTED = 100  # bytes per listed partner during a sweep
-_ASIDE = 512 << 20  # bytes of memory of an idle worker for Python, torch and compiled loops
+_ASIDE = 512 << 20  # bytes that an idle worker takes for Python, torch and compiled loops
 _MOST_WORKERS = 1 << 20
 
 
@@ -110,7 +110,7 @@ def cluster_plan(
         (64000000.0, 1024000.0, 'arithmetic')
     """
     if not passes or min(workers, rate, bandwidth, d_in, n_dictionaries) <= 0:
-        raise ValueError("a plan needs passes, and positive workers, rate, bandwidth, width and dictionaries")
+        raise ValueError("a plan needs at least one pass; workers, rate, bandwidth and sizes must be above zero")
     model = _Model(tuple(passes), d_in, whole_pairs)
     arithmetic, network = model.seconds(workers, rate, bandwidth)
     lists = max(_LISTED * (p.k + 8) * (p.n / model.tiles(p, workers) + p.m) for p in passes)
@@ -146,7 +146,7 @@ class _Model:
         return sides * (sides + 1) // 2
 
     def back(self, workers: int) -> float:
-        """Return the bytes of the returned lists. Several tiles return columns or, within one dictionary, all lists."""
+        """Return the bytes of the returned lists, counting every tile that returns part of a list."""
         total = 0
         for p in self.passes:
             tiles = self.tiles(p, workers)

@@ -32,7 +32,7 @@ _SCREENS: dict[str, ScreenName] = {
 }
 _ALWAYS = "reading the inputs"
 _WRITING = 3.0, 1.5e-5  # seconds to write tables, figures and report on two cores: fixed, and per latent
-# Peak memory of an optimal matching in bytes: code that its first use loads and compiles, and per candidate.
+# Peak memory of an optimal matching in bytes: a fixed part for code that it loads and compiles, and per candidate.
 _LOADED, _PER_CANDIDATE = 300_000_000, 125
 
 
@@ -139,7 +139,7 @@ def estimate(
     jobs = asked.jobs(question)
     largest = max(jobs, key=lambda job: job.multiplications / job.times)
     lists = max(jobs, key=lambda job: _listed(job, cpu_threads()))
-    memory = listing_memory(lists.a, lists.b, lists.k) if lists.k > 1 else None  # This is what `listing_sweep` uses.
+    memory = listing_memory(lists.a, lists.b, lists.k) if lists.k > 1 else None  # `listing_sweep` uses this.
     plan_sweep(lists.a, lists.b, lists.k, columns=lists.columns, memory=memory)  # Raise if the limit is too low.
     plan = plan_sweep(largest.a, largest.b, largest.k, columns=largest.columns, memory=memory)
     start = time.perf_counter()

@@ -26,7 +26,7 @@ _PER_PAIR = {"mutual": 0.0, "greedy": 2.5e-9, "optimal": 1.2e-7}  # seconds per 
 
 @dataclass(frozen=True)
 class Job:
-    """One or more equal sweeps of a against b (within a if b is None) for the k best partners."""
+    """One or more identical sweeps of a against b (within a if b is None) for the k best partners."""
 
     a: Tensor
     b: Tensor | None
@@ -132,7 +132,7 @@ def _compare(q: Question) -> list[Job]:
 
 
 def _match(q: Question) -> list[Job]:
-    sides = [q.rows, q.rows, *([q.encoders] if q.encoders else [])]  # These are signed, absolute, and of encoders.
+    sides = [q.rows, q.rows, *([q.encoders] if q.encoders else [])]  # Matchings are signed, absolute, and of encoders.
     controls = _nearest(q.rows[0], q.rows[1])[1:]
     return [*controls, *(job for x in sides for job in _paired(x[0], x[1], "optimal"))]
 
@@ -185,7 +185,7 @@ def _umap(q: Question) -> list[Job]:
 
 
 VERBS: dict[Verb, Asked] = {
-    "compare": Asked(2, None, _compare, "the other ways of counting", _pairs_solving),
+    "compare": Asked(2, None, _compare, "its other statistics", _pairs_solving),
     "match": Asked(2, 2, _match, "the same matchings with B rotated",
                    lambda q: 3 * _solving(q.rows[0], q.rows[1], "optimal")),
     "within": Asked(1, None, lambda q: [job for x in q.rows for job in _within(x)], "mean |cosine|, spectrum"),

@@ -26,7 +26,7 @@ _ROUNDS = 3
 class Card:
     """Data sheet of a GPU, without sparsity: operations per second by operand type, and memory bandwidth in bytes/s.
 
-    The driver's name of a card is `name`, or `name` and a suffix after a hyphen.
+    The driver may append a hyphen and a suffix to `name`.
     """
 
     name: str

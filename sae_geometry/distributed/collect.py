@@ -63,7 +63,7 @@ def joined_report(task: Task, reports: Sequence[SweepReport], why: str, seconds:
 
 
 def _all_of(lists: Iterable[str]) -> str:
-    """Join the distinct names in several strings of names."""
+    """Join the distinct screen or device names of several reports."""
     return ", ".join(sorted({name for names in lists for name in names.split(", ")}))
 
 

@@ -64,7 +64,7 @@ def local_cluster(workers: int, threads: int) -> Iterator[tuple[str, Any]]:
 
 
 def _serve() -> None:
-    """Run a scheduler and workers until stdin ends, which the parent process closes or takes with it."""
+    """Run a scheduler and workers until the parent process closes stdin or ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     asked = json.loads(sys.stdin.readline())
     sys.path[:] = asked["path"]

@@ -66,7 +66,7 @@ def alive_mask_of(alive: Any, n: int) -> Tensor:
     """Return a mask, bool [n], from a mask or from the ids of the alive latents.
 
     Raises:
-        ValueError: the mask has another length, an id is out of range or repeated, or the values are neither.
+        ValueError: the mask has another length, an id is out of range or repeated, or the values are not bools or ids.
     """
     t = plain_tensor(alive, "list of alive latents").cpu()
     if t.dtype == torch.bool:

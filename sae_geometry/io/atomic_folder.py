@@ -202,7 +202,7 @@ def _is_of(record: dict[str, str] | None, folder: Path, name: str) -> bool:
 
 
 def _exchange(aside: Path, folder: Path) -> bool:
-    """Exchange two folders in one system call; return False if that is not possible, leaving both unchanged."""
+    """Exchange two folders in one system call; return False, with both unchanged, if that is not possible."""
     with suppress(OSError):
         shutil.copymode(folder, aside)
         os.chown(aside, -1, folder.stat().st_gid)

@@ -1,6 +1,6 @@
 """Checks that the columns of a table read from disk hold the expected kinds of values.
 
-Missing values turn integers into other numbers, and a column may have no values at all.
+Integers count as numbers if values are missing. A column may also have no values at all.
 """
 
 from __future__ import annotations

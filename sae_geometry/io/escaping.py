@@ -1,4 +1,4 @@
-"""Escape names from outside for display, without invisible characters or terminal control codes."""
+"""Escape invisible characters and control codes in names from files and servers, to display the names safely."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def printable(text: str) -> str:
 
 
 def json_escaped(text: str) -> str:
-    """Return equivalent JSON with all characters that `escaped` escapes in JSON's own escapes."""
+    """Return equivalent JSON in which JSON escapes replace the characters that `escaped` would escape."""
     return _UNSEEN.sub(lambda found: found[0] if found[0] == "\n" else json.dumps(found[0])[1:-1], text)
 
 

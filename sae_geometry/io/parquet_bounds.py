@@ -15,7 +15,7 @@ from sae_geometry.io.parquet_footer import Chunk, column_chunks, page_sizes
 _ALWAYS, _TIMES, _COPIES = 64 << 20, 10, 2.5
 _A_VALUE = 16  # bytes of a value in memory, including its mask or offset
 _MOST_COLUMNS, _MOST_CHUNKS = 1000, 100_000
-_MOST_PAGES = 100_000  # per column chunk
+_MOST_PAGES = 100_000  # maximum pages per column chunk
 _LONGEST_TEXT = 1 << 20  # in bytes
 
 
@@ -36,7 +36,7 @@ def check_parquet(file: IO[bytes], times: int = _TIMES, most_columns: int = _MOS
     _refuse_above(most, _A_VALUE * about.num_rows * about.num_columns)
     unpacked = 0
     for chunk in chunks:
-        unpacked += _unpacked_bytes(file, chunk, most) if chunk.n_values else 0  # No page is read without values.
+        unpacked += _unpacked_bytes(file, chunk, most) if chunk.n_values else 0  # Readers skip a chunk without values.
         _refuse_above(most, unpacked)
     texts = [c.path for c in map(about.schema.column, range(about.num_columns)) if c.physical_type == "BYTE_ARRAY"]
     if texts:

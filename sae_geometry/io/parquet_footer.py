@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import IO, Any, NamedTuple
 
 _MOST_FOOTER, _LONGEST_HEADER, _DEEPEST = 16 << 20, 1 << 16, 16
-_TAIL = 8  # bytes: the footer's size and the format's name
+_TAIL = 8  # bytes at the end of the file: the footer's size and the format's name
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12
 _WHOLE = (_I16, _I32, _I64)
 _Struct = dict[tuple[int, int], Any]
