@@ -33,7 +33,7 @@ def plain_tensor(values: Any, what: str) -> Tensor:
     kind = f"{type(values).__name__} of {str(getattr(values, 'dtype', 'no type'))[:40]}"
     if np.ma.is_masked(values):
         raise ValueError(
-            f"the {what} has {int(np.ma.count_masked(values)):,} masked values, which are not numbers: fill them "
+            f"the {what} has {counted(int(np.ma.count_masked(values)), 'masked value')} instead of numbers: fill them "
             "(.filled(0)), or leave out those latents"
         )
     with suppress(TypeError, ValueError, OverflowError, RuntimeError):

@@ -79,5 +79,5 @@ def test_what_answers_is_no_scheduler(what, said, monkeypatch):
 
 
 def test_an_address_that_is_none_is_told():
-    with pytest.raises(ValueError, match=r"cannot connect to tcp://127\.0\.0\.1:port .*an address is tcp://host:port"):
+    with pytest.raises(ValueError, match=r"cannot connect to tcp://127\.0\.0\.1:port .*such as tcp://host:port"):
         sg.settings(executor="tcp://127.0.0.1:port").__enter__()
