@@ -1,4 +1,4 @@
-"""`python -m sae_geometry` is `sae-geometry`."""
+"""Entry point of `python -m sae_geometry`, which is the same as `sae-geometry`."""
 
 from sae_geometry.cli import main
 

@@ -1,7 +1,7 @@
-"""Dictionaries: unit decoder directions with the identity of every latent.
+"""The `Dictionary` class: unit decoder directions with the id of every latent.
 
-All results are computed from a `Dictionary`. It is frozen, its rows are float32 unit vectors, and every row carries the
-index it has in its file, so that results refer to latent ids, never to positions.
+All results are computed from a `Dictionary`. It is frozen, and its rows are float32 unit vectors. Every row carries the
+index of its latent in the file, so that results refer to latent ids, never to positions.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from sae_geometry.io.weights import (
     vector,
 )
 
-_LONGEST_NOTE = 1000  # characters
+_LONGEST_NOTE = 1000  # maximum characters of a note
 _PER_LATENT = (
     "directions", "encoder_directions", "latent_ids", "decoder_norms", "encoder_bias", "threshold", "frequency",
     "alive_mask",
@@ -62,18 +62,18 @@ class Dictionary:
         decoder_bias: float32 [d_in], in the file's own units, or None.
         threshold: float32 [n_latents], pre-activation above which a JumpReLU latent fires, or None.
         frequency: float64 [n_latents], share of tokens on which the latent fires, or None.
-        alive_mask: bool [n_latents], or None when unknown.
+        alive_mask: bool [n_latents], or None if unknown.
         alive: counts of dead latents, with their source.
-        name: short label for tables and figures. This and the other texts are one line each, without control
-            characters, and cut beyond 200 characters (`io.formatting.shown`).
-        hook_point: hook point in the model, for example "blocks.6.hook_resid_pre"; None when unknown.
-        model: name of the model; None when unknown.
-        address: address it was loaded from; None for one made in memory.
-        layout: checkpoint layout it was read from; None for one made in memory.
-        labels: tokens, explanations and other labels by original latent id (`labeled`); None without any.
+        name: short label for tables and figures. Like hook_point, model and layout, it is escaped and cut to 200
+            characters (`io.escaping.shown`).
+        hook_point: hook point in the model, for example "blocks.6.hook_resid_pre"; None if unknown.
+        model: name of the model; None if unknown.
+        address: address it was loaded from; None if made in memory.
+        layout: checkpoint layout it was read from; None if made in memory.
+        labels: tokens, explanations and other labels by original latent id (`labeled`); None if it has none.
         metadata: other information from the source (kind, seed, metrics), read-only.
         notes: warnings to show with results (assumptions made while reading, dropped rows).
-        unmapped: the dictionary before a linear map (`sae_geometry.mapped`); None where none was applied.
+        unmapped: the dictionary before a linear map (`sae_geometry.mapped`); None if no map was applied.
     """
 
     directions: Float[Tensor, "n_latents d_in"]
@@ -97,7 +97,7 @@ class Dictionary:
     unmapped: Dictionary | None = None
 
     def __post_init__(self) -> None:
-        """Escape names, which come from files and servers, to one visible line each."""
+        """Escape names, notes and metadata, since they may come from untrusted files and servers."""
         for name in ("name", "hook_point", "model", "layout"):
             value = getattr(self, name)
             if value is not None:
@@ -137,7 +137,7 @@ class Dictionary:
         Args:
             weight: [n_latents, d_in] with `latent_axis=0`, [d_in, n_latents] with `latent_axis=1`; a torch tensor,
                 numpy array or anything `torch.as_tensor` takes, of any real floating type.
-            latent_axis: axis of `weight` that indexes latents. Never guessed.
+            latent_axis: axis of `weight` that indexes latents; it is never guessed.
             encoder: the encoder weight, if there is one.
             encoder_latent_axis: axis of `encoder` that indexes latents; `latent_axis` by default.
             name: label for tables and figures.
@@ -147,13 +147,13 @@ class Dictionary:
             threshold: [n_latents], recorded as given.
             frequency: [n_latents], share of tokens on which each latent fires.
             alive: bool [n_latents], or the ids of the alive latents. Recorded, not applied: see `keep_alive`.
-            alive_source, n_tokens: source of `alive`, and the number of tokens it was counted over.
+            alive_source, n_tokens: source of `alive`, and the number of tokens over which it was counted.
             drop_bad: drop latents whose decoder row is zero, NaN or infinite, and record their ids, instead of
                 raising.
 
         Raises:
-            ValueError: inconsistent shapes, no plain array of numbers (masked, sparse, quantized, text), a frequency
-                outside 0…1, or a zero, NaN or infinite row (the message names the latents).
+            ValueError: shapes are inconsistent, an input is masked, sparse, quantized or text, a frequency is outside
+                [0, 1], or a row is zero, NaN or infinite (the message names its latent).
 
         Example:
             >>> import numpy as np, sae_geometry as sg
@@ -212,7 +212,7 @@ class Dictionary:
     def fingerprint(self) -> str:
         """Return the SHA-256 (hex) of shapes, decoder directions, encoder directions and latent ids.
 
-        It covers exactly what results depend on: the same weights under another name or address have the same
+        It covers exactly the values on which results depend: weights under another name or address have the same
         fingerprint, and so does a raw file whose decoder rows differ only by powers of two.
         """
         digest = hashlib.sha256()
@@ -227,17 +227,17 @@ class Dictionary:
         return digest.hexdigest()
 
     def select(self, which: Any) -> Dictionary:
-        """Return a dictionary of selected latents, with their original ids.
+        """Return a dictionary of the selected latents, with their original ids.
 
         Args:
             which: a bool mask [n_latents], or original latent ids in any order.
 
         Raises:
-            ValueError: a mask of another length, an unknown id, or an empty selection.
+            ValueError: the mask has another length, an id is unknown, or the selection is empty.
         """
         rows = self._rows(which)
         if rows.numel() == 0:
-            raise ValueError(f"the selection keeps none of the {counted(self.n_latents, 'latent')} of {self.name!r}")
+            raise ValueError(f"the selection contains none of the {counted(self.n_latents, 'latent')} of {self.name!r}")
 
         per_latent = {name: getattr(self, name) for name in _PER_LATENT}
         picked: dict[str, Any] = {name: t[rows.to(t.device)] for name, t in per_latent.items() if t is not None}
@@ -245,7 +245,7 @@ class Dictionary:
         return replace(self, labels=labels, **picked)
 
     def keep_alive(self) -> Dictionary:
-        """Return the dictionary without latents known to be dead; unchanged if none is.
+        """Return the dictionary without latents known to be dead, or itself if there are none.
 
         Raises:
             ValueError: every latent is known to be dead.
@@ -254,7 +254,7 @@ class Dictionary:
             return self
         if not bool(self.alive_mask.any()):
             raise ValueError(
-                f"all {counted(self.n_latents, 'latent')} of {self.name!r} are dead by {self.alive.source}; "
+                f"all {counted(self.n_latents, 'latent')} of {self.name!r} are dead according to {self.alive.source}; "
                 'load it with latents="all" (--latents all) to look at them'
             )
         dropped = int((~self.alive_mask).sum())
@@ -262,9 +262,9 @@ class Dictionary:
         return replace(kept, alive=replace(self.alive, n_dropped_dead=self.alive.n_dropped_dead + dropped))
 
     def folded(self) -> Dictionary:
-        """Return the dictionary with decoder rows multiplied by the latents' thresholds, and encoder rows divided.
+        """Return the dictionary with decoder rows multiplied, and encoder rows divided, by the latents' thresholds.
 
-        The function of the SAE is the same, and every threshold becomes 1, so that norms of different layers can
+        The SAE still computes the same function, and every threshold becomes 1, so that norms of different layers can
         be compared (SAE Match, Balagansky et al. 2024). Directions do not change.
 
         Raises:
@@ -302,17 +302,17 @@ class Dictionary:
     def labeled(self, labels: Labels) -> Dictionary:
         """Return the dictionary with these labels joined to its own; they never change a similarity.
 
-        A `density` of every latent becomes the frequency where none is known, and tells which latents are alive.
+        If no frequency is known, a `density` of every latent becomes the frequency and shows which are alive.
 
         Raises:
-            ValueError: labels of latents beyond those of the dictionary's file, or of none of its latents.
+            ValueError: an id exceeds those of the dictionary's file, or no latent of the dictionary is labeled.
         """
         ids, own = labels.frame.index, self.latent_ids.numpy()
         source = next(iter(labels.sources.values()), "the table")
         if len(ids) and int(ids.max()) >= self.alive.n_total:
             raise ValueError(
-                f"{source} labels latents up to {int(ids.max()):,} and {self.name!r} has {self.alive.n_total:,} "
-                f"(0…{self.alive.n_total - 1:,}): these are the labels of another dictionary"
+                f"{source} labels latents up to {int(ids.max()):,}, but those of {self.name!r} are "
+                f"0…{self.alive.n_total - 1:,}: these are the labels of another dictionary"
             )
         mine = labels.select(own)
         if mine.frame.empty:
@@ -322,7 +322,7 @@ class Dictionary:
         if density is None or self.frequency is not None:
             return there
         if n_missing := int(density.isna().sum()):
-            note = f"density of {counted(n_missing, 'latent')} missing in {source}: their frequencies stay unknown"
+            note = f"{source} lacks the density of {counted(n_missing, 'latent')}, so all frequencies stay unknown"
             return replace(there, notes=(*self.notes, note))
         frequency = shares(density.to_numpy(dtype=np.float64, copy=True), self.n_latents)
         if self.alive_mask is not None:
@@ -334,13 +334,13 @@ class Dictionary:
     def _rows(self, which: Any) -> Tensor:
         t = plain_tensor(which, "selection").cpu()
         if t.ndim != 1:
-            raise ValueError(f"select takes a mask or a list of ids, one-dimensional; got shape {tuple(t.shape)}")
+            raise ValueError(f"select takes a one-dimensional mask or list of ids; got shape {tuple(t.shape)}")
         if t.dtype == torch.bool:
             if t.shape[0] != self.n_latents:
-                raise ValueError(f"the mask has length {t.shape[0]:,} for {counted(self.n_latents, 'latent')}")
+                raise ValueError(f"the mask must have {self.n_latents:,} entries, one per latent; got {t.shape[0]:,}")
             return t.nonzero().flatten()
         if t.numel() and (t.is_floating_point() or t.is_complex()):
-            raise ValueError(f"latent ids are whole numbers; got {t.dtype}")
+            raise ValueError(f"latent ids must be integers; got {t.dtype}")
         where = {int(latent): row for row, latent in enumerate(self.latent_ids.tolist())}
         missing = [int(i) for i in t.tolist() if int(i) not in where]
         if missing:

@@ -88,7 +88,7 @@ def test_a_few_numbers_repeated_to_petabytes_are_one_sentence(kind: str) -> None
         lambda: sg.mapped(W, values, name="m"),
     ]
     for call in calls:
-        with limited(), pytest.raises(ValueError, match=r"repeats [\d,]+ values? as [\d,]+, of shape \(.*or a copy"):
+        with limited(), pytest.raises(ValueError, match=r"of shape \(.* repeats [\d,]+ values? by .*or a copy"):
             call()
 
 
@@ -149,7 +149,7 @@ def test_a_mask_is_not_dropped() -> None:
         lambda: Dictionary.from_decoder(W, latent_axis=0, frequency=np.ma.array(V, mask=[1, 0, 0, 0])),
         lambda: Dictionary.from_decoder(W, latent_axis=0, alive=np.ma.array([0, 1], mask=[1, 0])),
     ):
-        with pytest.raises(ValueError, match=r"has masked values \(1\)"):
+        with pytest.raises(ValueError, match=r"has 1 masked value"):
             call()
 
 

@@ -1,7 +1,7 @@
-"""Command line: one thin command per verb, which calls the public functions and prints their results.
+"""The command line, a thin layer over the public functions.
 
-A command parses, calls and prints. Results go to stdout, everything else (resolved addresses, progress, paths) to
-stderr. Heavy imports are deferred until a command runs.
+Results go to stdout, everything else (resolved addresses, progress, paths) to stderr. Heavy imports are deferred until
+a command runs.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ for _commands in COMMANDS.values():
 
 def main() -> None:
     """Run the `sae-geometry` program."""
-    for stream in (sys.stdout, sys.stderr):  # print ? for characters the terminal lacks
+    for stream in (sys.stdout, sys.stderr):  # Print ? for characters that the stream cannot encode.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
         with signals_are_heard():
             app()
-    except TerminatedError:  # before a command began, or after it ended
+    except TerminatedError:  # The signal came before the command started or after it returned.
         raise SystemExit(TERMINATED) from None

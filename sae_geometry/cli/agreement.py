@@ -1,4 +1,4 @@
-"""`sae-geometry agreement A B`."""
+"""The `sae-geometry agreement` command."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def agreement(
     *,
     shared: o.Shared,
 ) -> None:
-    """Encoder against decoder: do A's and B's encoders confirm the partners that their decoders find?
+    """Check whether the encoders of A and B confirm the partners that their decoders find.
 
     Writes report.html, agreement.parquet, summary.json and figures/.
     """

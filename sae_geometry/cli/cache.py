@@ -1,4 +1,4 @@
-"""`sae-geometry cache`."""
+"""The `sae-geometry cache` command."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from sae_geometry.cli.console import print_json, say
 from sae_geometry.io.escaping import shown
 from sae_geometry.io.formatting import counted, ends
 
-_LISTED = 40  # files listed; of more, the first and last
+_LISTED = 40  # maximum number of files to list
 
 
 def cache(
     run: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="One run, entity/project/run; all of them if left out.")
+        str | None, typer.Argument(metavar="RUN", help="One run, entity/project/run. [default: all runs]")
     ] = None,
-    clear: Annotated[bool, typer.Option("--clear", help="Remove the run, or everything that was fetched.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove the files of RUN, or of all runs.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --clear: do not ask for confirmation.")] = False,
     as_json: o.AsJson = False,
 ) -> None:
     """Show or clear the runs fetched from Weights & Biases.
 
-    They are in $SAE_GEOMETRY_CACHE, or the user's cache folder. Hugging Face files are in Hugging Face's own cache.
-    --clear lists the files it removes, and removes no others: the cache records what was written there.
+    W&B files are in $SAE_GEOMETRY_CACHE or, if that is not set, in the user's cache folder. Hugging Face files are in
+    Hugging Face's own cache. --clear lists the files that it removes, and removes only files that were fetched.
     """
     from sae_geometry.sources import cache_root, cached_runs
     from sae_geometry.sources.cache import partial_bytes

@@ -1,4 +1,4 @@
-"""`sae-geometry compare A B`."""
+"""The `sae-geometry compare` command."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def compare(
     b: o.SecondRun,
     matching: Annotated[
         Literal["nearest", "mutual", "greedy", "optimal"],
-        typer.Option(help="The matching; with nearest, two latents may have the same partner."),
+        typer.Option(help="How to pair latents; with nearest, several may share a partner."),
     ] = "nearest",
     on: o.On = "decoder",
     threshold: o.Threshold = 0.7,
@@ -28,16 +28,14 @@ def compare(
     ] = None,
     min_margin: Annotated[
         float | None,
-        typer.Option(
-            metavar="X", help="Leave out pairs that exceed the best other candidate of either latent by less than X."
-        ),
+        typer.Option(metavar="X", help="Leave out pairs less than X above the best other candidate of either latent."),
     ] = None,
     control: Annotated[
         str | None,
         typer.Option(
             metavar="DICT",
-            help="A dictionary that should share nothing (of a randomized model, step 0, another layer): the same "
-            "table for A and B against it.",
+            help="Also compare A and B with this dictionary, which should share nothing with them (from a randomized "
+            "model, step 0 or another layer).",
         ),
     ] = None,
     turns: Annotated[
@@ -45,31 +43,31 @@ def compare(
         typer.Option(
             metavar="N",
             min=0,
-            help="Number of one-to-one matchings against B turned, for the expectation by chance. [default: 3 up to "
-            "4,096 latents per side, 1 beyond]",
+            help="How often to rotate B at random for the one-to-one matching expected by chance. [default: 3 up to "
+            "4,096 latents per side, else 1]",
         ),
     ] = None,
     pairing: Annotated[
         Literal["cosine", "index"],
-        typer.Option(help="Pair latents by cosine, or by their ids: models of a crosscoder, fine-tuning."),
+        typer.Option(help="Pair latents by cosine, or by id (models of a crosscoder, fine-tuning)."),
     ] = "cosine",
     cuts: Annotated[
         tuple[float, float] | None,
         typer.Option(
             metavar="LOW HIGH",
-            help="With --pairing index: relative decoder norms up to which a latent is only in A, and from which only "
-            "in B. [default: 0.1 0.9]",
+            help="With --pairing index: a latent is only in A up to the relative decoder norm LOW, and only in B from "
+            "HIGH. [default: 0.1 0.9]",
         ),
     ] = None,
     map_file: o.Map = None,
     map_side: o.MapSide = None,
     fail_under: Annotated[
-        float | None, typer.Option(metavar="X", help="Exit 3 if the mean similarity, either way, is below X.")
+        float | None, typer.Option(metavar="X", help="Exit 3 if the mean similarity in either direction is below X.")
     ] = None,
     *,
     shared: o.Shared,
 ) -> None:
-    """Compare two dictionaries: every latent's partner, both directions, with and without double counting.
+    """Find every latent's partner in the other dictionary, in both directions, with and without double counting.
 
     Writes report.html, matches.parquet (by_index.parquet with --pairing index), shared.csv, only-a.csv, only-b.csv,
     summary.json and figures/.
@@ -84,9 +82,9 @@ def compare(
     }  # fmt: skip
     idle = ", ".join(option for option, given in by_cosine.items() if given)
     if pairing == "index" and idle:
-        raise ValueError(f"--pairing index compares decoder cosines of the same ids: leave out {idle}")
+        raise ValueError(f"--pairing index compares the decoder directions of the same ids: leave out {idle}")
     if pairing != "index" and cuts is not None:
-        raise ValueError("--cuts divides latents of the same id: add --pairing index, or leave it out")
+        raise ValueError("--cuts applies only to --pairing index: add --pairing index, or leave out --cuts")
     with question(shared, "compare", [a, b] if control is None else [a, b, control], matching=matching, on=on) as work:
         left, follow = map_of(work.dictionaries[0], map_file, map_side)
         right, *others = map(follow, work.dictionaries[1:])

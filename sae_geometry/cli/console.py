@@ -1,4 +1,4 @@
-"""Console output of a command, and progress bars."""
+"""Console output and progress bars of the commands."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from sae_geometry.io.escaping import printable, shown
 from sae_geometry.io.progress import Progress, progress_bars
 from sae_geometry.io.redaction import without_secrets
 
-_LONGEST = 1000  # longest error in characters
+_LONGEST = 1000  # maximum length of an error message, in characters
 
 
 class Speaker:
-    """Console of a command: results to stdout, the rest to stderr unless quiet."""
+    """Printer of notes and progress bars on stderr, silent if `quiet`."""
 
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
@@ -30,30 +30,30 @@ class Speaker:
             say(without_secrets(text), err=True)
 
     def resolved(self, text: str) -> None:
-        """Report the resolved form of an address ("typed → resolved"), unless it is unchanged."""
+        """Print an address with its resolved form ("typed → resolved") if they differ."""
         typed, _, found = text.partition(" → ")
         if typed != found:
             self.note(shown(text, _LONGEST))
 
     def bar(self) -> AbstractContextManager[Progress | None]:
-        """Yield a progress callback that draws bars on stderr; None if quiet or if stderr is not a terminal."""
+        """Return a context with a progress callback, or with None if quiet or if stderr is not a terminal."""
         return nullcontext() if self.quiet or not sys.stderr.isatty() else progress_bars()
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print one or more lines of text; control and invisible characters are escaped."""
+    """Print text with control and invisible characters escaped."""
     typer.echo(printable(text), err=err)
 
 
 def say_answer(text: str, headline: str) -> None:
-    """Print text with one line of it in bold, where stdout is a terminal with colors."""
+    """Print text, with the line `headline` in bold on a color terminal."""
     for line in printable(text).split("\n"):
         bold = bool(headline) and line == headline and _colorful(sys.stdout)
         typer.echo(typer.style(line, bold=True) if bold else line)
 
 
 def say_error(text: str) -> None:
-    """Print one line on stderr, red on a terminal."""
+    """Print an error as one line on stderr, in red on a color terminal."""
     line = f"error: {shown(without_secrets(text), _LONGEST)}"
     typer.secho(line, fg=typer.colors.RED if _colorful(sys.stderr) else None, err=True)
 
@@ -65,12 +65,12 @@ def print_json(value: Any) -> None:
     text = to_json(value)
     encoding = getattr(sys.stdout, "encoding", None) or "ascii"
     if not encoding.lower().replace("-", "").startswith("utf"):
-        text = json.dumps(json.loads(text), indent=2)  # \u escapes
+        text = json.dumps(json.loads(text), indent=2)  # Escape characters that the encoding lacks.
     typer.echo(text)
 
 
 def command_line() -> str:
-    """Return the command as typed, for provenance."""
+    """Return the command as typed, without secrets, for provenance."""
     return without_secrets(shlex.join(["sae-geometry", *sys.argv[1:]]))
 
 

@@ -1,4 +1,4 @@
-"""`sae-geometry demos`."""
+"""The `sae-geometry demos` command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sae-geometry doctor`."""
+"""The `sae-geometry doctor` command."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from sae_geometry.cli.lifecycle import FAILED
 
 
 def doctor(as_json: o.AsJson = False) -> None:
-    """Check what works on this machine and what to do; print versions, device, exactness and speed.
+    """Check what works on this machine and say what to fix; print versions, device, exactness and speed.
 
-    On a machine with a CUDA GPU the reference suite runs there. The output is Markdown, to paste into an issue.
+    If there is a CUDA GPU, the reference suite also runs on it. The output is Markdown to paste into an issue.
     """
     from sae_geometry.cost.doctor import diagnose
 

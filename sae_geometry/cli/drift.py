@@ -1,4 +1,4 @@
-"""`sae-geometry drift RUN`."""
+"""The `sae-geometry drift` command."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ def drift(
         str, typer.Argument(metavar="RUN", help="A folder, W&B run or demo with checkpoints named samples_N.pt.")
     ],
     final: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="The last state. [default: the last checkpoint of the run]")
+        str | None, typer.Option(metavar="ADDRESS", help="The final state. [default: the run's last checkpoint]")
     ] = None,
     threshold: Annotated[
-        float, typer.Option(metavar="X", help="Cosine to its final direction from which a latent counts as born.")
+        float,
+        typer.Option(metavar="X", help="A latent is born once its cosine to its final direction stays at or above X."),
     ] = 0.9,
     still: Annotated[
-        float, typer.Option(metavar="X", help="Largest 1 − cosine between checkpoints of an unmoved latent.")
+        float, typer.Option(metavar="X", help="Largest 1 − cosine between checkpoints of a latent that is still.")
     ] = 1e-5,
     *,
     shared: o.Shared,
@@ -42,7 +43,7 @@ def drift(
     states: list[str] = []
 
     def last_state(speaker: Speaker) -> list[Dictionary]:
-        """Return the last state, for a dry run in place of all: they have one size."""
+        """Load the last state. For a dry run, repeat it for each state, since all have the same size."""
         places = [run] if final is None else [run, final]
         first, *rest = (with_axis(place, shared.latent_axis) for place in places)
         states.extend([*checkpoints(first, echo=speaker.resolved), *rest])

@@ -1,4 +1,4 @@
-"""`sae-geometry estimate RUN [RUN…]`."""
+"""The `sae-geometry estimate` command."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from sae_geometry.cli.inputs import load_all, say_plan
 
 
 def estimate(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="The dictionaries; two or more to compare.")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Addresses of one or more dictionaries.")],
     verb: Annotated[
         Literal["compare", "match", "within", "seeds", "agreement", "span", "split", "truth", "umap", "drift", "flow"],
-        typer.Option("--for", help="The question to estimate."),
+        typer.Option("--for", help="The command to estimate."),
     ] = "compare",
     matching: Annotated[
         Literal["nearest", "mutual", "greedy", "optimal"] | None,
-        typer.Option(help="For compare and seeds. [default: the command's own]"),
+        typer.Option(help="The matching of compare or seeds. [default: the command's own]"),
     ] = None,
-    n_neighbors: Annotated[int, typer.Option(help="For umap: neighbors, including the point itself.")] = 15,
-    terms: Annotated[int, typer.Option(metavar="T", help="For split.")] = 4,
+    n_neighbors: Annotated[int, typer.Option(help="Neighbors for umap, including the point itself.")] = 15,
+    terms: Annotated[int, typer.Option(metavar="T", help="The --terms of split.")] = 4,
     workers: Annotated[
         int | None, typer.Option(metavar="M", min=1, help="Also estimate the cost on M Dask workers.")
     ] = None,
@@ -40,7 +40,7 @@ def estimate(
 ) -> None:
     """Estimate the cost of a question on this device: operations, bytes, memory, and time from a one-second probe.
 
-    Equivalent to --dry-run of the command itself. For drift, give the checkpoints of one run, in order.
+    Equivalent to the command's own --dry-run. For drift, give the checkpoints of one run, in order.
     """
     shared = o.Shared(latents=latents, drop_bad=drop_bad, latent_axis=latent_axis)
     dictionaries = load_all(runs, Speaker(quiet), shared)

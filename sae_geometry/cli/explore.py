@@ -1,4 +1,4 @@
-"""`sae-geometry explore DIR`."""
+"""The `sae-geometry explore` command."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def explore(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Turn a saved UMAP or flow into one interactive HTML file: hover, search, filter, lasso, partners.
+    """Turn a saved UMAP or flow into one interactive HTML file with hover, search, filters, lasso and partners.
 
     The file is self-contained and needs no network. Add #run=NAME&latent=ID to its address to open
-    it on a latent.
+    it at a latent.
     """
     import sae_geometry as sg
 

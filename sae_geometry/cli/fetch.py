@@ -1,4 +1,4 @@
-"""`sae-geometry fetch RUN`."""
+"""The `sae-geometry fetch` command."""
 
 from __future__ import annotations
 

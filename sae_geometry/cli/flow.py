@@ -1,4 +1,4 @@
-"""`sae-geometry flow RUN0 RUN1 …`."""
+"""The `sae-geometry flow` command."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 def flow(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN...", help="Layers of one model, first layer first; a pattern expands to several."),
+        typer.Argument(metavar="RUN...", help="Layers of one model, first layer first; patterns are expanded."),
     ],
     on: Annotated[
         Literal["writes", "reads"],
-        typer.Option(help="Compare decoders, or decoders with the encoders of the next layer."),
+        typer.Option(help="Compare each layer's decoder with the next layer's decoder (writes) or encoder (reads)."),
     ] = "writes",
     threshold: Annotated[
         float | None, typer.Option(metavar="X", help="Smallest cosine of an edge. [default: 0.5; 0 with --on reads]")
     ] = None,
-    fdr: Annotated[float, typer.Option(metavar="Q", help="False discovery rate of a step, between 0 and 1.")] = 0.05,
+    fdr: Annotated[float, typer.Option(metavar="Q", help="False discovery rate per step, between 0 and 1.")] = 0.05,
     fold: Annotated[
         bool, typer.Option("--fold", help="Scale decoders and encoders by the latents' thresholds (JumpReLU).")
     ] = False,
@@ -37,14 +37,14 @@ def flow(
         typer.Option(
             "--map",
             metavar="FILE",
-            help="A linear map [d_in, d_out], applied before normalizing; FILE::KEY. One for all layers, or one per "
-            "step, in order, for its earlier layer: give it again, or a pattern.",
+            help="A linear map [d_in, d_out], applied before normalizing; FILE::KEY. Give one for all layers or, by "
+            "repeating the option or by a pattern, one per step for its earlier layer.",
         ),
     ] = None,
     map_side: Annotated[
         Literal["first", "both"] | None,
         typer.Option(
-            help="Map the earlier layer of each step, or all layers. [default: first for several maps, else both]"
+            help="Map the earlier layer of each step, or all layers. [default: first with several maps, else both]"
         ),
     ] = None,
     html: Annotated[
@@ -55,8 +55,8 @@ def flow(
 ) -> None:
     """Follow features through the layers of one model: chains, births, deaths, splits and merges.
 
-    Addresses may have a pattern: hf://org/repo/layers.{0..11}. Writes report.html, edges.parquet, chains.parquet,
-    summary.json, figures/, and explorer.html if asked for.
+    Addresses may contain a pattern: hf://org/repo/layers.{0..11}. Writes report.html, edges.parquet, chains.parquet,
+    summary.json and figures/, and with --html explorer.html.
     """
     import sae_geometry as sg
 
@@ -71,7 +71,7 @@ def flow(
 def _mapped(
     layers: list[Dictionary], files: list[str], side: Literal["first", "both"] | None
 ) -> tuple[list[Dictionary], list[tuple[str, Any]]]:
-    """Return the layers, mapped if one map is for all of them, and else a map for each step."""
+    """Return the layers, mapped if one map applies to all of them; otherwise also return the map of each step."""
     from sae_geometry.pairwise.mapping import mapped
     from sae_geometry.sources.vectors import read_matrix
 
@@ -81,8 +81,8 @@ def _mapped(
         return layers, []
     steps, both = len(layers) - 1, side == "both" or (side is None and len(files) == 1)
     if len(files) != 1 and (both or len(files) != steps):
-        wanted = "one" if both else f"one, or one for each of {steps} steps"
-        raise ValueError(f"--map takes {wanted}; got {len(files)} maps")
+        wanted = "one file" if both else f"one file, or one per step ({steps})"
+        raise ValueError(f"--map takes {wanted}; got {len(files)}")
     maps = [read_matrix(file) for file in files]
     if both:
         return [mapped(d, maps[0][1], name=maps[0][0]) for d in layers], []

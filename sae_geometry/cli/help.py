@@ -1,4 +1,4 @@
-"""Layout of the help: commands by purpose, summaries whole, and options of the machine in a section of their own."""
+"""Help pages: commands grouped by purpose, and a separate section for options of input and machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MACHINE = {"device", "memory", "dask", "dask_load", "offline", "log_wandb", "dr
 
 
 class Program(TyperGroup):
-    """The program's help: its commands in groups, summaries not cut."""
+    """Program whose help lists its commands in groups, with their whole summaries."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the groups of commands."""
@@ -22,10 +22,10 @@ class Program(TyperGroup):
 
 
 class Question(TyperCommand):
-    """A command's help: arguments, its own options, and those of input and machine, then an example."""
+    """Command whose help separates its own options from those of input and machine."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the parameters in three sections."""
+        """Write the parameters in up to three sections."""
         sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": [], "Input and machine": []}
         for parameter in self.get_params(ctx):
             if record := parameter.get_help_record(ctx):

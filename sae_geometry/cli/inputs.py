@@ -1,4 +1,4 @@
-"""Preparation of a command: check options, load inputs, estimate the cost."""
+"""Load a command's inputs, and print its estimated cost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def load_all(addresses: list[str], speaker: Speaker, shared: Shared) -> list[Dictionary]:
-    """Load dictionaries, and report the resolved address and the notes of each."""
+    """Load dictionaries, and print the resolved address and the notes of each."""
     import warnings
 
     from sae_geometry.sources import OrientationWarning, load
@@ -22,7 +22,7 @@ def load_all(addresses: list[str], speaker: Speaker, shared: Shared) -> list[Dic
     loaded = []
     for address in addresses:
         with warnings.catch_warnings(), speaker.bar() as progress:
-            warnings.simplefilter("ignore", OrientationWarning)  # the dictionary's notes include it
+            warnings.simplefilter("ignore", OrientationWarning)  # The notes printed below repeat this warning.
             address = with_axis(address, shared.latent_axis)
             d = load(address, shared.latents, drop_bad=shared.drop_bad, echo=speaker.resolved, progress=progress)
         for note in d.notes:
@@ -41,9 +41,9 @@ def expand_all(addresses: list[str]) -> list[str]:
 def map_of(
     first: Dictionary, file: str | None, side: Literal["first", "both"] | None
 ) -> tuple[Dictionary, Callable[[Dictionary], Dictionary]]:
-    """Apply --map to the first dictionary; return it, and a function to apply to each of the others.
+    """Apply --map to the first dictionary; return the result and a function to apply to each of the others.
 
-    The function maps them too if `side` is "both", or if it is None and they may share the space of the first.
+    That function applies the map if `side` is "both", or if it is None and both dictionaries may share a space.
     """
     if file is None:
         if side is not None:
@@ -62,7 +62,7 @@ def map_of(
 
 
 def with_axis(address: str, latent_axis: int | None) -> str:
-    """Add --latent-axis to the address unless it has one, so that the address is complete wherever it is used."""
+    """Add --latent-axis to the address unless it specifies an axis, so that the address is complete."""
     if latent_axis is None or "::latent_axis=" in address:
         return address
     return f"{address}::latent_axis={latent_axis}"
@@ -77,10 +77,10 @@ def say_plan(
     bandwidth: float = 1.25e9,
     **how: Any,
 ) -> None:
-    """Print the cost of a verb on stdout, as --dry-run does instead of an answer.
+    """Print the estimated cost of a command on stdout.
 
     Args:
-        workers: number of Dask workers to estimate the cost for as well.
+        workers: number of Dask workers for which to estimate the cost as well.
         bandwidth: network bandwidth to the workers in bytes per second.
         how: further arguments of `estimate`.
     """
@@ -91,7 +91,7 @@ def say_plan(
 
     found, plan = estimate(dictionaries, cast(Any, verb), **how), None
     if workers is not None and not found.passes:
-        raise ValueError(f"{verb} makes no sweeps to spread over workers; leave out --workers")
+        raise ValueError(f"{verb} makes no sweeps that Dask workers could share; leave out --workers")
     if workers is not None:
         plan = cluster_plan(
             found.passes, dictionaries[0].d_in, n_dictionaries=len(dictionaries), workers=workers,

@@ -1,4 +1,4 @@
-"""`sae-geometry inspect RUN`."""
+"""The `sae-geometry inspect` command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def inspect(
     quiet: o.Quiet = False,
     offline: o.Offline = False,
 ) -> None:
-    """Show what an address contains: layout, tensors, dictionaries and how they would be read, alive latents, norms."""
+    """Show what an address contains (layout, tensors, dictionaries, alive latents, norms) and how it would be read."""
     from sae_geometry.sources import inspect as look
 
     axis: Any = latent_axis

@@ -1,4 +1,4 @@
-"""End of a command: resources are closed, and an error is one sentence and an exit code."""
+"""Handle the errors and signals of a command, and report each in one sentence with an exit code."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ P = ParamSpec("P")
 FAILED, WRONG_USE, UNDER = 1, 2, 3
 INTERRUPTED, TERMINATED = 130, 143
 
-_SOON = 0.02  # seconds until the signal is resent, after the finalizer or callback that ignored it
-# "drop_bad=True (--drop-bad)" has both forms; "latents="all"" only the argument; "::latent_axis=1" is an address.
+_SOON = 0.02  # seconds before a signal lost in a finalizer or callback is resent
+# _BOTH matches "drop_bad=True (--drop-bad)". _ARGUMENT matches "latents='all'", but not the address "::latent_axis=1".
 _BOTH = re.compile(r"\b[a-z_]+(?:=[^\s(]+|\([^()]*\)) \((--[^)]+)\)")
 _ARGUMENT = re.compile(r"(?<![:\w.\-])([a-z][a-z_]+)=(\"[^\"]*\"|'[^']*'|\d+|True|False)(?![\w.])")
 _TORCH_OOM = re.compile("DefaultCPUAllocator|out of memory")
 _FROM_ARRAY = re.compile(
     r"(?:call|pass the decoder to) sae_geometry\.Dictionary\.from_decoder\([^()]*?latent_axis=(\d|…)\), where "
-    "latent_axis is the axis that counts latents"
+    r"latent_axis is the axis that \w+ latents"
 )
 
 
 def report_errors(command: Callable[P, None]) -> Callable[P, None]:
-    """Decorate a command to report errors in one red line with an exit code; SAE_GEOMETRY_DEBUG=1 adds tracebacks."""
+    """Decorate a command to exit with one line per error, or with a traceback if SAE_GEOMETRY_DEBUG=1."""
 
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -76,11 +76,11 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, WorkerMemoryError):
         return str(error)
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _TORCH_OOM.search(str(error))):
-        return "out of memory; try --device cpu, or a machine with more"
+        return "out of memory; try --device cpu, or a machine with more memory"
     text = in_options(" ".join(str(error).split())) or type(error).__name__
     if isinstance(error, ValueError | OSError | ImportError):
         return text
-    return f"{type(error).__name__}: {text} (this looks like a bug in sae-geometry: SAE_GEOMETRY_DEBUG=1 shows where)"
+    return f"{type(error).__name__}: {text} (this looks like a bug in sae-geometry; SAE_GEOMETRY_DEBUG=1 shows where)"
 
 
 def in_options(text: str) -> str:
@@ -91,10 +91,10 @@ def in_options(text: str) -> str:
 
 
 def _as_file(found: re.Match[str]) -> str:
-    """Return what a command line does instead of `Dictionary.from_decoder`."""
+    """Translate advice to call `Dictionary.from_decoder` into advice for the command line."""
     if found[1] == "…":
-        return "save the decoder alone as a .npy file and give that, with ::latent_axis=1 if its columns are latents"
-    return f"save it alone as a .npy file and give that with ::latent_axis={found[1]}, the axis that counts latents"
+        return "save only the decoder as a .npy file and give that, with ::latent_axis=1 if its columns are latents"
+    return f"save it alone as a .npy file and give that with ::latent_axis={found[1]}, the axis that indexes latents"
 
 
 def _option(argument: str, value: str) -> str:
@@ -110,26 +110,27 @@ def _exit_code(error: Exception) -> int:
 
 
 def require_at_least(limit: float | None, reached: float, what: str) -> None:
-    """Exit with an error if --fail-under is given and not reached."""
+    """Exit with an error if --fail-under is given and the value is below it."""
     if limit is not None and not reached >= limit:
         say_error(f"{what} is {reached:.4f}, below --fail-under {limit}")
         raise typer.Exit(UNDER)
 
 
 class TerminatedError(BaseException):
-    """SIGTERM was received. A `BaseException`, so that handlers of `Exception` and `KeyboardInterrupt` miss it."""
+    """SIGTERM was received. Handlers of `Exception` and of `KeyboardInterrupt` do not catch this error."""
 
 
 @contextmanager
 def signals_are_heard() -> Iterator[None]:
-    """Raise `TerminatedError` on SIGTERM in the main thread, as SIGINT raises `KeyboardInterrupt`, within the context.
+    """Raise `TerminatedError` on SIGTERM within the context, as Python raises `KeyboardInterrupt` on SIGINT.
 
-    Neither is lost where Python ignores exceptions. The previous handlers are restored on exit.
+    Both signals are resent if Python ignores the exception, as in a finalizer. The previous handlers are restored on
+    exit.
     """
     hook = sys.unraisablehook
     sys.unraisablehook = lambda lost: _again(lost) or hook(lost)
     before = signal.getsignal(signal.SIGTERM)
-    ours = before is signal.SIG_DFL  # respect a handler set by the parent process or a test
+    ours = before is signal.SIG_DFL  # Respect a handler set by the parent process or a test.
     if ours:
         signal.signal(signal.SIGTERM, _raise)
     try:
@@ -145,17 +146,18 @@ def _raise(_number: int, _frame: FrameType | None) -> None:
 
 
 def _again(lost: Any) -> bool:
-    """Resend a signal whose exception was ignored; return whether the ignored exception was from a signal."""
+    """Resend the signal behind an ignored exception; return whether there was one."""
     number = {KeyboardInterrupt: signal.SIGINT, TerminatedError: signal.SIGTERM}.get(lost.exc_type)
     if number is None:
         return False
-    _thread.start_new_thread(_send_soon, (number,))  # a `Timer` would wait for its start, and the signal come meanwhile
+    # A `threading.Timer` would wait for its thread to start, and the next signal could come in that wait.
+    _thread.start_new_thread(_send_soon, (number,))
     return True
 
 
 def _send_soon(number: signal.Signals) -> None:
     time.sleep(_SOON)
-    if hasattr(signal, "pthread_kill"):  # wakes a waiting main thread
+    if hasattr(signal, "pthread_kill"):  # This wakes the main thread even from a wait.
         signal.pthread_kill(threading.main_thread().ident or 0, number)
     else:
         signal.raise_signal(number)

@@ -1,4 +1,4 @@
-"""`sae-geometry match A B`."""
+"""The `sae-geometry match` command."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def match(
     thresholds: Annotated[
         list[float] | None,
         typer.Option(
-            "--threshold", metavar="T", help="For shared latents; may be repeated. [default: 0, 0.05, …, 0.95]"
+            "--threshold", metavar="T", help="Threshold for shared latents; repeatable. [default: 0, 0.05, …, 0.95]"
         ),
     ] = None,
     max_gap: Annotated[
@@ -28,7 +28,7 @@ def match(
     ] = 0.0,
     time_budget: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="Stop each matching after about this time; its gap is reported."),
+        typer.Option(metavar="SECONDS", help="Stop each matching after about this time and report its gap."),
     ] = None,
     fail_under: Annotated[
         float | None, typer.Option(metavar="X", help="Exit 3 if the signed PW-MCC is below X.")
@@ -36,7 +36,7 @@ def match(
     *,
     shared: o.Shared,
 ) -> None:
-    """Match two dictionaries one to one, optimally: PW-MCC signed and absolute, every pair, shared latents.
+    """Match two dictionaries one to one, optimally: signed and absolute PW-MCC, every pair, shared latents.
 
     Writes report.html, match.json, matches.parquet, shared.csv, only-a.csv, only-b.csv, summary.json and figures/. The
     schema of match.json is sae_geometry/schemas/match.schema.json. Ctrl-C ends the current matching and reports its
@@ -48,7 +48,7 @@ def match(
 
     with question(shared, "match", [a, b]) as work:
         takes = matching_bytes(*(d.n_latents for d in work.dictionaries))
-        work.speaker.note(f"matching takes about {takes / 1e9:.2g} GB above the inputs")
+        work.speaker.note(f"matching takes about {takes / 1e9:.2g} GB in addition to the inputs")
         provenance = {
             "command": command_line(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),

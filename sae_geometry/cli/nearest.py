@@ -1,4 +1,4 @@
-"""`sae-geometry nearest VECTOR RUN…`."""
+"""The `sae-geometry nearest` command."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def nearest(
         str,
         typer.Argument(
             metavar="VECTOR",
-            help="A file of one or several vectors (.npy, .npz, .pt, .safetensors; FILE::KEY, FILE::row=3), or "
+            help="A file with one or several vectors (.npy, .npz, .pt, .safetensors; FILE::KEY, FILE::row=3), or "
             "RUN::latent=12.",
         ),
     ],
@@ -34,7 +34,8 @@ def nearest(
     map_file: o.Map = None,
     map_side: o.MapSide = None,
     turns: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Turns, for p-values. [default: 999; fewer for many vectors]")
+        int | None,
+        typer.Option(metavar="N", min=0, help="Rotations for p-values. [default: 999, fewer for many vectors]"),
     ] = None,
     *,
     shared: o.Shared,
@@ -52,7 +53,7 @@ def nearest(
         with speaker.bar() as progress:
             return [as_vectors(vector, echo=speaker.resolved, progress=progress)]
 
-    # Labels are for what is searched.
+    # Labels belong to the searched runs, not to the vectors.
     with question(shared._replace(unembed=None, labels=None), "nearest", vectors) as work:
         given, echo = shared.labels or [], work.speaker.resolved
         label = LabelEach(given, Context(echo=work.speaker.note, progress=work.progress), shared.allow_mismatch)

@@ -1,4 +1,4 @@
-"""Options shared by commands."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PNG_AND_PDF = [Format.PNG, Format.PDF]
 
 
 def _set(context: Any, option: Any, value: Any) -> Any:
-    """Make an option's value a setting until the command ends."""
+    """Apply an option's value as a setting until the command ends."""
     from sae_geometry.kernels.settings import changed
 
     if value:
@@ -46,7 +46,7 @@ SecondRun = Annotated[str, typer.Argument(metavar="B", help="The second dictiona
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print only errors on stderr.")]
 OnDevice = Annotated[
-    Device, typer.Option("--device", callback=_set, help="Device to compute on; auto takes a GPU if there is one.")
+    Device, typer.Option("--device", callback=_set, help="Device to compute on; auto uses a GPU if there is one.")
 ]
 Memory = Annotated[
     str | None,
@@ -62,7 +62,7 @@ Latents = Annotated[
     Literal["alive", "all"], typer.Option("--latents", help="Drop latents known to be dead (alive), or keep all.")
 ]
 DropBad = Annotated[
-    bool, typer.Option("--drop-bad", help="Drop latents whose decoder row is zero or not finite, and say so.")
+    bool, typer.Option("--drop-bad", help="Drop and report latents whose decoder row is zero or not finite.")
 ]
 LatentAxis = Annotated[
     int | None,
@@ -70,7 +70,7 @@ LatentAxis = Annotated[
         "--latent-axis",
         min=0,
         max=1,
-        help="The axis of stored decoders that indexes latents, where files do not tell; or ::latent_axis=1.",
+        help="Axis of stored decoders that indexes latents, if a file does not say; or add ::latent_axis=1.",
     ),
 ]
 Absolute = Annotated[bool, typer.Option("--absolute", help="Compare |cosine| instead of the signed cosine.")]
@@ -86,8 +86,8 @@ MapSide = Annotated[
     Literal["first", "both"] | None,
     typer.Option(
         "--map-side",
-        help="Apply --map to the first alone, into the space of the others, or to all. [default: both if all may "
-        "share a space, else first]",
+        help="Map only the first dictionary (into the space of the others), or all. [default: both if all may share a "
+        "space, else first]",
     ),
 ]
 Threshold = Annotated[
@@ -99,7 +99,7 @@ Threshold = Annotated[
 
 
 class Shared(NamedTuple):
-    """Options of every command that asks a question."""
+    """Options of every command that computes results."""
 
     latents: Latents = "alive"
     drop_bad: DropBad = False
@@ -123,7 +123,7 @@ class Shared(NamedTuple):
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Print every check, number and definition.")] = False
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Print the estimated cost, in operations, bytes, memory and time, and exit."),
+        typer.Option("--dry-run", help="Print the estimated operations, bytes, memory and time, and exit."),
     ] = False
     memory: Memory = None
     device: OnDevice = "auto"
@@ -136,12 +136,13 @@ class Shared(NamedTuple):
     dask_load: Annotated[
         bool,
         typer.Option(
-            "--dask-load", help="Have a Dask worker load the runs from their addresses, if it finds the same weights."
+            "--dask-load", help="Let a Dask worker load the runs from their addresses instead of receiving them."
         ),
     ] = False
     offline: Offline = False
     log_wandb: Annotated[
-        str | None, typer.Option(metavar="ENTITY/PROJECT", help="Also log the results there, as a new run of W&B.")
+        str | None,
+        typer.Option(metavar="ENTITY/PROJECT", help="Also log the results as a new run of this W&B project."),
     ] = None
     unembed: Annotated[
         str | None,
@@ -158,10 +159,10 @@ class Shared(NamedTuple):
 
 
 def with_shared(*, without: Sequence[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Append the shared options to those of a command, which receives them as `shared`.
+    """Add the shared options to those of a command, which receives them as `shared`.
 
     Args:
-        without: shared options that do not apply to the command; they have their defaults.
+        without: shared options that the command lacks; it receives their defaults.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:

@@ -1,4 +1,4 @@
-"""Save the results of a command in a separate folder, print and log them."""
+"""Choose and lock the results folder of a command; print and log the results."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from sae_geometry.results.result import Result
 
 
-_STEM = 44  # bytes of all names in that of a folder
+_STEM = 44  # maximum bytes of the input names in a folder name
 
 
 def folder_names(out: Path | None, command: str, names: list[str]) -> Iterator[Path]:
-    """Yield `out`, or else new folders in the current one, named after the command and its inputs: NAME, NAME-2, …"""
+    """Yield `out` or, if it is None, the unused folder names NAME, NAME-2, … for the command and its inputs."""
     if out is not None:
         yield out
         return
@@ -38,10 +38,10 @@ def folder_names(out: Path | None, command: str, names: list[str]) -> Iterator[P
 
 @contextmanager
 def claimed_folder(out: Path | None, command: str, names: list[str], *, resume: bool = False) -> Iterator[Path]:
-    """Yield the first of `folder_names` that no other process is using, locked where a lock can be created.
+    """Yield the first of `folder_names` that no other process is using, locked if the file system allows it.
 
     Args:
-        resume: raise if the first name is in use, since its finished pairs are in use as well.
+        resume: raise if the first name is in use, since its finished pairs are then in use as well.
 
     Raises:
         FileExistsError: another process is using `out`, or the results to resume.
@@ -60,16 +60,16 @@ def claimed_folder(out: Path | None, command: str, names: list[str], *, resume: 
                 raise FileExistsError(
                     f"{folder} is in use by another process; wait for it, or give another folder with -o"
                 ) from None
-            except OSError:  # no lock can be created
+            except OSError:  # The file system does not allow a lock.
                 pass
-            if out is None and folder.exists():  # created after its name was chosen
+            if out is None and folder.exists():  # Another process created it in the meantime.
                 continue
             yield folder
             return
 
 
 def say_screen(result: Result) -> None:
-    """Print the answer, and below it, without blank lines between, as many labels as the first screen has room for."""
+    """Print the answer and, below it, as many labels as fit on the first screen."""
     from sae_geometry.results.warnings import SCREEN
 
     answer, meanings = result.answer(), result.meanings
@@ -77,23 +77,23 @@ def say_screen(result: Result) -> None:
         say_answer(answer, result.headline)
         return
     lines = [line for line in answer.split("\n") if line]
-    room = SCREEN - len(lines) - 1  # the last line is where the results are
+    room = SCREEN - len(lines) - 1  # The last line names the results folder.
     say_answer("\n".join([*lines, *meanings.few_lines(room)[:room]]), result.headline)
 
 
 def page_writer(n_runs: int) -> Callable[[Path], object]:
-    """Return the function that adds the explorer, after a check that plotly is there and the runs are not too many."""
+    """Return the function that adds the explorer; raise if plotly is missing or there are too many runs."""
     from sae_geometry.explorer import add_page, require_plotly
     from sae_geometry.matching.defaults import MOST_RUNS
 
     if n_runs > MOST_RUNS:
-        raise ValueError(f"--html shows up to {MOST_RUNS} runs; got {n_runs:,}: leave it out")
+        raise ValueError(f"--html supports up to {MOST_RUNS} runs; got {n_runs:,}: leave out --html")
     require_plotly()
     return add_page
 
 
 def saved_line(folder: Path) -> str:
-    """Return where the results are and what to open first, on one line."""
+    """Return one line with the results folder and the names of its files, most useful first."""
     files = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
     names = [shown(str(p)) for p in files if len(p.parts) == 1]
     names += ["figures/"] if any(len(p.parts) > 1 for p in files) else []
@@ -105,7 +105,7 @@ def saved_line(folder: Path) -> str:
 
 
 def logged_line(folder: Path, project: str) -> str:
-    """Log a results folder, and return where; a failure is one sentence and exit 1, without data loss."""
+    """Log a results folder to W&B and return a line that says where; on failure, print one sentence and exit 1."""
     from sae_geometry.results.wandb_log import LoggingError, log_wandb
 
     try:
@@ -113,4 +113,4 @@ def logged_line(folder: Path, project: str) -> str:
     except LoggingError as error:
         say_error(str(error))
         raise typer.Exit(FAILED) from None
-    return f"logged to {where}" if where.startswith("http") else f"recorded for W&B: wandb sync {shlex.quote(where)}"
+    return f"logged to {where}" if where.startswith("http") else f"saved; to upload: wandb sync {shlex.quote(where)}"

@@ -1,4 +1,4 @@
-"""`sae-geometry project EMBEDDING RUN [RUN…]`."""
+"""The `sae-geometry project` command."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from sae_geometry.cli.question import question
 @o.with_shared(without=("dry_run", "unembed", "labels"))
 def project(
     embedding: Annotated[
-        Path, typer.Argument(metavar="EMBEDDING", help="A folder that umap has saved; it stays as it is.")
+        Path, typer.Argument(metavar="EMBEDDING", help="A results folder of sae-geometry umap; it is not changed.")
     ],
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="One or more addresses to place into it.")],
-    seed: Annotated[int, typer.Option(help="The same seed and version give the same positions.")] = 0,
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="One or more addresses to place in it.")],
+    seed: Annotated[int, typer.Option(help="Random seed; the same seed and version give the same positions.")] = 0,
     *,
     shared: o.Shared,
 ) -> None:
-    """Place further dictionaries into a saved UMAP, whose points stay where they are.
+    """Place further dictionaries in a saved UMAP, whose points stay where they are.
 
     Writes report.html, umap.parquet, neuronpedia.csv, summary.json and figures/.
     """
@@ -29,6 +29,6 @@ def project(
 
     saved = embedding.parent if embedding.name == "umap.parquet" else embedding
     if shared.out is not None and shared.out.resolve() == saved.resolve():
-        raise ValueError(f"{shared.out} is the embedding that is projected onto; give another folder with -o")
+        raise ValueError(f"{shared.out} holds the embedding to project onto; give another folder with -o")
     with question(shared, "project", runs) as work:
         work.finish(sg.project(work.dictionaries, embedding, seed=seed, **work.how))

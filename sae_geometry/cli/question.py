@@ -1,4 +1,4 @@
-"""Run a question: check, load, plan, compute, save, report."""
+"""Run the steps that all questions share: check options, load, plan, save, print and log."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Work:
-    """A question in progress.
+    """Inputs, folder and console of a running command.
 
     Attributes:
         folder: results folder, locked for this process.
-        progress: progress callback; None draws nothing.
-        end_bar: ends the progress bar before anything is printed.
+        progress: progress callback, or None to draw nothing.
+        end_bar: function that ends the progress bar, to call before anything is printed.
     """
 
     dictionaries: list[Dictionary]
@@ -43,7 +43,7 @@ class Work:
 
     @property
     def how(self) -> dict[str, Any]:
-        """Return the arguments that all questions on several dictionaries share."""
+        """The keyword arguments that all functions of several dictionaries take."""
         return {"allow_mismatch": self.shared.allow_mismatch, "progress": self.progress}
 
     def finish(
@@ -54,10 +54,10 @@ class Work:
         add: Callable[[Path], object] | None = None,
         record: str = "summary.json",
     ) -> None:
-        """Save the result, print its answer or the JSON that is on disk, report where it is, and log it if asked for.
+        """Save the result, print its answer (with --json, the saved JSON) and its folder, and log it if requested.
 
         Args:
-            figures, add: as in `save`.
+            figures, add: arguments of `save`.
             record: the file that --json prints.
         """
         from sae_geometry.results.store import save
@@ -95,14 +95,14 @@ def question(
     """Check the options, load the dictionaries, and yield a `Work`; with --dry-run print the cost and exit.
 
     Args:
-        inputs: addresses, or a function that loads the dictionaries, where not all fit in memory together.
-        names: function that returns the names in the folder's name; by default the dictionaries' own.
+        inputs: addresses, or a function that loads the dictionaries.
+        names: function from the dictionaries to the names in the folder's name; by default their own names.
     """
     from sae_geometry.distributed import settings
     from sae_geometry.io.atomic_folder import check_folder, check_writable
 
     if shared.dask_load and shared.dask is None:
-        raise ValueError("--dask-load says how Dask workers get the runs: add --dask, or leave it out")
+        raise ValueError("--dask-load applies only with --dask: add --dask, or leave out --dask-load")
     if shared.out is None:
         check_writable(Path.cwd())
     else:
@@ -129,7 +129,7 @@ def question(
 
 
 def _labeled(dictionaries: list[Dictionary], shared: Shared, speaker: Speaker) -> list[Dictionary]:
-    """Return the dictionaries with the labels asked for."""
+    """Return the dictionaries with the tokens and labels of --unembed and --labels."""
     from sae_geometry.labels.attach import with_labels
     from sae_geometry.sources.bundle import Context
 

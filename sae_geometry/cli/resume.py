@@ -1,4 +1,4 @@
-"""Checkpoints of finished pairs next to the results, until these are complete."""
+"""Checkpoints of finished pairs, stored until the results are complete."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ from sae_geometry.io.formatting import counted
 
 @contextmanager
 def kept_pairs(folder: Path, *, usual: Path, resume: bool, speaker: Speaker) -> Iterator[Path]:
-    """Yield the checkpoint folder for finished pairs of the results in `folder`; after an error, report its contents.
+    """Yield the folder for the finished pairs of the results in `folder`; after an error, print how to resume.
 
     Args:
-        usual: default folder of the same command; if it differs, the hint names `folder`.
+        usual: folder that the command would choose by default; if `folder` is another one, the hint adds -o.
 
     Raises:
         FileExistsError: pairs of an interrupted run exist, and `resume` is not set.
     """
     kept = checkpoint_folder(folder)
-    for half in kept.glob(".pair-*"):  # from a process that was killed while writing
+    for half in kept.glob(".pair-*"):  # A process was killed while it wrote this.
         half.unlink()
     done = _in_words(kept)
     if done and not resume:
-        raise FileExistsError(f"{kept} holds {done} of an interrupted run; add --resume to use them, or delete it")
+        raise FileExistsError(f"{kept} holds {done} of an interrupted run; add --resume to use them, or delete {kept}")
     if resume and not done:
-        speaker.note(f"no finished pairs are in {kept}: starting from the first")
+        speaker.note(f"{kept} holds no finished pairs: starting from the first")
     try:
         yield kept
-    except typer.Exit:  # the results are saved, but could not be logged
+    except typer.Exit:  # The results are saved; only logging failed.
         raise
     except BaseException:
         if done := _in_words(kept):
             where = "" if folder == usual else f" -o {shlex.quote(str(folder))}"
-            speaker.note(f"{done} saved in {kept}; the same command with --resume{where} continues from there")
+            speaker.note(f"{done} saved in {kept}; run the same command with --resume{where} to continue")
         raise
     finally:
-        with suppress(OSError):  # pairs remain
+        with suppress(OSError):  # The folder still holds pairs.
             kept.rmdir()
 
 
 def checkpoint_folder(folder: Path) -> Path:
-    """Return the checkpoint folder for `folder`: next to it, or in the cache where its parent is not writable.
+    """Return the folder for finished pairs: next to `folder`, or in the cache if its parent is not writable.
 
-    The latter occurs when the results folder is a mount point in a read-only file system.
+    The parent of a mount point, for example, may be in a read-only file system.
     """
     from sae_geometry.sources.cache import cache_root
 
-    there = folder.resolve() if folder.name in ("", "..") else folder  # `.` has no name
+    there = folder.resolve() if folder.name in ("", "..") else folder  # `.` has no name.
     above = next(p for p in there.absolute().parents if p.exists())
     if os.access(above, os.W_OK | os.X_OK):
         return there.with_name(f"{there.name}.pairs")
@@ -63,6 +63,6 @@ def checkpoint_folder(folder: Path) -> Path:
 
 
 def _in_words(kept: Path) -> str:
-    """Count the finished pairs in words, "3 finished pairs"; empty if there are none."""
+    """Return the number of finished pairs in words, such as "3 finished pairs", or "" if there are none."""
     n = sum(not p.name.startswith(".") for p in kept.glob("*.npz"))
     return counted(n, "finished pair") if n else ""

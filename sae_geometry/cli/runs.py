@@ -1,4 +1,4 @@
-"""`sae-geometry runs ENTITY/PROJECT`."""
+"""The `sae-geometry runs` command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sae_geometry.io.formatting import aligned
 def runs(
     project: Annotated[str, typer.Argument(metavar="ENTITY/PROJECT", help="A Weights & Biases project, or demo.")],
     kind: Annotated[
-        Literal["local", "e2e", "e2e+ds"] | None, typer.Option(help="Only runs whose loss is of this kind.")
+        Literal["local", "e2e", "e2e+ds"] | None, typer.Option(help="Only runs trained with this kind of loss.")
     ] = None,
     layer: Annotated[int | None, typer.Option(metavar="N", help="Only SAEs at this layer.")] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Only runs of this seed.")] = None,
@@ -25,10 +25,10 @@ def runs(
     ] = None,
     similar_to: Annotated[
         str | None,
-        typer.Option(metavar="RUN", help="Only the most similar run of each other kind at its layer, by --by."),
+        typer.Option(metavar="RUN", help="Only the closest run, by --by, of each other kind at the same layer."),
     ] = None,
     by: Annotated[
-        Literal["ce", "l0", "alive"], typer.Option(help="Metric of --similar-to: CE increase, L0 or alive.")
+        Literal["ce", "l0", "alive"], typer.Option(help="Metric of --similar-to: CE increase, L0 or alive latents.")
     ] = "ce",
     as_json: o.AsJson = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""`sae-geometry seeds RUN RUN…`."""
+"""The `sae-geometry seeds` command."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from sae_geometry.io.progress import Progress
 if TYPE_CHECKING:
     from sae_geometry.dictionary import Dictionary
 
-_FIRST_SECONDS = 3.0  # seconds until the rate is known
-_LONG = 60.0  # shortest remaining time to report, in seconds
+_FIRST_SECONDS = 3.0  # seconds before the rate is estimated
+_LONG = 60.0  # shortest remaining time worth reporting, in seconds
 
 
 @o.with_shared()
@@ -35,7 +35,7 @@ def seeds(
     ] = None,
     on: o.On = "decoder",
     threshold: Annotated[
-        float, typer.Option(metavar="X", help="Similarity above which a one-to-one partner counts as found.")
+        float, typer.Option(metavar="X", help="Similarity above which a one-to-one partner counts as shared.")
     ] = 0.7,
     absolute: o.Absolute = False,
     resume: Annotated[
@@ -44,11 +44,11 @@ def seeds(
     *,
     shared: o.Shared,
 ) -> None:
-    """Compare many runs, every ordered pair: MMCS, shared latents, PW-MCC, recurrence, consensus, rarefaction.
+    """Compare every ordered pair of many runs: MMCS, shared latents, PW-MCC, recurrence, consensus, rarefaction.
 
     Writes report.html, pairs.parquet, consensus.parquet, consensus.safetensors, orphans.parquet, summary.json and
-    figures/. Finished pairs stay in a folder next to the results (its name with .pairs; in the cache where nothing may
-    be written there) until all are done. After an interruption, --resume continues from them.
+    figures/. Finished pairs are saved in a folder NAME.pairs next to the results (in the cache if that place is not
+    writable) until all are done. After an interruption, --resume continues from them.
     """
     import sae_geometry as sg
     from sae_geometry.comparisons.seeds import forget_pairs
@@ -79,7 +79,7 @@ def seeds(
         )
         try:
             work.finish(result)
-        except typer.Exit:  # saved, but not logged
+        except typer.Exit:  # The results are saved; only logging failed.
             forget_pairs(result, kept)
             raise
         forget_pairs(result, kept)
@@ -101,7 +101,7 @@ def _remaining_time(speaker: Speaker, n_pairs: int, progress: Progress | None) -
         if progress is not None:
             progress(stage, share)
         calls += 1
-        if calls <= 2:  # start and end of the first pair
+        if calls <= 2:  # These calls are the start and end of the first pair.
             since, begun = time.perf_counter(), share
             return
         spent = time.perf_counter() - since
@@ -111,9 +111,9 @@ def _remaining_time(speaker: Speaker, n_pairs: int, progress: Progress | None) -
         if left > _LONG:
             speaker.note(
                 f"{counted(round(n_pairs * (1 - share)), 'pair')} of {n_pairs:,} to go: about {_in_words(left)} at "
-                "this pace; it can be stopped at any time: finished pairs are saved for --resume"
+                "this pace; you can stop at any time, since finished pairs are saved for --resume"
             )
-        since = math.inf  # report at most once
+        since = math.inf  # Report at most once.
 
     return tick
 

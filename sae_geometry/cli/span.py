@@ -1,4 +1,4 @@
-"""`sae-geometry span A B`."""
+"""The `sae-geometry span` command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sae-geometry split NARROW WIDE`."""
+"""The `sae-geometry split` command."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from sae_geometry.cli.question import question
 
 @o.with_shared()
 def split(
-    narrow: Annotated[str, typer.Argument(metavar="NARROW", help="The dictionary with fewer latents: its address.")],
-    wide: Annotated[str, typer.Argument(metavar="WIDE", help="The dictionary with more latents.")],
+    narrow: Annotated[str, typer.Argument(metavar="NARROW", help="Address of the dictionary with fewer latents.")],
+    wide: Annotated[str, typer.Argument(metavar="WIDE", help="Address of the dictionary with more latents.")],
     terms: Annotated[
-        int, typer.Option(metavar="T", help="Maximum number of wide latents combined into a narrow one.")
+        int, typer.Option(metavar="T", help="Maximum number of wide latents in the combination for a narrow one.")
     ] = 4,
     fdr: Annotated[float, typer.Option(metavar="Q", help="False discovery rate for children, between 0 and 1.")] = 0.05,
     *,
     shared: o.Shared,
 ) -> None:
-    """Feature splitting: each narrow latent's children in a wide dictionary, what they explain of it, and what is new.
+    """Find each narrow latent's children in a wide dictionary, how much they explain, and which wide latents are new.
 
     Writes report.html, split.parquet, parents.parquet, summary.json and figures/.
     """

@@ -1,4 +1,4 @@
-"""`sae-geometry tokens RUN`."""
+"""The `sae-geometry tokens` command."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def tokens(
 ) -> None:
     """List the tokens that each latent promotes, by its decoder's direct effect on the logits.
 
-    Without --unembed, the tokens that come with the run or with --labels. Writes report.html, tokens.parquet,
+    Without --unembed, list the tokens that come with the run or with --labels. Writes report.html, tokens.parquet,
     tokens.csv, summary.json and figures/.
     """
     import sae_geometry as sg

@@ -1,4 +1,4 @@
-"""`sae-geometry truth A FEATURES`."""
+"""The `sae-geometry truth` command."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def truth(
     a: o.FirstRun,
     features: Annotated[
         str,
-        typer.Argument(metavar="FEATURES", help="The address of the true features: an array with features as rows."),
+        typer.Argument(metavar="FEATURES", help="Address of the true features, an array with one per row."),
     ],
     threshold: Annotated[
-        float, typer.Option(metavar="X", help="Similarity above which a latent counts as a feature.")
+        float, typer.Option(metavar="X", help="Similarity above which a latent recovers a feature.")
     ] = 0.7,
     absolute: o.Absolute = False,
     *,

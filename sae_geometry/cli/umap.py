@@ -1,4 +1,4 @@
-"""`sae-geometry umap RUN [RUN…]`."""
+"""The `sae-geometry umap` command."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ def umap(
     ] = None,
     backend: Annotated[
         Literal["auto", "numba", "umap-learn", "cuml"],
-        typer.Option(help="auto takes cuML if it can run here, else numba, which uses all threads."),
+        typer.Option(help="auto uses cuML if it runs on this machine, else numba with all threads."),
     ] = "auto",
     style: Annotated[
         Literal["okabe-ito", "e2e"], typer.Option(help="Color scheme; e2e colors by kind, as in the paper.")
     ] = "okabe-ito",
     color: Annotated[
-        list[Color] | None, typer.Option(help="Add a figure colored by this; may be given more than once.")
+        list[Color] | None, typer.Option(help="Add a figure with points colored by this; may be given more than once.")
     ] = None,
     threshold: o.Threshold = 0.7,
     regions: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Boxes and polygons from a YAML file, instead of HDBSCAN.")
+        Path | None, typer.Option(metavar="FILE", help="YAML file of boxes and polygons to use instead of HDBSCAN.")
     ] = None,
     regions_on: Annotated[
         Literal["picture", "neighbors"],
@@ -64,12 +64,12 @@ def umap(
     *,
     shared: o.Shared,
 ) -> None:
-    """Compute one UMAP of one or more dictionaries from exact cosine neighbors, with measures of its quality.
+    """Compute one UMAP of one or more dictionaries from exact cosine neighbors, and measure its quality.
 
-    Writes report.html, umap.parquet, regions.json, neuronpedia.csv, summary.json and figures/; with --html
-    explorer.html too.
+    Writes report.html, umap.parquet, regions.json, neuronpedia.csv, summary.json and figures/, and with --html
+    explorer.html.
 
-    A regions file holds A: {box: [x0, x1, y0, y1]} or B: {polygon: [[x, y], [x, y], [x, y]]}, one per line.
+    A regions file has one region per line: A: {box: [x0, x1, y0, y1]} or B: {polygon: [[x, y], [x, y], [x, y]]}.
     """
     import sae_geometry as sg
 
@@ -78,7 +78,7 @@ def umap(
     shapes = None if regions is None else sg.read_shapes(regions)
     colors = [choice.value for choice in color or []]
     if shapes is not None and (regions_on != "picture" or min_region_size is not None):
-        raise ValueError("--regions draws them by hand: leave out --regions-on and --min-region-size")
+        raise ValueError("--regions replaces clustering: leave out --regions-on and --min-region-size")
     with question(shared, "umap", addresses, n_neighbors=n_neighbors) as work:
         sg.plots.check_colors(colors, work.dictionaries)
         result = sg.umap(

@@ -1,4 +1,4 @@
-"""`sae-geometry within RUN`."""
+"""The `sae-geometry within` command."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def within(
     *,
     shared: o.Shared,
 ) -> None:
-    """Measure how redundant one dictionary is: every latent's nearest other latent, itself excluded.
+    """Measure how redundant one dictionary is, by the cosine of every latent to its nearest other latent.
 
     Writes report.html, matches.parquet, summary.json and figures/.
     """

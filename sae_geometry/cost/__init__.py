@@ -1,1 +1,1 @@
-"""Cost of a question, on this machine and on a cluster, and a diagnosis of this machine."""
+"""Estimates of the cost of a question on this machine and on a cluster, and a diagnosis of this machine."""

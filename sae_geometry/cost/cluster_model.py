@@ -1,10 +1,10 @@
-"""Cost model of a comparison on M Dask workers: arithmetic and network.
+"""Cost model of a comparison on M Dask workers, with the time of arithmetic and network.
 
-A sweep of n × m latents of width d takes n·m·d multiplications, half of that within one dictionary, divided evenly.
-Each worker receives every operand whole (4·d bytes per latent) unless it has it already, and returns the lists of its
-tiles (12 bytes per partner: a row's from its tile, a column's from every tile). With at least as many pairs of
-dictionaries as workers, pairs are not split. Arithmetic decreases with the number of workers and network traffic
-increases, so beyond some number more workers are slower.
+A sweep of n × m latents of width d takes n·m·d multiplications (half within one dictionary), divided evenly among the
+workers. Each worker receives every operand whole (4·d bytes per latent) unless it has it already, and returns the lists
+of its tiles (12 bytes per partner; rows come from one tile, columns from every tile). If there are at least as many
+pairs of dictionaries as workers, pairs are not split. More workers take less time for arithmetic but need more network
+traffic, so beyond some number they are slower.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from sae_geometry.kernels.tiles import LEAST, pieces_for, sides_for
 KEPT = 1 << 30  # bytes of operands cached on a worker between sweeps
 PARTNER = 12  # bytes per returned partner
 _LISTED = 100  # bytes per listed partner during a sweep
-_ASIDE = 512 << 20  # bytes of an idle worker: Python, torch, compiled loops
+_ASIDE = 512 << 20  # bytes that an idle worker takes for Python, torch and compiled loops
 _MOST_WORKERS = 1 << 20
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One sweep of n latents of the direction set `a` against m of `b`, or within one (b None)."""
+    """One sweep of n latents of direction set `a` against m latents of `b`, or within `a` if `b` is None."""
 
     a: int
     b: int | None
@@ -42,7 +42,7 @@ class Pass:
 
     @property
     def operands(self) -> dict[int, int]:
-        """Return the number of latents per side."""
+        """Return the number of latents of each direction set."""
         return {self.a: self.n} if self.b is None else {self.a: self.n, self.b: self.m}
 
 
@@ -50,9 +50,10 @@ class Pass:
 class ClusterPlan:
     """Estimated cost of a comparison on a cluster.
 
-    bytes_sent, bytes_back: operands sent to workers, lists returned. seconds_arithmetic, seconds_network: either alone.
-    limited_by: "arithmetic" or "network", whichever is longer. most_workers: number of workers from which the network
-    is the limit; None if above a million.
+    Attributes:
+        bytes_sent, bytes_back: bytes of the operands sent to workers and of the lists that they return.
+        limited_by: "arithmetic" or "network", whichever takes longer.
+        most_workers: smallest number of workers at which the network takes longer; None if above a million.
     """
 
     n_dictionaries: int
@@ -69,16 +70,16 @@ class ClusterPlan:
 
     def __str__(self) -> str:
         beyond = (
-            "the network never limits it below a million workers"
+            "the network is never the limit below a million workers"
             if self.most_workers is None
-            else f"from {self.most_workers:,} workers on the network is the limit"
+            else f"with {self.most_workers:,} workers or more, the network is the limit"
         )
         return "\n".join(
             [
-                f"{self.workers:,} workers (by a model, see docs/ten_thousand_dictionaries.md):",
+                f"{self.workers:,} workers (from a model, see docs/ten_thousand_dictionaries.md):",
                 f"  passes       {self.n_passes:,} over {self.n_dictionaries:,} dictionaries",
                 f"  moved        {self.bytes_sent / 1e9:.3g} GB to the workers, {self.bytes_back / 1e9:.3g} GB back",
-                f"  memory       {self.memory_a_worker / 2**30:.2f} GiB a worker",
+                f"  memory       {self.memory_a_worker / 2**30:.2f} GiB per worker",
                 f"  time         {self.seconds_arithmetic:.3g} s arithmetic, {self.seconds_network:.3g} s network",
                 f"  limited by   {self.limited_by}; {beyond}",
             ]
@@ -100,8 +101,8 @@ def cluster_plan(
     Args:
         rate: multiplications per second of one worker.
         bandwidth: bytes per second of the client's link.
-        whole_pairs: number of pairs of dictionaries that a worker may take whole; with fewer pairs than workers they
-            are cut into tiles instead.
+        whole_pairs: number of pairs of dictionaries that workers may run whole; if there are fewer pairs than workers,
+            sweeps are split into tiles instead.
 
     Example:
         >>> plan = cluster_plan([Pass(0, 1, 1000, 1000)], 64, n_dictionaries=2, workers=2, rate=1e9, bandwidth=1e9)
@@ -109,10 +110,10 @@ def cluster_plan(
         (64000000.0, 1024000.0, 'arithmetic')
     """
     if not passes or min(workers, rate, bandwidth, d_in, n_dictionaries) <= 0:
-        raise ValueError("a plan needs at least one pass, and workers, rate, bandwidth and width above zero")
+        raise ValueError("a plan needs at least one pass; workers, rate, bandwidth and sizes must be above zero")
     model = _Model(tuple(passes), d_in, whole_pairs)
     arithmetic, network = model.seconds(workers, rate, bandwidth)
-    lists = max(_LISTED * (p.k + 8) * (p.n / model.tiles(p, workers) + p.m) for p in passes)  # during a tile's sweep
+    lists = max(_LISTED * (p.k + 8) * (p.n / model.tiles(p, workers) + p.m) for p in passes)
     return ClusterPlan(
         n_dictionaries=n_dictionaries,
         n_passes=len(passes),
@@ -145,7 +146,7 @@ class _Model:
         return sides * (sides + 1) // 2
 
     def back(self, workers: int) -> float:
-        """Return the bytes of returned lists: rows once, columns per tile; within one, all from a row of tiles."""
+        """Return the bytes of the returned lists, counting every tile that returns part of a list."""
         total = 0
         for p in self.passes:
             tiles = self.tiles(p, workers)
@@ -154,11 +155,11 @@ class _Model:
         return float(total)
 
     def seconds(self, workers: int, rate: float, bandwidth: float) -> tuple[float, float]:
-        """Return seconds of arithmetic and network; whole pairs run in rounds, and the last may leave workers idle."""
+        """Return the seconds of arithmetic and network. Whole pairs run in rounds; workers may idle in the last."""
         if self.whole_pairs >= workers:
             rounds = -(-self.whole_pairs // workers)
             done = sum(p.pairs for p in self.passes) * self.d_in * rounds / self.whole_pairs
-        else:  # a pass uses at most as many workers as it has tiles
+        else:  # A pass uses at most as many workers as it has tiles.
             done = self.d_in * sum(p.pairs / min(workers, self.tiles(p, workers)) for p in self.passes)
         return done / rate, (workers * self.operands[0] + self.back(workers)) / bandwidth
 
@@ -170,7 +171,7 @@ class _Model:
 
     @cached_property
     def operands(self) -> tuple[float, float]:
-        """Return bytes sent to a worker and its peak of cached bytes; recent operands stay while there is room."""
+        """Return the bytes sent to a worker, which caches recent operands, and the peak of its cached bytes."""
         held: dict[int, float] = {}
         sent = most = 0.0
         for p in self.passes:

@@ -1,4 +1,4 @@
-"""Diagnosis of this machine: versions, device, exactness and rate of the sweep."""
+"""Diagnose this machine: its software and device, and the exactness and rate of the sweep."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ _CUDA_TORCH = "install a torch with CUDA (pytorch.org/get-started)"
 class Diagnosis:
     """Result of a diagnosis.
 
-    sections: "software", "extras", "device", "back ends" and "checks", each a mapping of short texts. An extra is
-    "installed" or the command that installs it. A check says "exact" when a screen gives the dense definition's
-    partners and scores, bit for bit, in every case of the reference suite, "not here" when it cannot run, and begins
-    with "WRONG" when it differs.
-    rates: rate of the sweep on the best device, with the device's limit.
+    Attributes:
+        sections: mappings of strings named "software", "extras", "device", "back ends" and "checks". An extra is
+            "installed" or the command that installs it. A check is "exact" if a screen gives the same partners and
+            scores as the dense definition, bit for bit, in every case of the reference suite, is "not here" if it
+            cannot run, and begins with "WRONG" if it differs.
+        rates: rates of the sweep on the best device.
     """
 
     sections: Mapping[str, Mapping[str, str]]
@@ -47,17 +48,17 @@ class Diagnosis:
 
     @property
     def is_right(self) -> bool:
-        """Return whether no check failed."""
+        """Return whether all checks passed."""
         return not any(text.startswith("WRONG") for text in self.sections["checks"].values())
 
     @property
     def verdict(self) -> str:
-        """Return in one line what works here and what to do."""
+        """Return one line that says what works on this machine and what to do."""
         checks, device = self.sections["checks"], self.sections["device"]
         wrong = [name for name, text in checks.items() if text.startswith("WRONG")]
         if wrong:
             return (
-                f"Wrong answers here ({'; '.join(wrong)}): do not use this machine, and open an issue with this text."
+                f"Wrong answers on this machine ({'; '.join(wrong)}): do not use it, and open an issue with this text."
             )
         on = "CPU and GPU" if any(name.startswith("cuda") for name in checks) else "CPU"
         if device["cuda"].startswith("unused"):
@@ -67,7 +68,7 @@ class Diagnosis:
         return f"Works, exact on the {on}. {todo}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the diagnosis, JSON-ready."""
+        """Return the diagnosis as a dict of JSON values."""
         return {"verdict": self.verdict, **self.sections, "rates": asdict(self.rates)}
 
     def markdown(self) -> str:
@@ -79,7 +80,7 @@ class Diagnosis:
 
 
 def diagnose() -> Diagnosis:
-    """Diagnose this machine; with a GPU, run the reference suite and measure the rate of every screen on it."""
+    """Run the reference suite with every screen on the CPU and any GPU, and measure the rates of the better device."""
     engine, version, why = choose_backend("auto")
     cuda = torch.cuda.is_available()
     fused = _FUSED if cuda and importlib.util.find_spec("triton") else ()

@@ -1,4 +1,4 @@
-"""Cost estimates for this machine: operations, memory, and time from a short probe."""
+"""Estimate the cost of a question on this machine: operations, memory, and time from a short probe."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ _SCREENS: dict[str, ScreenName] = {
     "torch-tf32": "tf32",
 }
 _ALWAYS = "reading the inputs"
-_WRITING = 3.0, 1.5e-5  # seconds of tables, figures and the report, on two cores: fixed, and per latent
-# Bytes resident at the peak of an optimal matching: what its first use loads and compiles, and per candidate.
+_WRITING = 3.0, 1.5e-5  # seconds to write tables, figures and report on two cores: fixed, and per latent
+# Peak memory of an optimal matching in bytes: a fixed part for code that it loads and compiles, and per candidate.
 _LOADED, _PER_CANDIDATE = 300_000_000, 125
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The cost of a question.
+    """Estimated cost of a question.
 
     Attributes:
         n_sweeps: passes over a similarity matrix.
-        flops: multiplications and additions of all products, without blocks that symmetry saves.
-        bytes_read: bytes read by the products if every row block is multiplied with the other side once.
+        flops: number of multiplications and additions, without the blocks that symmetry saves.
+        bytes_read: bytes that the products read if every row block is multiplied once with the other side.
         memory: largest memory of any sweep in bytes, excluding inputs.
-        seconds: expected time of the sweeps, from a probe on the largest of them, and of matchings from their lists.
-        writing: expected seconds of tables, figures and the report.
-        probe_seconds: how long the probe took.
+        seconds: expected seconds of the sweeps, from a probe of the largest one, and of the matchings.
+        writing: expected seconds to write tables, figures and the report.
+        probe_seconds: seconds that the probe took.
         device, screen, why: where and how the largest sweep would run.
-        leaves_out: work of the verb that is not estimated.
+        leaves_out: description of the work that is not estimated.
         passes: the sweeps, in order of execution.
         whole_pairs: number of dictionary pairs that workers of a cluster may run whole; 0 if none.
     """
@@ -77,8 +77,8 @@ class Estimate:
                 f"{self.verb}: {sweeps} on {self.device}, {self.screen} ({self.why})",
                 f"  operations   {self.flops:.3g}",
                 f"  memory read  {self.bytes_read / 1e9:.3g} GB",
-                f"  memory       {self.memory / 2**20:.0f} MiB above the inputs",
-                f"  time         about {lasts:.2g} s, {self.writing:.2g} s of it to write tables and figures "
+                f"  memory       {self.memory / 2**20:.0f} MiB in addition to the inputs",
+                f"  time         about {lasts:.2g} s, including {self.writing:.2g} s to write tables and figures "
                 f"({rate:.0f} billion operations per second)",
                 f"  not counted  {self.leaves_out}",
             ]
@@ -95,22 +95,22 @@ def estimate(
     on: On = "decoder",
     probe_seconds: float = 1.0,
 ) -> Estimate:
-    """Estimate what `verb` would cost for these dictionaries on the device they are on.
+    """Estimate the cost of `verb` for these dictionaries on their device.
 
     Args:
-        dictionaries: one of anything `compare` takes, or a list of them: two or more for "compare" and "seeds" (every
-            pair), two for "match", "agreement", "span", "split" and "truth", one or more for "within" (each) and "umap"
-            (together), the checkpoints of a run for "drift", the layers for "flow".
-        verb: the question.
-        matching: for "compare" and "seeds"; None for their default.
-        n_neighbors: for "umap", self included.
-        n_terms: for "split".
+        dictionaries: anything that `compare` takes, or a list: two or more for "compare" and "seeds" (every pair), two
+            for "match", "agreement", "span", "split" and "truth", one or more for "within" (each) and "umap"
+            (together), the checkpoints of a run for "drift", and the layers for "flow".
+        verb: name of the question.
+        matching: matching for "compare" and "seeds"; None for their default.
+        n_neighbors: number of neighbors for "umap", including the point itself.
+        n_terms: number of terms for "split".
         on: "decoder", "encoder" or "both", for "compare" and "seeds".
         probe_seconds: approximate duration of the probe.
 
     Raises:
-        ValueError: an unknown verb, too few or too many dictionaries, different widths, for "agreement" no encoders,
-            or a memory ceiling that is too low.
+        ValueError: the verb is unknown, there are too few or too many dictionaries, their widths differ, "agreement"
+            lacks encoders, or the memory limit is too low.
 
     Example:
         >>> import numpy as np
@@ -121,7 +121,7 @@ def estimate(
         11264.0
     """
     if verb not in VERBS:
-        raise ValueError(f"a question is one of {', '.join(get_args(Verb))}; got {verb!r}")
+        raise ValueError(f"verb must be one of {', '.join(get_args(Verb))}; got {verb!r}")
     asked, given = VERBS[verb], several(dictionaries)
     if len(given) < asked.least:
         raise ValueError(f"{verb} needs {asked.least} or more dictionaries; got {len(given)}")
@@ -132,15 +132,15 @@ def estimate(
         raise ValueError(f"the dictionaries differ in width: {', '.join(str(d.d_in) for d in loaded)}")
     question = Question(loaded, matching, n_neighbors, n_terms, on)
     if verb == "agreement" and not question.encoders:
-        raise ValueError("agreement needs encoders of one width on both sides")
+        raise ValueError("agreement needs encoders of the same width in both dictionaries")
     leaves_out = f"{_ALWAYS}; {asked.besides}"
     if verb == "drift":
         return _drift(question.rows, probe_seconds, leaves_out)
     jobs = asked.jobs(question)
     largest = max(jobs, key=lambda job: job.multiplications / job.times)
     lists = max(jobs, key=lambda job: _listed(job, cpu_threads()))
-    memory = listing_memory(lists.a, lists.b, lists.k) if lists.k > 1 else None  # the default of `listing_sweep`
-    plan_sweep(lists.a, lists.b, lists.k, columns=lists.columns, memory=memory)  # a ceiling may be too low for it
+    memory = listing_memory(lists.a, lists.b, lists.k) if lists.k > 1 else None  # `listing_sweep` uses this.
+    plan_sweep(lists.a, lists.b, lists.k, columns=lists.columns, memory=memory)  # Raise if the limit is too low.
     plan = plan_sweep(largest.a, largest.b, largest.k, columns=largest.columns, memory=memory)
     start = time.perf_counter()
     fixed, each = _probe(largest, plan, probe_seconds, memory)
@@ -202,15 +202,15 @@ def _bytes_read(job: Job, plan: SweepPlan) -> float:
 
 
 def _probe(job: Job, plan: SweepPlan, budget: float, memory: int | None) -> tuple[float, float]:
-    """Return the seconds of a sweep that do not depend on its rows, and those per multiplication.
+    """Return the fixed seconds of a sweep, and its seconds per multiplication.
 
-    The sweep is timed over its first rows, increased until time is up. What does not depend on their number prepares
-    the other side, and settles its lists.
+    The sweep is timed on more and more of its rows until time is up. The fixed part prepares the other side and
+    finishes its lists.
     """
     a, others = job.a, job.a if job.b is None else job.b
     options = {"screen": _SCREENS[plan.screen], "threads": plan.threads, "blocks": plan.blocks, "columns": job.columns,
                "memory": memory}  # fmt: skip
-    sweep(a[: min(64, len(a))], others[: min(64, len(others))], job.k, **options)  # type: ignore[arg-type]  # warm up
+    sweep(a[: min(64, len(a))], others[: min(64, len(others))], job.k, **options)  # type: ignore[arg-type]  # Warm up.
     rows, times, spent = max(1, plan.blocks[0] * plan.threads // 4), dict[int, float](), 0.0
     while True:
         rows = min(len(a), rows)
@@ -223,13 +223,13 @@ def _probe(job: Job, plan: SweepPlan, budget: float, memory: int | None) -> tupl
         rows *= 4
     (fewer, short), (most, long) = [(0, 0.0), *times.items()][-2:]
     per_row = (long - short) / (most - fewer)
-    if not long / most / 2 < per_row < long / most:  # noise: the fixed part is never negative, nor half of the total
+    if not long / most / 2 < per_row < long / most:  # This is noise: the fixed part is small and positive.
         per_row = long / most
     return long - most * per_row, per_row / (others.shape[0] * a.shape[1])
 
 
 def _drift(states: list[Tensor], budget: float, leaves_out: str) -> Estimate:
-    """Estimate row-wise cosines of every checkpoint with the last and the next; there is no sweep."""
+    """Estimate the cost of drift: the row-wise cosines of each checkpoint with the last and the next one."""
     x = states[-1]
     part = x[: min(len(x), 4096)]
     start, rounds = time.perf_counter(), 0

@@ -1,4 +1,4 @@
-"""The sweeps of every question."""
+"""Table of the sweeps and other costs of every question."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from sae_geometry.matching.optimal import CANDIDATES, MORE
 from sae_geometry.nulls import LISTED, default_turns
 
 Verb = Literal["compare", "match", "within", "seeds", "agreement", "span", "split", "truth", "umap", "drift", "flow"]
-_NEAREST = 32  # nearest latents whose span is measured
+_NEAREST = 32  # number of nearest latents whose span is measured
 _GREEDY_K = 16
 _PER_PAIR = {"mutual": 0.0, "greedy": 2.5e-9, "optimal": 1.2e-7}  # seconds per pair of latents, on two cores
 
 
 @dataclass(frozen=True)
 class Job:
-    """Sweeps of one kind: a against b (within a if None), k best, with or without columns, and how often."""
+    """One or more identical sweeps of a against b (within a if b is None) for the k best partners."""
 
     a: Tensor
     b: Tensor | None
@@ -58,14 +58,14 @@ class Question:
         if self.on == "decoder":
             return decoders
         if not self.encoders:
-            raise ValueError(f'on="{self.on}" needs encoders of one width in every dictionary; use on="decoder"')
+            raise ValueError(f'on="{self.on}" needs encoders of the same width in all dictionaries; use on="decoder"')
         if self.on == "encoder":
             return self.encoders
         return [torch.cat(pair, dim=1) for pair in zip(decoders, self.encoders, strict=True)]
 
     @property
     def encoders(self) -> list[Tensor]:
-        """Return the encoder directions if all dictionaries have them in one width; otherwise none."""
+        """Return the encoder directions if all dictionaries have them in the same width, else an empty list."""
         found = [d.encoder_directions for d in self.dictionaries if d.encoder_directions is not None]
         same = len({e.shape[1] for e in found}) == 1
         return found if same and len(found) == len(self.dictionaries) else []
@@ -73,7 +73,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Asked:
-    """One verb: its number of dictionaries, its sweeps, the work not estimated, and the seconds of its matchings."""
+    """Costs of a verb: limits on its dictionaries, its sweeps, work not estimated, and seconds of its matchings."""
 
     least: int
     most: int | None
@@ -83,12 +83,12 @@ class Asked:
 
 
 def _nearest(a: Tensor, b: Tensor) -> list[Job]:
-    """Return the sweep of a comparison, and those of its controls."""
+    """Return the sweeps of a comparison and of its controls."""
     return [*_between(a, b), Job(a, None, LISTED), Job(b, None, LISTED)]
 
 
 def _between(a: Tensor, b: Tensor) -> list[Job]:
-    """Return the sweeps of a comparison without those within each dictionary."""
+    """Return the sweeps of a comparison, except those within each dictionary."""
     return [Job(a, b, listed(LISTED, len(a), len(b)))] * (1 + default_turns(len(a), len(b)))
 
 
@@ -97,7 +97,7 @@ def _within(x: Tensor) -> list[Job]:
 
 
 def _paired(a: Tensor, b: Tensor, matching: str | None) -> list[Job]:
-    """Return the sweeps of a one-to-one matching with known nearest partners."""
+    """Return the sweeps of a one-to-one matching if nearest partners are already known."""
     if matching == "greedy":
         return [Job(a, b, _GREEDY_K)]
     if matching == "optimal":
@@ -106,7 +106,7 @@ def _paired(a: Tensor, b: Tensor, matching: str | None) -> list[Job]:
 
 
 def _solving(a: Tensor, b: Tensor, matching: MatchingName | None = None) -> float:
-    """Return the seconds of one-to-one matchings from their lists: a with b, with b turned, and between halves."""
+    """Estimate the seconds spent solving one-to-one matchings, including those of the null expectation."""
     n, m = len(a), len(b)
     return _PER_PAIR[_method(a, b, matching)] * ((1 + default_turns(n, m)) * n * m + n * n / 4 + m * m / 4)
 
@@ -126,13 +126,13 @@ def _default_matching(q: Question) -> OneToOne:
 def _compare(q: Question) -> list[Job]:
     pairs = list(combinations(q.rows, 2))
     jobs = [job for a, b in pairs for job in (*_nearest(a, b), *_paired(a, b, q.matching or "nearest"))]
-    # For the chance of a one-to-one matching, halves are swept; greedy takes the lists of the own control.
+    # The null expectation of a one-to-one matching sweeps halves, except that greedy uses lists of the own control.
     swept = [x for pair in pairs if _method(*pair, q.matching) != "greedy" for x in pair if len(x) > 1]
     return [*jobs, *(Job(x[: len(x) // 2], x[len(x) // 2 :], _GREEDY_K) for x in swept)]
 
 
 def _match(q: Question) -> list[Job]:
-    sides = [q.rows, q.rows, *([q.encoders] if q.encoders else [])]  # signed, absolute, encoders
+    sides = [q.rows, q.rows, *([q.encoders] if q.encoders else [])]  # Matchings are signed, absolute, and of encoders.
     controls = _nearest(q.rows[0], q.rows[1])[1:]
     return [*controls, *(job for x in sides for job in _paired(x[0], x[1], "optimal"))]
 
@@ -174,7 +174,7 @@ def _flow(q: Question) -> list[Job]:
 
 
 def _umap(q: Question) -> list[Job]:
-    """Return the sweeps for the neighbors, as many as the evidence needs, and for the partners across runs."""
+    """Return the sweeps for neighbors, as many as the evidence needs, and for partners across runs."""
     k, pairs = max(q.n_neighbors - 1, EVIDENCE_K), list(combinations(q.rows, 2))
     return [
         *(Job(x, None, k) for x in q.rows),
@@ -185,19 +185,19 @@ def _umap(q: Question) -> list[Job]:
 
 
 VERBS: dict[Verb, Asked] = {
-    "compare": Asked(2, None, _compare, "the other ways of counting", _pairs_solving),
-    "match": Asked(2, 2, _match, "the signed, absolute and encoder matchings, turned as well",
+    "compare": Asked(2, None, _compare, "its other statistics", _pairs_solving),
+    "match": Asked(2, 2, _match, "the same matchings with B rotated",
                    lambda q: 3 * _solving(q.rows[0], q.rows[1], "optimal")),
     "within": Asked(1, None, lambda q: [job for x in q.rows for job in _within(x)], "mean |cosine|, spectrum"),
     "seeds": Asked(2, None, _seeds, "the consensus", _pairs_solving),
     "agreement": Asked(2, 2, _agreement, "its statistics"),
-    "span": Asked(2, 2, _span, "principal angles, and the same with B turned; the sweep over unmatched latents is "
-                  "counted as if all were", _pairs_solving),
-    "split": Asked(2, 2, _split, "the fits of the combinations, and the same with the wide one turned"),
+    "span": Asked(2, 2, _span, "principal angles, also with B rotated; the sweep over unmatched latents is counted as "
+                  "if all latents were unmatched", _pairs_solving),
+    "split": Asked(2, 2, _split, "the fits of the combinations, also with the wide dictionary rotated"),
     "flow": Asked(2, None, _flow, "chains", lambda q: sum(_solving(a, b) for a, b in pairwise(q.rows))),
     "truth": Asked(2, 2, lambda q: [*_nearest(q.rows[0], q.rows[1]), *_paired(q.rows[0], q.rows[1], "optimal")],
                    "the scores", lambda q: _solving(q.rows[0], q.rows[1], "optimal")),
     "umap": Asked(1, None, _umap, "the layout that UMAP optimizes from these neighbors, and its evidence",
                   lambda q: sum(_PER_PAIR[_method(a, b, None)] * len(a) * len(b) for a, b in combinations(q.rows, 2))),
-    "drift": Asked(2, None, lambda _: [], "nothing else of weight: reading the states is most of it"),
+    "drift": Asked(2, None, lambda _: [], "nothing else that takes long"),
 }  # fmt: skip

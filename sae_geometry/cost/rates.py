@@ -1,4 +1,4 @@
-"""Measured rate of the sweep on this device, relative to its data sheet and to a matrix product alone."""
+"""Measure the rate of the sweep on this device, relative to its data sheet and to a matrix product alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sae_geometry.kernels.sweep import sweep
 from sae_geometry.kernels.types import Precision, ScreenName, precision_of
 
 WIDTH = 768
-_LONG_ENOUGH = 0.1  # minimum seconds of the product alone, for a meaningful time
+_LONG_ENOUGH = 0.1  # minimum seconds of the product alone for a reliable time
 _ROUNDS = 3
 
 
@@ -26,7 +26,7 @@ _ROUNDS = 3
 class Card:
     """Data sheet of a GPU, without sparsity: operations per second by operand type, and memory bandwidth in bytes/s.
 
-    `name` is the driver's name, without anything after a hyphen.
+    The driver may append a hyphen and a suffix to `name`.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Card:
     bandwidth: float
 
 
-# From the makers' data sheets, without sparsity; fp16 with float32 accumulation.
+# These are the makers' figures without sparsity, for fp16 with float32 accumulation.
 CARDS = (
     Card("NVIDIA A100-SXM4-40GB", 19.5e12, 156e12, 312e12, 1555e9),
     Card("NVIDIA A100-SXM4-80GB", 19.5e12, 156e12, 312e12, 2039e9),
@@ -60,8 +60,9 @@ CARDS = (
 class Rate:
     """One measured rate.
 
-    of_roof: minimum time by the data sheet over measured time; None for a device without a known data sheet.
-    over_product: measured time over that of the product alone with the same operands; None for products alone.
+    Attributes:
+        of_roof: minimum time by the data sheet over measured time; None without a known data sheet.
+        over_product: measured time over the time of the product alone; None for products alone.
     """
 
     name: str
@@ -73,7 +74,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Rates:
-    """All rates for one device and one shape. `card` is the name of the data sheet, or None."""
+    """All rates for one device and one shape; `card` is the name of its data sheet, or None."""
 
     device: str
     card: str | None
@@ -83,10 +84,8 @@ class Rates:
     def markdown(self) -> str:
         """Format the rates as a Markdown table for an issue."""
         n, m, d = self.shape
-        limit = (
-            f"roof from the data sheet of {self.card}" if self.card else "no data sheet of this device is known here"
-        )
-        lines = [f"{self.device}; {n:,} × {m:,} × {d}, random directions, top-1 both ways; {limit}", ""]
+        limit = f"roof from the data sheet of {self.card}" if self.card else "no data sheet is known for this device"
+        lines = [f"{self.device}; {n:,} × {m:,} × {d}, random directions, top-1 in both directions; {limit}", ""]
         lines += ["| | seconds | 10⁹ operations / s | share of roof | / product alone |", "|---|---:|---:|---:|---:|"]
         for r in self.lines:
             roof = "" if r.of_roof is None else f"{r.of_roof:.0%}"
@@ -101,7 +100,7 @@ def known_card(name: str) -> Card | None:
 
 
 def roof_seconds(shape: tuple[int, int, int], precision: Precision, card: Card) -> float:
-    """Return the minimum time to multiply [n, d] by [m, d]ᵀ on a card: arithmetic, or reading both once."""
+    """Return the minimum seconds to multiply [n, d] by [m, d]ᵀ on a card, for arithmetic or for reading both once."""
     n, m, d = shape
     size = 2 if precision == "fp16" else 4
     operations = {"float32": card.float32, "tf32": card.tf32, "fp16": card.fp16}[precision]
@@ -111,7 +110,7 @@ def roof_seconds(shape: tuple[int, int, int], precision: Precision, card: Card) 
 def measure_rates(device: str, screens: Sequence[ScreenName], rows: int | None = None) -> Rates:
     """Time the product alone and the sweep with each screen on this device: best of three, interleaved.
 
-    A side has so many `rows`, by default enough for the product alone to take 0.1 s.
+    Each side has `rows` rows, by default enough for the product alone to take 0.1 s.
     """
     name = torch.cuda.get_device_properties(0).name if device == "cuda" else device
     card = known_card(name)
@@ -132,7 +131,7 @@ def measure_rates(device: str, screens: Sequence[ScreenName], rows: int | None =
 def _products_alone(
     a: Tensor, b: Tensor, precisions: Sequence[Precision]
 ) -> tuple[dict[str, tuple[Precision, Callable[[], object]]], dict[Precision, str]]:
-    """Return blockwise products by name, each block overwriting the last, and the limiting one per precision."""
+    """Return blockwise products by name, and per precision the name of the one to compare the sweep with."""
     if a.device.type != "cpu":
         blocks = device_blocks(len(a), len(b), 1, 1 << 31)
         named = {p: f"{p} product alone" for p in precisions}
@@ -162,7 +161,7 @@ def _on_device(a: Tensor, b: Tensor, precision: Precision, blocks: Blocks) -> No
 
 def _best_times(runs: dict[str, Callable[[], object]], device: str) -> dict[str, float]:
     found = dict.fromkeys(runs, float("inf"))
-    for timed in range(_ROUNDS + 1):  # the first round includes compilation
+    for timed in range(_ROUNDS + 1):  # The first round includes compilation.
         for label, run in runs.items():
             took = _time(run, device)
             if timed:

@@ -1,8 +1,8 @@
-"""Validation of workers' answers: type, range, and a recomputed sample.
+"""Check the answers of Dask workers, and recompute a sample of their rows.
 
-A worker with another version or failing memory returns wrong answers without an error. Its lists must have the shape of
-the tile, partners within the tile, and possible cosines; for a few random rows they must be bit-identical to a sweep in
-this process. This is no defense against a malicious worker: its answers are unpickled here.
+A worker with another version or faulty memory can return wrong answers without an error. Its lists must have the shape
+of the tile, partners within the tile and possible cosines, and a few random rows must be bit-identical to a sweep in
+this process. This does not protect against a malicious worker, since its answers are unpickled here.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from sae_geometry.kernels.tiles import Tile
 from sae_geometry.kernels.types import ScreenName, SweepReport, Task
 
 _KINDS: dict[str, Any] = {"str": str, "int": int, "float": int | float}
-_SAMPLE = 3  # rows recomputed per side of a tile
-_ROOM = 64 << 20  # bytes for the recomputed sample, independent of the ceiling
+_SAMPLE = 3  # number of rows recomputed per side of a tile
+_ROOM = 64 << 20  # bytes of memory for recomputing the sample, whatever the user's limit
 
 
 def check_tile(task: Task, tile: Tile, answer: Any) -> None:
-    """Raise ClusterError, with the reason, unless an answer is possible for a tile."""
+    """Raise ClusterError with the reason if an answer for a tile is impossible or wrong."""
     try:
         _check(task, tile, answer)
     except (ValueError, TypeError, AttributeError) as error:
@@ -36,7 +36,7 @@ def check_tile(task: Task, tile: Tile, answer: Any) -> None:
 
 
 def check_pair_answer(answer: Any) -> None:
-    """Raise ClusterError unless an answer belongs to a pair and accounts for its sweeps; the caller checks the rest."""
+    """Raise ClusterError unless an answer is a `PairAnswer` with valid reports of its sweeps."""
     try:
         if not isinstance(answer, PairAnswer) or not all(isinstance(entry, Entry) for entry in answer.sweeps):
             raise TypeError(f"got {type(answer).__name__}")
@@ -47,27 +47,27 @@ def check_pair_answer(answer: Any) -> None:
 
 
 def _check_account(account: SweepReport | Entry) -> None:
-    """Check the texts and numbers of a worker's account of its sweeps, which are shown and added up."""
+    """Check the strings and numbers in a worker's report of a sweep, which are printed and added up."""
     for name, kind in ((f.name, _KINDS.get(str(f.type))) for f in fields(account)):
         value = getattr(account, name)
         if kind is not None and not (isinstance(value, kind) and (kind is str or value >= 0)):
-            expected = "text" if kind is str else "a number of 0 or more"
+            expected = "a string" if kind is str else "a number of 0 or more"
             raise ValueError(f"its report says {name}={value!r:.40}; expected {expected}")
 
 
 def _check(task: Task, tile: Tile, answer: Any) -> None:
     if not isinstance(answer, Answer) or not isinstance(answer.report, SweepReport) or not isinstance(answer.note, str):
-        raise ValueError(f"it is a {type(answer).__name__}")
+        raise ValueError(f"expected an Answer; got {type(answer).__name__}")
     if answer.version != own_version():
-        raise ValueError(f"it has version {answer.version!r:.40} of sae-geometry, this process {own_version()!r}")
+        raise ValueError(f"it has sae-geometry {answer.version!r:.40}, but this process has {own_version()!r}")
     a, b = task.a[slice(*tile.rows)], task.others[slice(*tile.cols)]
     said = (answer.report.n_rows, answer.report.n_cols, answer.report.d_in, answer.report.k)
     if said != (len(a), len(b), a.shape[1], task.k):
-        raise ValueError("its report is of another sweep")
+        raise ValueError("its report belongs to another sweep")
     _check_account(answer.report)
     two_sided = (task.columns or task.within) and not tile.within
     if (answer.cols is not None) != two_sided:
-        raise ValueError("it has lists of the columns that were not asked for, or none")
+        raise ValueError("its lists of the columns are missing, or were not requested")
     bias = None if task.column_bias is None else task.column_bias[slice(*tile.cols)]
     _check_lists(answer.rows, task, a, b, start=tile.cols[0], bias=bias, within=tile.within)
     if answer.cols is not None:
@@ -77,22 +77,22 @@ def _check(task: Task, tile: Tile, answer: Any) -> None:
 def _check_lists(
     sent: Sent, task: Task, x: torch.Tensor, y: torch.Tensor, *, start: int, bias: torch.Tensor | None, within: bool
 ) -> None:
-    """Check the lists of rows `x` among `y`, whose first row has index `start`."""
+    """Check the partners among rows `y` that are listed for rows `x`; the first row of `y` has index `start`."""
     cosine, index = sent
     shape = (len(x), task.k)
-    if not type(cosine) is type(index) is np.ndarray:  # a masked array hides what is compared
-        raise ValueError("its lists are no arrays")
+    if not type(cosine) is type(index) is np.ndarray:  # Comparisons ignore masked values.
+        raise ValueError("its lists are not arrays")
     if cosine.shape != shape or index.shape != shape or not (cosine.dtype == np.float64 and index.dtype == np.int32):
         raise ValueError("its lists have the wrong shape or type")
     there = index >= 0
     n_partners = min(task.k, len(y) - within)
     if (there != (np.arange(task.k) < n_partners)).any():
-        raise ValueError("its lists have too few partners")
+        raise ValueError("its lists have the wrong number of partners")
     if (index[there] < start).any() or (index[there] >= start + len(y)).any():
-        raise ValueError("its lists have partners of other rows")
+        raise ValueError("its lists have partners outside the tile")
     longest = x.norm(dim=1).cpu().numpy().astype(np.float64)[:, None] * float(y.norm(dim=1).max()) * (1 + 1e-5)
     if not (np.abs(cosine[:, :n_partners]) <= longest).all():
-        raise ValueError("its cosines are not finite, or larger than any of these rows can have")
+        raise ValueError("its cosines are not finite, or larger than these rows allow")
     step = max(1, AT_ONCE // task.k)
     for at in range(0, len(x), step):
         part = slice(at, at + step), slice(n_partners)
@@ -106,19 +106,19 @@ def _check_lists(
     cosines, indices = found.cosine.cpu().numpy(), found.index.cpu().numpy()
     for at, row in enumerate(rows):
         mine = (indices[at] >= 0) & ~(within & (indices[at] == row))
-        n = min(n_partners, int(mine.sum()))  # the row itself is one of 64 partners within a tile
+        n = min(n_partners, int(mine.sum()))  # Within a tile, a row is among its own partners.
         same = np.array_equal(indices[at][mine][:n], index[row, :n] - start)
         if not same or not np.array_equal(cosines[at][mine][:n], cosine[row, :n]):
-            raise ValueError("its partners of a row differ from those found in this process")
+            raise ValueError("the partners of a row differ from those computed in this process")
 
 
 def _check_order(
     cosine: np.ndarray, index: np.ndarray, absolute: bool, bias: torch.Tensor | None, start: int
 ) -> None:  # fmt: skip
-    """Check that each list has every partner once, by falling score, equal scores by rising index."""
+    """Check that each list has distinct partners by decreasing score, and equal scores by increasing index."""
     score = np.abs(cosine) if absolute else cosine
     if bias is not None:
         score = score - bias.cpu().numpy()[index - start]
     fall, rise = np.diff(score, axis=1), np.diff(index, axis=1)
     if not ((fall < 0) | ((fall == 0) & (rise > 0))).all() or (np.diff(np.sort(index, axis=1), axis=1) == 0).any():
-        raise ValueError("its lists are not in order, or have a partner twice")
+        raise ValueError("its lists are not in order, or list a partner twice")

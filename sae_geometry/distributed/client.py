@@ -1,4 +1,4 @@
-"""The settings with an executor: a Dask client, or the address from which to create one."""
+"""The `settings` context manager, and Dask clients made from addresses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Executor = Any
 """A `distributed.Client`, "local:N" (N worker processes on this machine), or a scheduler's address, "tcp://host:port"."""
 
-_WAIT = 30  # seconds to wait for a first worker
+_WAIT = 30  # seconds to wait for the scheduler and for a first worker
 
 
 @contextmanager
@@ -39,28 +39,28 @@ def settings(
     cache: str | os.PathLike[str] | None = None,
     limits: Limits | None = None,
 ) -> Iterator[Settings]:
-    """Set what holds for every question within the context; None leaves a setting as it is.
+    """Change settings within the context; None leaves a setting unchanged.
 
-    A client given as the executor stays open; one created from an address is closed on exit, together with the workers
-    of "local:N".
+    A client given as the executor stays open. A client created from an address is closed on exit, together with the
+    workers of "local:N".
 
     Args:
-        memory: bytes that a sweep may take above its inputs, its results included, or a text such as "500MB" or "2 GiB"
-            (K, M, G, T are powers of 1,024 either way); a sweep that needs more is refused. Blocks shrink to fit, which
-            costs time. Tables, null expectations, layouts and figures come on top.
-        device: where loaded dictionaries are put: "auto" (a GPU if there is one), "cpu", "cuda" or "mps". "cpu" also
-            restricts workers to their CPUs; otherwise those that have a GPU use it.
-        executor: computes sweeps and pairs; see `Executor`.
-        load: dictionaries that the executor's workers may load from their addresses, with their own credentials,
-            instead of receiving them; if the fingerprint differs, they are sent.
-        offline: do not use the network; neither do the workers.
-        cache: folder of downloads, instead of $SAE_GEOMETRY_CACHE.
-        limits: waits, tries and rates of requests, `sae_geometry.sources.Limits`, for slow connections.
+        memory: limit per sweep, including its results but not its inputs, in bytes or as a string such as "500MB" or
+            "2 GiB" (K, M, G and T are powers of 1,024 in both spellings). Blocks shrink to fit, which costs time; a
+            sweep that cannot fit is refused. Tables, null expectations, layouts and figures are not included.
+        device: device for loaded dictionaries: "auto" (a GPU if there is one), "cpu", "cuda" or "mps". "cpu" also
+            restricts workers to their CPUs; otherwise workers with a GPU use it.
+        executor: `Executor` that runs sweeps and pairs.
+        load: dictionaries that workers may load from their addresses, with the workers' own credentials, instead of
+            receiving them. A dictionary whose fingerprint differs there is sent.
+        offline: if True, neither this process nor the workers use the network.
+        cache: folder for downloads, instead of $SAE_GEOMETRY_CACHE.
+        limits: timeouts, attempts and rates of requests (`sae_geometry.sources.Limits`), for slow connections.
 
     Raises:
-        ValueError: a memory that is no size, an unknown device, or not an executor.
+        ValueError: the memory is not a size, the device is unknown, or the executor is not an `Executor`.
         ImportError: Dask is not installed.
-        ClusterError: no scheduler or no worker at the address.
+        ClusterError: no scheduler answers at the address, or it has no workers.
 
     Example:
         >>> import sae_geometry as sg
@@ -86,7 +86,7 @@ def settings(
 def _checked(executor: Any) -> Client:
     if not all(hasattr(executor, name) for name in ("scatter", "submit", "scheduler_info")):
         raise ValueError(
-            'executor is a distributed.Client, "local:N" or the address of a scheduler, "tcp://host:port"; got '
+            'executor must be a distributed.Client, "local:N" or a scheduler\'s address, "tcp://host:port"; got '
             f"{type(executor).__name__}"
         )
     client: Client = executor
@@ -97,16 +97,16 @@ def _checked(executor: Any) -> Client:
 def _opened(address: str) -> Iterator[Client]:
     local = re.fullmatch(r"local:([1-9]\d{0,3})", address)
     if not local and not re.fullmatch(r"(tcp|tls|ucx|ucxx|ws|wss|inproc)://.+", address):
-        raise ValueError(f'a Dask executor is "local:N" or a scheduler\'s address, "tcp://host:port"; got {address!r}')
+        raise ValueError(f'an executor must be "local:N" or a scheduler\'s address, "tcp://host:port"; got {address!r}')
     if "@" in address:
         raise ValueError(
-            "a Dask scheduler's address has no user name or password: give tcp://host:port or tls://host:port"
+            "a Dask scheduler's address cannot have a user name or password: give tcp://host:port or tls://host:port"
         )
     distributed = require("distributed", "dask", "an executor")
     from distributed.utils import silence_logging_cmgr
 
     with ExitStack() as stack:
-        security = None  # Dask's configuration decides
+        security = None  # This means Dask's configuration.
         if local:
             from sae_geometry.kernels.sweep import cpu_threads
 
@@ -121,11 +121,11 @@ def _opened(address: str) -> Iterator[Client]:
             raise
         except (OSError, TimeoutError):
             raise ClusterError(f"no Dask scheduler answers at {address}; start one, or check the address") from None
-        except (TypeError, ValueError, RuntimeError) as error:  # no certificates, or encryption not offered
+        except (TypeError, ValueError, RuntimeError) as error:  # The TLS settings do not match.
             raise ValueError(
-                f"Dask cannot connect to {address} ({error}): an address is tcp://host:port; a tls:// scheduler needs "
-                "distributed.comm.tls.ca-file and .client.cert and .key in Dask's configuration, one that is not "
-                "tls:// no encryption"
+                f"Dask cannot connect to {address} ({error}): give an address such as tcp://host:port; in Dask's "
+                "configuration, a tls:// scheduler needs distributed.comm.tls.ca-file, .client.cert and .client.key, "
+                "and any other scheduler needs distributed.comm.require-encryption to be off"
             ) from None
         stack.callback(client.close, timeout=5)
         try:
@@ -140,11 +140,11 @@ def _opened(address: str) -> Iterator[Client]:
 
 
 def _meet(address: str) -> None:
-    """Check that a Dask scheduler answers at an address; distributed's own handshake waits for ever for the other side.
+    """Check that a Dask scheduler answers at an address, since distributed's own handshake has no timeout.
 
     Raises:
         OSError, TimeoutError: no answer within `_WAIT` seconds.
-        ClusterError: something else answers.
+        ClusterError: the server at the address is not a scheduler.
         TypeError, ValueError, RuntimeError: Dask's configuration does not fit the address.
     """
     from distributed import Security
@@ -153,7 +153,7 @@ def _meet(address: str) -> None:
     try:
         arguments = Security().get_connection_args("client")
     except OSError as error:
-        raise ValueError(f"its certificates cannot be read: {error.strerror or error}") from error
+        raise ValueError(f"the certificates cannot be read: {error.strerror or error}") from error
 
     async def kind() -> object:
         comm = await connect(address, timeout=_WAIT, **arguments)
@@ -163,15 +163,15 @@ def _meet(address: str) -> None:
         finally:
             comm.abort()
 
-    with ThreadPoolExecutor(1) as thread:  # a notebook runs a loop in the calling thread
+    with ThreadPoolExecutor(1) as thread:  # In a notebook, the calling thread already runs a loop.
         try:
             found = thread.submit(asyncio.run, asyncio.wait_for(kind(), _WAIT)).result()
         except (OSError, TimeoutError, TypeError, ValueError, RuntimeError):
             raise
-        except Exception:  # another protocol can raise any error in Dask's parsers
+        except Exception:  # Dask's parsers may raise anything for another protocol.
             found = "server of another kind"
     if found != "Scheduler":
         raise ClusterError(
-            f"at {address} there is a {shown(found, 40)}, not a Dask scheduler: give the address that dask scheduler "
+            f"{address} belongs to a {shown(found, 40)}, not a Dask scheduler: give the address that dask scheduler "
             "prints, tcp://host:8786 by default"
         )

@@ -1,4 +1,4 @@
-"""Assembly of a sweep from its tiles: lists that merge in any order, and one combined report."""
+"""Assemble a sweep from its tiles, whose lists can be merged in any order."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from sae_geometry.kernels.topk_merge import Lists, merge_into, no_lists
 from sae_geometry.kernels.types import Best, Sweep, SweepReport, Task
 
 Sent = tuple[np.ndarray, np.ndarray]
-"""The signed cosines (float64) and indices (int32) of lists: 12 bytes per partner; the score follows from them."""
+"""Signed cosines (float64) and indices (int32) of lists, which determine the scores; 12 bytes per partner."""
 
-AT_ONCE = 1 << 16  # list entries merged at once
+AT_ONCE = 1 << 16  # number of list entries merged at once
 
 
 def to_send(best: Best, start: int) -> Sent:
-    """Convert lists for transfer; `start` is the offset of their indices in the whole."""
+    """Convert lists for transfer, and add `start` to their indices, which count from the first column of the tile."""
     index = best.index.cpu().numpy()
     return best.cosine.cpu().numpy(), np.where(index >= 0, index + start, -1).astype(np.int32)
 
 
 def take_in(lists: Lists, sent: Sent, start: int, *, absolute: bool, bias: np.ndarray | None) -> None:
-    """Merge the lists of the rows from `start` on, in chunks.
+    """Merge received lists into those of the rows from `start` on, in chunks.
 
-    Scores are not transferred: they are recomputed by the same operations as on the worker.
+    Scores are not transferred but recomputed, by the same operations as on the worker.
     """
     step = max(1, AT_ONCE // sent[0].shape[1])
     for at in range(0, len(sent[0]), step):
@@ -41,12 +41,12 @@ def take_in(lists: Lists, sent: Sent, start: int, *, absolute: bool, bias: np.nd
 
 
 def as_best(lists: Lists, device: torch.device) -> Best:
-    """Return the lists in the form of a sweep."""
+    """Convert merged lists to tensors on `device`."""
     return Best(*(torch.from_numpy(x).to(device) for x in lists))
 
 
 def joined_report(task: Task, reports: Sequence[SweepReport], why: str, seconds: float) -> SweepReport:
-    """Combine the reports of tiles into one; fields of the first tile stand for all where they agree."""
+    """Combine the reports of tiles into one; fields that all tiles share come from the first."""
     return replace(
         reports[0],
         screen=_all_of(r.screen for r in reports),
@@ -63,21 +63,21 @@ def joined_report(task: Task, reports: Sequence[SweepReport], why: str, seconds:
 
 
 def _all_of(lists: Iterable[str]) -> str:
-    """Join the distinct names; a report may already combine several."""
+    """Join the distinct screen or device names of several reports."""
     return ", ".join(sorted({name for names in lists for name in names.split(", ")}))
 
 
 def as_array(x: torch.Tensor) -> np.ndarray:
-    """Return a tensor as a contiguous CPU array; without a copy where possible."""
+    """Return a tensor as a contiguous CPU array, without a copy if possible."""
     return x.detach().cpu().contiguous().numpy()
 
 
-_RESULT, _SENT, _TAKEN = 24, 24, 40  # bytes per entry: result, received message, merge buffers
+_RESULT, _SENT, _TAKEN = 24, 24, 40  # bytes per list entry in the result, in a received message, and while merging
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Lists of a tile's rows and columns with indices in the whole, the report of its sweep, and notes."""
+    """Answer for a tile: lists of its rows and columns, with indices in the whole matrix, and its report."""
 
     rows: Sent
     cols: Sent | None
@@ -87,7 +87,7 @@ class Answer:
 
 
 class Gathering:
-    """Lists of a sweep and reports of its tiles, accumulated as they arrive."""
+    """Accumulator of the lists and reports of a sweep's tiles."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
@@ -98,7 +98,7 @@ class Gathering:
         self._notes: set[str] = set()
 
     def take(self, tile: Tile, answer: Answer) -> None:
-        """Merge the answer of a tile."""
+        """Merge the lists of a tile, and record its report."""
         absolute = self._task.absolute
         take_in(self._rows, answer.rows, tile.rows[0], absolute=absolute, bias=self._bias)
         if answer.cols is not None and self._cols is not None:
@@ -126,7 +126,7 @@ class Gathering:
 
 
 def bytes_here(task: Task, tiles: Sequence[Tile]) -> int:
-    """Return the bytes a distributed sweep needs in this process: all results, and the lists of one tile."""
+    """Return the bytes that a distributed sweep needs in this process, for all results and the lists of one tile."""
     two_sided = task.columns or task.within
     results = len(task.a) + (len(task.others) if task.columns and not task.within else 0)
     lists = max((t.rows[1] - t.rows[0]) + (t.cols[1] - t.cols[0] if two_sided else 0) for t in tiles)

@@ -1,4 +1,4 @@
-"""Sweeps and pairs on a Dask cluster: split into tiles here, computed on workers, merged in any order."""
+"""Run the tiles of sweeps, and whole pairs of dictionaries, on a Dask cluster."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from sae_geometry.kernels.tiles import LEAST, WORTH, Tile, cut, halves, pieces_f
 from sae_geometry.kernels.types import ScreenName, Sweep, Task
 
 T = TypeVar("T")
-SMALLEST = 2e10  # multiplications below which a local sweep is faster: benchmarks/RESULTS_distributed.md
+SMALLEST = 2e10  # multiplications below which a local sweep is faster (benchmarks/RESULTS_distributed.md)
 
 
 class DaskRunner:
-    """Runs sweeps and pairs on the workers of a client; `device` "cpu" restricts them to their CPUs."""
+    """Runner of sweeps and pairs on a client's workers; `device="cpu"` restricts workers to their CPUs."""
 
     smallest, worth, least = SMALLEST, WORTH, LEAST
 
@@ -47,7 +47,7 @@ class DaskRunner:
         self._held.forget()
 
     def __call__(self, task: Task, screen: ScreenName) -> Sweep | None:
-        """Run the sweep on the workers; return None if it is too small to send, or its results are too large here."""
+        """Run the sweep on the workers; return None if it is too small, or its results exceed the memory limit."""
         if float(len(task.a)) * len(task.others) * task.a.shape[1] < self.smallest:
             return None
         start = time.perf_counter()
@@ -85,10 +85,10 @@ class DaskRunner:
     def pairs(
         self, work: Work[T], dictionaries: Sequence[Dictionary], todo: Sequence[Pair], parameters: Any
     ) -> Iterator[tuple[Pair, T]]:
-        """Run whole pairs on the workers, if there are enough pairs and the workers' float sums are bit-identical.
+        """Run whole pairs on the workers if there are enough pairs and the workers' float sums are bit-identical.
 
-        Otherwise, and where a pair exceeds a worker's memory, the pair runs here with its sweeps split into tiles. The
-        workers' sweeps are entered into the ledger at the end, in the order of `todo`.
+        Otherwise, and if a pair exceeds a worker's memory, the pair runs here with its sweeps split into tiles. The
+        sweeps of the workers are entered into the ledger at the end, in the order of `todo`.
         """
         ours = arithmetic()
         if len(todo) < self._cluster.n_workers() or not self._cluster.all_are(arithmetic, ours, threads=1):
@@ -120,7 +120,7 @@ class DaskRunner:
         yield from one_by_one(work, dictionaries, too_much, parameters)
 
     def _resend(self, error: Exception) -> None:
-        """Resend the operands that the workers need next."""
+        """Have operands sent again when the workers next need them."""
         if isinstance(error, NotLoadedError):
             self._held.load_no_more()
         else:

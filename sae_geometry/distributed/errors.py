@@ -1,10 +1,10 @@
-"""Errors of a cluster, each with a one-sentence message."""
+"""Errors of distributed execution."""
 
 from __future__ import annotations
 
 
 class ClusterError(OSError):
-    """The cluster is unreachable, or was lost."""
+    """The cluster is unreachable, was lost, or gave a wrong answer."""
 
 
 class EnvironmentMismatchError(RuntimeError):
@@ -16,14 +16,14 @@ class NotLoadedError(RuntimeError):
 
 
 def lost(address: str) -> ClusterError:
-    """Return the error for a lost scheduler."""
+    """Return the error to raise when the scheduler is lost."""
     return ClusterError(f"the Dask scheduler at {address} was lost; start it again and run the same command")
 
 
 def wrong_answer(why: str) -> ClusterError:
-    """Return the error for a worker's wrong answer."""
+    """Return the error to raise when a worker's answer is wrong."""
     return ClusterError(
-        f"a Dask worker gave a wrong answer {why}; nothing of it was saved: do not trust this cluster before "
+        f"a Dask worker gave a wrong answer {why}; it was discarded: do not trust this cluster until "
         "sae-geometry doctor passes on its workers"
     )
 

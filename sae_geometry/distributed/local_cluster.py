@@ -1,10 +1,10 @@
-"""Scheduler and workers on this machine, in separate processes that end with this one.
+"""A Dask scheduler and workers on this machine, in separate processes that end with this one.
 
-The scheduler is a process rather than a thread, so that its output on exit is not the command's, and only this process
-handles Ctrl-C, which a terminal sends to all processes of a command. All ports are on 127.0.0.1 and require TLS with a
-certificate created for this cluster, which only its processes have: connections from other accounts are refused.
+The scheduler is a process rather than a thread, so that its output on exit does not mix with the command's, and so that
+only this process handles Ctrl-C, which a terminal sends to all processes of a command. All ports are on 127.0.0.1 and
+require TLS with a certificate that only the processes of this cluster have, so other accounts cannot connect.
 
-This file is also the script of the scheduler's process, so its top level imports nothing from the package.
+The scheduler's process runs this file as a script, so its top level imports nothing from the package.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from contextlib import contextmanager
 from typing import Any
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-_ENDING = 20  # seconds until scheduler and workers must end
+_ENDING = 20  # seconds to wait for the scheduler and its workers to end
 
 
 @contextmanager
 def local_cluster(workers: int, threads: int) -> Iterator[tuple[str, Any]]:
     """Start a scheduler and workers that end with the context or with this process, even if it is killed.
 
-    Yield the scheduler's address, and the `distributed.Security` that a client needs for it. Each of the `workers` is a
-    process that runs one task at a time, on `threads` threads.
+    Yield the scheduler's address and the `distributed.Security` that a client needs. Each worker is a process that runs
+    one task at a time on `threads` threads.
     """
     from distributed import Security
 
@@ -51,12 +51,12 @@ def local_cluster(workers: int, threads: int) -> Iterator[tuple[str, Any]]:
         process.stdin.flush()
         address = process.stdout.readline().strip()
         if not address:
-            raise RuntimeError("the local workers did not start; SAE_GEOMETRY_DEBUG=1 shows why")
+            raise RuntimeError("the local Dask workers did not start; set SAE_GEOMETRY_DEBUG=1 to see why")
         yield address, security
     finally:
         process.stdout.close()
         try:
-            process.stdin.close()  # upon which the scheduler ends itself and its workers
+            process.stdin.close()  # The scheduler then ends its workers and itself.
             process.wait(_ENDING)
         except (OSError, subprocess.TimeoutExpired):
             process.kill()
@@ -64,12 +64,12 @@ def local_cluster(workers: int, threads: int) -> Iterator[tuple[str, Any]]:
 
 
 def _serve() -> None:
-    """Run scheduler and workers until the input ends, at the latest with the parent process."""
+    """Run a scheduler and workers until the parent process closes stdin or ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     asked = json.loads(sys.stdin.readline())
     sys.path[:] = asked["path"]
     answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # stdout carries the answer, not workers' output
+    os.dup2(2, 1)  # Stdout carries only the address, not the workers' output.
     import logging
 
     import dask
@@ -79,9 +79,9 @@ def _serve() -> None:
     roles = {f"tls_{role}_{what}": value for role in ("client", "scheduler", "worker")
              for what, value in (("cert", certificate), ("key", key))}  # fmt: skip
     settings = {
-        "distributed.scheduler.allowed-failures": 1,  # split a task that killed two workers; default 3
+        "distributed.scheduler.allowed-failures": 1,  # Split a task that killed two workers (default: 3).
         "distributed.nanny.pre-spawn-environ": dict.fromkeys(_THREADS, str(asked["threads"])),
-        "distributed.scheduler.http.routes": [],  # HTTP has no access control
+        "distributed.scheduler.http.routes": [],  # Dask's HTTP pages have no access control.
         "distributed.worker.http.routes": [],
     }
     with dask.config.set(settings):

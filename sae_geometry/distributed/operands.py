@@ -1,4 +1,4 @@
-"""Operands on the workers: every array once, identified by its fingerprint."""
+"""Arrays and dictionaries on the workers, each sent once and identified by a hash."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from sae_geometry.sources.layouts.read import Latents
 from sae_geometry.sources.resolve import parse_address
 
 There = Callable[[], Future]
-"""Returns the future of an operand on the workers; sends the operand again if they have lost it."""
+"""A function that returns the future of an operand on the workers, and resends the operand if they have lost it."""
 
 _LOOK = 5  # seconds between checks for live workers
-KEPT = 1 << 30  # bytes of operands that stay on the workers for the next sweep
+KEPT = 1 << 30  # bytes of operands cached on the workers between sweeps
 
 
 class Held:
-    """Sends operands to workers, or has them load those of `load` themselves, and caches references to them."""
+    """Cache of references to operands on the workers, which receive them or load those of `load` themselves."""
 
     def __init__(self, client: Client, load: Sequence[Dictionary] = ()) -> None:
         self._client = client
         self._there: dict[str, tuple[Future, int]] = {}
         self._loadable: dict[str, Reference] = {}
-        self._sizes: dict[Reference, list[tuple[str, int]]] = {}  # names and bytes of the parts
+        self._sizes: dict[Reference, list[tuple[str, int]]] = {}  # hash and bytes of each array
         for d in load:
             if (where := reference(d)) is not None:
                 weights = [x for x in (d.directions, d.encoder_directions) if x is not None]
@@ -49,7 +49,7 @@ class Held:
                 self._loadable |= {name: where for name, _ in self._sizes[where]}
 
     def array(self, x: Tensor, together: int) -> There:
-        """Return a reference to this array on the workers, one of `together` that are needed at once, and stay."""
+        """Return a reference to this array on the workers; the latest `together` operands are never evicted."""
         name, size = _identity(as_array(x))
 
         def there() -> Future:
@@ -62,7 +62,7 @@ class Held:
         return there
 
     def dictionary(self, d: Dictionary) -> list[There | None]:
-        """Return references to the arguments of `put_together`: weights (None where missing), and the rest."""
+        """Return references to the arguments of `put_together`, with None for missing weights."""
         rest = all_but_weights(d)
         said = pickle.dumps(rest)
         name = hashlib.sha256(said).hexdigest()
@@ -71,11 +71,11 @@ class Held:
             return self._found(name) or self._keep(name, self._sent(name, rest), len(said))
 
         weights = (d.directions, d.encoder_directions)
-        together = 2 * (1 + sum(x is not None for x in weights))  # for two such dictionaries
+        together = 2 * (1 + sum(x is not None for x in weights))  # A pair has two dictionaries.
         return [*(None if x is None else self.array(x, together) for x in weights), about]
 
     def forget(self) -> None:
-        """Discard all references, so that operands are resent when next needed."""
+        """Discard all references, so that operands are resent when they are next needed."""
         self._there.clear()
 
     def load_no_more(self) -> None:
@@ -86,7 +86,7 @@ class Held:
     def _found(self, name: str) -> Future | None:
         if name not in self._there or self._there[name][0].status in ("cancelled", "lost", "error"):
             return None
-        self._there[name] = self._there.pop(name)  # least recently used is evicted first
+        self._there[name] = self._there.pop(name)  # Keep the order of use for eviction.
         return self._there[name][0]
 
     def _keep(self, name: str, future: Future, size: int) -> Future:
@@ -94,7 +94,7 @@ class Held:
         return future
 
     def _make_room(self, size: int, together: int) -> None:
-        """Evict least recently used operands until one more fits, except those needed together."""
+        """Evict the least recently used operands until one more fits, except those needed together."""
         while len(self._there) >= together and size + sum(held for _, held in self._there.values()) > KEPT:
             del self._there[next(iter(self._there))]
 
@@ -115,7 +115,7 @@ class Held:
                     return False
 
     def _loaded(self, name: str) -> Future | None:
-        """Return the array as loaded by a worker with its dictionary; None where loading is disabled or failed."""
+        """Have a worker load the array with its dictionary; return None if that is disabled or fails."""
         if name not in self._loadable:
             return None
         where = self._loadable[name]
@@ -130,13 +130,13 @@ class Held:
 
 
 def _identity(x: np.ndarray) -> tuple[str, int]:
-    """Return the identity of an array, and its bytes."""
+    """Return a hash of an array's contents and shape, and its size in bytes."""
     return hashlib.sha256(x.data).hexdigest() + str(x.shape), x.nbytes
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Address of a dictionary, its load options, and its expected fingerprint."""
+    """Address, load options and expected fingerprint of a dictionary for a worker to load."""
 
     address: str
     latents: Latents
@@ -147,7 +147,7 @@ class Reference:
 
 
 def reference(d: Dictionary) -> Reference | None:
-    """Return how a worker can load this dictionary; None where its address is unknown or ambiguous."""
+    """Return a reference by which a worker can load this dictionary, or None if it has no valid address."""
     if d.address is None:
         return None
     try:
@@ -155,7 +155,7 @@ def reference(d: Dictionary) -> Reference | None:
     except SourceError:
         return None
     address = d.address
-    if parsed.scheme == "local":  # a worker's current folder may differ
+    if parsed.scheme == "local":  # A worker may run in another folder.
         address = f"{Path(os.path.expanduser(parsed.place)).absolute()}{parsed.selection}"
     return Reference(
         address,
@@ -171,11 +171,11 @@ def load_weights(wanted: Reference) -> tuple[np.ndarray, np.ndarray | None]:
     """Load the decoder and encoder directions from the address, on a worker; raise NotLoadedError if that fails."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the client has already warned
+            warnings.simplefilter("ignore")  # The client has already warned.
             found = load(
                 wanted.address, wanted.latents, drop_bad=wanted.drop_bad, encoder=wanted.encoder, offline=wanted.offline
             )
-    except Exception:  # the client then sends the weights; the message may contain secrets
+    except Exception:  # The message may contain secrets. The client sends the weights instead.
         raise NotLoadedError(wanted.address) from None
     if found.fingerprint != wanted.fingerprint:
         raise NotLoadedError(wanted.address)

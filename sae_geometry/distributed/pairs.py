@@ -1,4 +1,4 @@
-"""Independent pairs, distributed over workers or run sequentially in this process."""
+"""Run independent pairs on workers, or one after another in this process."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Work = Callable[[Dictionary, Dictionary, Any], T]
 def spread(
     work: Work[T], dictionaries: Sequence[Dictionary], todo: Sequence[Pair], parameters: Any
 ) -> Iterator[tuple[Pair, T]]:
-    """Yield `work(a, b, parameters)` per pair as it completes: in the given order here, in any order on a cluster.
+    """Yield each pair with its `work(a, b, parameters)`, in any order if they run on a cluster.
 
-    `work` is a module-level function, so that workers can import it.
+    `work` must be a module-level function, so that workers can import it.
     """
-    run = getattr(current().runner, "pairs", one_by_one)  # a runner may do sweeps alone
+    run = getattr(current().runner, "pairs", one_by_one)  # A runner may support only sweeps.
     yield from run(work, dictionaries, todo, parameters)
 
 

@@ -1,8 +1,8 @@
-"""Task submission to a client's workers, with recovery from failures.
+"""Submit tasks to a client's workers, and recover from failures.
 
-Dask schedules. This module handles lost tasks: Dask reassigns the tasks of a worker that dies; data that only it held
-is resent; a task that exceeds a worker's memory is split; a lost scheduler, or workers that do not come back, end the
-work with a one-sentence error.
+Dask schedules tasks and reassigns those of a worker that dies. This module resends data that only the dead worker had,
+splits a task that exceeds a worker's memory, and raises an error of one sentence if the scheduler is lost or no workers
+come back.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from sae_geometry.distributed.errors import (
 from sae_geometry.kernels.blocks import CeilingError
 
 T = TypeVar("T")
-_GRACE = 5  # seconds to wait for a lost scheduler
-_NO_WORKERS = 60  # seconds to wait for a first worker
+_GRACE = 5  # seconds to wait for a lost scheduler to come back
+_NO_WORKERS = 60  # seconds to wait for workers to come back
 _LOOK = 5.0  # seconds between counts of the workers
-_TRIES = 5  # attempts after lost operands, or after a worker died on the smallest task
-_SUSPECT = 2  # losses after which a task counts as too large and is split
-_IN_FLIGHT = 2  # tasks per worker: no worker idles, and few tasks are suspected when one dies
+_TRIES = 5  # maximum attempts at a task that lost its operands or its worker
+_SUSPECT = 2  # losses after which a task is presumed too large and split
+_IN_FLIGHT = 2  # tasks per worker, so that none idles and few are suspected when a worker dies
 
 
 @dataclass(frozen=True)
 class Job(Generic[T]):
-    """Rules by which tasks are submitted, split and retried.
+    """Functions that submit, split and retry the tasks of one computation.
 
     Attributes:
-        smaller: splits a task that exceeds a worker's memory; [] if it cannot be split.
-        resend: called when operands on the workers are lost, or cannot be loaded there.
-        optional: whether a task that is too large and cannot be split is skipped instead of raising.
+        smaller: returns the parts of a task that exceeds a worker's memory, or [] if it cannot be split.
+        resend: called if operands on the workers are lost or cannot be loaded there.
+        optional: whether to skip a task that is too large and cannot be split, instead of raising.
     """
 
     submit: Callable[[T], Future]
@@ -56,7 +56,7 @@ class Job(Generic[T]):
 
 @dataclass
 class _Flight(Generic[T]):
-    """Waiting and submitted tasks, with the number of attempts of each, and the completed ones."""
+    """Waiting, submitted and completed tasks, with the number of attempts at each."""
 
     waiting: deque[tuple[T, int]]
     out: dict[Future, tuple[T, int]] = field(default_factory=dict)
@@ -68,12 +68,12 @@ class _Flight(Generic[T]):
         future.add_done_callback(self.done.put)
 
     def put_first(self, pieces: Sequence[tuple[T, int]]) -> None:
-        """Put these tasks first in the queue, in this order."""
+        """Put tasks at the front of the queue, in the given order."""
         self.waiting.extendleft(reversed(pieces))
 
 
 class Cluster:
-    """The workers of a client."""
+    """Workers of a Dask client, to which tasks are submitted."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -84,13 +84,13 @@ class Cluster:
         return max(1, len(self._or_lost(self._client.nthreads)))
 
     def all_are(self, what: Callable[[], Any], expected: Any, threads: int) -> bool:
-        """Return whether `what()` is `expected` on every worker, and each runs this many tasks at once."""
+        """Return whether `what()` equals `expected` on every worker, and each worker runs `threads` tasks at once."""
         found = self._or_lost(lambda: self._client.run(what, on_error="return"))
         at_once = self._or_lost(self._client.nthreads)
         return all(value == expected for value in found.values()) and set(at_once.values()) <= {threads}
 
     def each(self, pieces: Sequence[T], job: Job[T]) -> Iterator[tuple[T, Any]]:
-        """Yield every task with its answer on completion, or the smaller tasks it was split into.
+        """Yield every task, or the smaller tasks it was split into, with its answer as it completes.
 
         Raises:
             ClusterError: the scheduler or all workers were lost.
@@ -100,13 +100,13 @@ class Cluster:
         window, counted = 0, -math.inf
         try:
             while flight.waiting or flight.out:
-                if time.monotonic() - counted > _LOOK:  # workers may have joined
+                if time.monotonic() - counted > _LOOK:  # Workers may have joined.
                     window, counted = _IN_FLIGHT * self.n_workers(), time.monotonic()
                 self._send(flight, job, window)
                 if flight.out:
                     yield from self._take(flight, job)
         finally:
-            with suppress(Exception):  # a lost scheduler has nothing to cancel
+            with suppress(Exception):  # A lost scheduler has nothing to cancel.
                 self._client.cancel(list(flight.out))
 
     def _send(self, flight: _Flight[T], job: Job[T], window: int) -> None:
@@ -115,22 +115,22 @@ class Cluster:
             piece, tries = flight.waiting.popleft()
             try:
                 future = job.submit(piece)
-            except Exception as error:  # a worker died during a transfer
+            except Exception as error:  # A worker died during a transfer.
                 flight.put_first(self._again(piece, tries, error, job))
                 continue
             flight.watch(future, piece, tries)
 
     def _take(self, flight: _Flight[T], job: Job[T]) -> Iterator[tuple[T, Any]]:
-        """Yield the next completed task with its answer; nothing if it failed and was requeued."""
+        """Yield the next completed task with its answer, or nothing if it failed and was requeued."""
         future = self._next(flight.done)
         piece, tries = flight.out.pop(future)
         try:
             answer = future.result(timeout=_NO_WORKERS)
-        except TimeoutError:  # completed, but lost with its worker before the transfer: retry if workers remain
+        except TimeoutError:  # Its worker died before the transfer. Retry if workers remain.
             flight.watch(future, piece, tries)
         except (MemoryError, CeilingError, KilledWorker, EnvironmentMismatchError) as error:
             flight.put_first(self._cut(piece, tries, error, job))
-        except (CancelledError, NotLoadedError) as error:  # its operands were lost
+        except (CancelledError, NotLoadedError) as error:  # Its operands were lost.
             flight.put_first(self._again(piece, tries, error, job))
         else:
             future.release()
@@ -149,41 +149,39 @@ class Cluster:
                 until = until or time.monotonic() + _NO_WORKERS
                 if time.monotonic() > until:
                     raise ClusterError(
-                        f"no worker is left at {self._address}; start some and run the same command"
+                        f"no workers are left at {self._address}; start some and run the command again"
                     ) from None
 
     def _cut(self, piece: T, tries: int, error: Exception, job: Job[T]) -> list[tuple[T, int]]:
-        """Return the replacements of a task that was too large; raise where it cannot be split further."""
+        """Return the parts that replace a task that was too large; raise if it cannot be split further."""
         parts = job.smaller(piece)
         if parts or job.optional:
             return [(part, 1) for part in parts]
         if isinstance(error, CeilingError):
             raise error
-        if isinstance(error, KilledWorker) and tries < _TRIES:  # its other task may be the cause
+        if isinstance(error, KilledWorker) and tries < _TRIES:  # Another task may have killed the worker.
             return [(piece, tries + 1)]
         raise WorkerMemoryError(
-            "a worker ran out of memory, or died, over the smallest piece of work; give the workers more memory"
+            "a worker ran out of memory or died during the smallest possible task; give the workers more memory"
         ) from None
 
     def _again(self, piece: T, tries: int, error: Exception, job: Job[T]) -> list[tuple[T, int]]:
-        """Return the tasks to resubmit for a lost one, operands included; raise if the scheduler is lost or retries are
-        exhausted.
-        """
+        """Return the tasks to resubmit for a lost one; raise if the scheduler is lost or retries are exhausted."""
         self._still_there()
         job.resend(error)
-        if tries >= _SUSPECT:  # the task itself may kill its workers, and with them its operands
+        if tries >= _SUSPECT:  # The task itself may kill the workers that hold its operands.
             parts = job.smaller(piece)
             if parts or job.optional:
                 return [(part, 1) for part in parts]
         if tries == _TRIES:
             if not isinstance(error, OSError | CancelledError | NotLoadedError):
                 raise error
-            raise ClusterError(f"the workers at {self._address} keep dying each time they return") from error
+            raise ClusterError(f"the workers at {self._address} die whenever they return; see their logs") from error
         time.sleep(0.1 * tries)
         return [(piece, tries + 1)]
 
     def _or_lost(self, step: Callable[[], T]) -> T:
-        """Run a cluster operation, and report failures due to a lost scheduler as such."""
+        """Run a cluster operation; if it fails because the scheduler is lost, raise that error instead."""
         try:
             return step()
         except Exception:
@@ -191,7 +189,7 @@ class Cluster:
             raise
 
     def _still_there(self) -> None:
-        """Raise unless the scheduler answers, after a moment for it to come back."""
+        """Raise if the scheduler does not answer within a few seconds."""
         until = time.monotonic() + _GRACE
         while self._client.status != "running":
             if time.monotonic() > until or self._client.status == "closed":

@@ -1,4 +1,4 @@
-"""Tasks on a worker: one tile of a sweep, or one pair of dictionaries."""
+"""Tasks that run on a worker: one tile of a sweep, or one pair of dictionaries."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from sae_geometry.kernels.sweep import cpu_threads, sweep
 from sae_geometry.kernels.tiles import Tile
 from sae_geometry.kernels.types import ScreenName, Sweep
 
-NO_GPU = "on a GPU here, on the CPU where a worker has none"
+NO_GPU = "on the CPU of workers that have no GPU"
 _ALLOCATOR = "DefaultCPUAllocator"  # allocator name in torch's out-of-memory errors
 _WEIGHTS = ("directions", "encoder_directions")  # nearly all bytes of a dictionary
 
 
 @dataclass(frozen=True)
 class PairAnswer:
-    """Result of a pair, with the sweeps behind it."""
+    """Result of a pair, with the ledger entries of its sweeps."""
 
     answer: Any
     sweeps: tuple[Entry, ...]
@@ -39,9 +39,9 @@ class PairAnswer:
 def sweep_tile(
     a: np.ndarray, b: np.ndarray, tile: Tile, question: Mapping[str, Any], bias: np.ndarray | None
 ) -> Answer:
-    """Sweep one tile on this worker; CeilingError and MemoryError say that it is too large.
+    """Sweep one tile on this worker; raise CeilingError or MemoryError if it is too large.
 
-    `question` holds the device, and arguments of `sweep`; a `memory` of None is the worker's default ceiling.
+    `question` holds the device and the arguments of `sweep`. If its `memory` is None, the worker's default applies.
     """
     device, note = placed(question["device"])
     own = None if bias is None else bias[slice(*tile.cols)]
@@ -53,7 +53,7 @@ def sweep_tile(
 
 
 def _swept(operands: Sequence[torch.Tensor | None], question: Mapping[str, Any], device: str) -> Sweep:
-    """Run the sweep in the first way that fits the memory."""
+    """Run the sweep with the first device and number of threads that fit the memory."""
     refused: CeilingError | None = None
     how = {name: value for name, value in question.items() if name != "device"}
     for where, threads in ways(device, max(1, cpu_threads() // _tasks_at_once())):
@@ -72,8 +72,8 @@ def call_with_pair(
 ) -> PairAnswer:
     """Run `work(a, b, parameters)` under the client's settings, so that results are bit-identical.
 
-    `terms` are the client's memory, device, blas_threads and arithmetic; `parts` the arguments of `put_together`, three
-    for each dictionary. A worker whose float sums would differ raises EnvironmentMismatchError.
+    `terms` are the client's memory, device, blas_threads and arithmetic. `parts` are the arguments of `put_together`,
+    three per dictionary. A worker whose float sums would differ raises EnvironmentMismatchError.
     """
     from threadpoolctl import threadpool_limits
 
@@ -92,7 +92,7 @@ def call_with_pair(
 
 
 def all_but_weights(d: Dictionary) -> dict[str, Any]:
-    """Return the other attributes of a dictionary."""
+    """Return all attributes of a dictionary except its weights."""
     return {f.name: getattr(d, f.name) for f in fields(d) if f.name not in _WEIGHTS}
 
 
@@ -104,7 +104,7 @@ def put_together(directions: np.ndarray, encoder: np.ndarray | None, rest: dict[
 
 def _tensor(x: np.ndarray) -> torch.Tensor:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # received arrays may be read-only and are not written
+        warnings.simplefilter("ignore", UserWarning)  # Received arrays may be read-only; nothing writes to them.
         return torch.from_numpy(np.ascontiguousarray(x))
 
 
@@ -113,12 +113,12 @@ def _tasks_at_once() -> int:
 
     try:
         return int(get_worker().state.nthreads)
-    except ValueError:  # called outside a worker
+    except ValueError:  # This is not a worker.
         return 1
 
 
 def wanted(asked: Device, here: str) -> Device:
-    """Return the device for workers: the user's choice, or else the operands' device here ("cpu", "cuda").
+    """Return the device to request from workers, given the user's choice and the operands' device here.
 
     Example:
         >>> wanted("auto", "cpu"), wanted("auto", "cuda"), wanted("cpu", "cuda"), wanted("mps", "cpu")
@@ -130,14 +130,14 @@ def wanted(asked: Device, here: str) -> Device:
 
 
 def placed(asked: Device) -> tuple[str, str]:
-    """Return this worker's device for a requested one, and a note for the report ("" for none)."""
+    """Return the device that this worker uses for a requested one, and a note for the report, or ""."""
     if asked != "cpu" and torch.cuda.is_available():
         return "cuda", ""
     return "cpu", NO_GPU if asked == "cuda" else ""
 
 
 def screen_on(device: str, screen: ScreenName) -> ScreenName:
-    """Return the requested screen, or "auto" where it does not run on that device.
+    """Return the requested screen, or "auto" if it does not run on that device.
 
     Example:
         >>> screen_on("cpu", "int8"), screen_on("cuda", "int8"), screen_on("cpu", "triton"), screen_on("cuda", "fp16")
@@ -148,7 +148,7 @@ def screen_on(device: str, screen: ScreenName) -> ScreenName:
 
 
 def ways(device: str, threads: int) -> Iterator[tuple[str, int]]:
-    """Yield devices and threads to try until one fits the memory: a GPU, then fewer CPU threads.
+    """Yield devices and numbers of threads to try until the memory suffices: a GPU, then fewer and fewer CPU threads.
 
     Example:
         >>> list(ways("cuda", 6))
@@ -173,10 +173,10 @@ def translate_oom() -> Iterator[None]:
 
 
 def arithmetic() -> dict[str, Any]:
-    """Return what the last bit of a float sum depends on, apart from threads: processor and libraries."""
+    """Return the processor and library versions, on which the last bits of a float sum depend."""
     import llvmlite.binding
     import numba
-    import scipy.linalg  # loads all BLAS libraries, on client and worker
+    import scipy.linalg  # This loads all BLAS libraries.
     import threadpoolctl
 
     blas = [
@@ -205,7 +205,7 @@ def blas_threads() -> int:
 
 
 def own_version() -> str:
-    """Return the version of this package, in words where it is not installed as one."""
+    """Return the version of this package, or a phrase if it is not installed as a package."""
     try:
         return version("sae-geometry")
     except PackageNotFoundError:

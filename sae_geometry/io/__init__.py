@@ -1,1 +1,1 @@
-"""Files, tables and text. Independent of the science and of `Dictionary`."""
+"""Readers, writers and formatters of files, tables and text; they know nothing of `Dictionary`."""

@@ -1,10 +1,10 @@
-"""Write a folder of results atomically: it is unchanged or complete, however and whenever the process ends.
+"""Write a folder of results atomically: whenever the process ends, the folder is unchanged or complete.
 
 New results are written to a separate folder. One system call puts them in place: a rename if the target is absent, an
 *exchange* of the two folders if it only holds earlier results. In a folder that has other files or cannot be replaced
 (a mount, the current folder, one whose parent is not writable), files are moved one by one: readers see the new results
 as soon as they are complete (`results_folder.READY`), and the next writer finishes an interrupted move. Only files
-listed in the record of the earlier results, and the page made of them, are removed, if they are unchanged since.
+listed in the record of the earlier results, and their explorer page, are removed, and only if they are unchanged.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from sae_geometry.io.results_folder import (
     record_in,
 )
 
-_ASIDE = ".sae-geometry-partial-"  # prefix of folders being written, and of those replaced by an exchange
-_AT_FDCWD, _RENAME_EXCHANGE, _RENAME_SWAP = -100, 2, 2  # on Linux and macOS
+_ASIDE = ".sae-geometry-partial-"  # prefix of folders being written and of folders replaced by an exchange
+_AT_FDCWD, _RENAME_EXCHANGE, _RENAME_SWAP = -100, 2, 2  # constants of Linux (first two) and macOS
 
 
 def check_folder(folder: Path, overwrite: bool = False) -> None:
-    """Refuse a folder that is not a valid target for results, before any work is done. Changes nothing.
+    """Check that a folder is a valid target for results, before any work is done and without changing anything.
 
     Raises:
-        FileExistsError: the path is a file or lies below one, the folder is not empty and `overwrite` is not set, or it
-            is to be overwritten but holds no results that this package wrote.
+        FileExistsError: the path is a file or lies below one, the folder is not empty and `overwrite` is not set, or
+            `overwrite` is set but the folder holds no results that this package wrote.
     """
     above = next((p for p in [folder, *folder.parents] if p.exists()), None)
     if above is not None and not above.is_dir():
@@ -55,23 +55,23 @@ def check_folder(folder: Path, overwrite: bool = False) -> None:
         raise FileExistsError(f"{folder} is not empty; give another folder with -o, or --overwrite to replace it")
     if current_record(folder) is None:
         raise FileExistsError(
-            f"{folder} holds no results of this package (no summary that lists the files written), so --overwrite "
-            "replaces nothing in it; give another folder with -o"
+            f"{folder} holds no results of this package (it has no summary that lists them), so --overwrite does not "
+            "replace it; give another folder with -o"
         )
 
 
 def check_writable(folder: Path, instead: str = "folder") -> None:
-    """Refuse a folder that is not writable, before any work is done; the error advises to give another `instead`."""
+    """Check that a folder is writable, before any work is done; the error says to give another `instead` with -o."""
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, f"may not be written to; give another {instead} with -o", str(folder))
+        raise PermissionError(errno.EACCES, f"is not writable; give another {instead} with -o", str(folder))
 
 
 @contextmanager
 def fresh_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
-    """Yield a new folder to write in, which replaces the contents of `folder` if the block succeeds.
+    """Yield a new folder to write in, which replaces the earlier results in `folder` if the block succeeds.
 
-    If the block raises, `folder` is unchanged. Files that are not part of the earlier results stay; one whose name is
-    needed is renamed (`NAME.old`).
+    If the block raises, `folder` is unchanged. Files that are not part of the earlier results stay; a file whose name
+    is needed is renamed to `NAME.old`.
     """
     check_folder(folder, overwrite)
     folder = folder.resolve()
@@ -83,7 +83,7 @@ def fresh_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
         _remove_leftovers(leftover)
     aside, lock = _new_aside(parent)
     try:
-        inherited = aside.stat().st_mode & 0o7000  # in a folder of a group, new files are of that group
+        inherited = aside.stat().st_mode & 0o7000  # Keep the setgid bit, by which files inherit a group.
         aside.chmod(inherited | (0o777 & ~umask()))
         yield aside
         check_folder(folder, overwrite)
@@ -94,7 +94,7 @@ def fresh_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
             aside.rename(folder / aside.name).rename(folder / READY)
             _move_in(folder)
     except OSError as error:
-        if error.filename is None:  # "no space left on device" does not say which device
+        if error.filename is None:  # The error "no space left on device" does not name the device.
             error.filename = str(folder)
         raise
     finally:
@@ -104,7 +104,7 @@ def fresh_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def whole_file(path: Path, prefix: str | None = None) -> Iterator[IO[bytes]]:
-    """Yield a file to write, `prefix`… in the folder of `path`, which becomes `path` if the block succeeds."""
+    """Yield a temporary file next to `path`, its name beginning with `prefix`, that becomes `path` on success."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, aside = tempfile.mkstemp(dir=path.parent, prefix=prefix or f".{path.name}-", suffix=path.suffix)
     try:
@@ -114,20 +114,20 @@ def whole_file(path: Path, prefix: str | None = None) -> Iterator[IO[bytes]]:
         os.replace(aside, path)
     except BaseException as error:
         Path(aside).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # "no space left on device" does not say which device
+        if isinstance(error, OSError) and error.filename is None:  # The error does not name the device that is full.
             error.filename = str(path.parent)
         raise
 
 
 def umask() -> int:
-    """Return the permission bits that new files do not get."""
+    """Return the umask of this process, the permission bits that new files lack."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
 def _remove_leftovers(parent: Path) -> None:
-    """Remove the incomplete folders of processes that have ended; those of running processes are locked."""
+    """Remove incomplete folders that no running process has locked."""
     for path in parent.glob(f"{_ASIDE}*"):
         with suppress(OSError):
             lock = _lock(path)
@@ -137,7 +137,7 @@ def _remove_leftovers(parent: Path) -> None:
 
 
 def _new_aside(parent: Path) -> tuple[Path, int | None]:
-    """Return a new folder in `parent` and its lock, which shows that its process is running; None without locks."""
+    """Return a new folder in `parent`, and its lock (None if folders cannot be locked)."""
     while True:
         path = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=parent))
         try:
@@ -146,19 +146,19 @@ def _new_aside(parent: Path) -> tuple[Path, int | None]:
             return path, None
         if lock is not None and path.exists():
             return path, lock
-        _unlocked(lock)  # another process removed it as a leftover before it was locked
+        _unlocked(lock)  # Another process removed it as a leftover before it was locked.
 
 
 def _lock(folder: Path) -> int | None:
-    """Lock a folder, not a link, until the descriptor is closed or the process ends; None if it is locked or gone.
+    """Lock a folder until the returned descriptor is closed; return None if it is already locked or gone.
 
     Raises:
         OSError: folders cannot be locked on this system.
     """
     try:
         import fcntl
-    except ImportError:  # Windows
-        raise OSError("folders cannot be locked here") from None
+    except ImportError:  # This module does not exist on Windows.
+        raise OSError("folders cannot be locked on Windows") from None
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except FileNotFoundError:
@@ -179,7 +179,7 @@ def _unlocked(descriptor: int | None) -> None:
 
 
 def _may_be_replaced(folder: Path) -> bool:
-    """Return whether another folder can replace this one without an effect on processes and links that refer to it."""
+    """Return whether this folder can be exchanged without an effect on mounts, current folders or other users."""
     here = Path.cwd()
     owned = not hasattr(os, "geteuid") or folder.stat().st_uid == os.geteuid()
     writable = os.access(folder.parent, os.W_OK | os.X_OK)
@@ -195,14 +195,14 @@ def _holds_only_ours(folder: Path) -> bool:
 
 
 def _is_of(record: dict[str, str] | None, folder: Path, name: str) -> bool:
-    """Return whether a file belongs to these results: the summary, an unchanged listed file, or their page."""
+    """Return whether a file is the summary of these results, an unchanged file listed there, or our explorer page."""
     return record is not None and (
         name == SUMMARY or (name in record and is_ours(folder, name, record[name])) or is_page(folder, name)
     )
 
 
 def _exchange(aside: Path, folder: Path) -> bool:
-    """Exchange the names of two folders in one system call; return False, without changes, where there is none."""
+    """Exchange two folders in one system call; return False, with both unchanged, if that is not possible."""
     with suppress(OSError):
         shutil.copymode(folder, aside)
         os.chown(aside, -1, folder.stat().st_gid)
@@ -212,12 +212,12 @@ def _exchange(aside: Path, folder: Path) -> bool:
         if sys.platform == "darwin":
             return libc.renamex_np(one, other, _RENAME_SWAP) == 0
         return libc.renameat2(_AT_FDCWD, one, _AT_FDCWD, other, _RENAME_EXCHANGE) == 0
-    except (OSError, AttributeError, TypeError):  # the C library or the call does not exist
+    except (OSError, AttributeError, TypeError):  # The C library or the call does not exist.
         return False
 
 
 def _finish_move(folder: Path) -> None:
-    """Finish the move of a killed process; rename anything else that has the name of its folder.
+    """Finish a move that a killed process began; rename anything else named `READY`.
 
     Raises:
         FileExistsError: another process is performing the move.
@@ -230,7 +230,7 @@ def _finish_move(folder: Path) -> None:
         return
     try:
         lock, busy = (found := _lock(ready)), found is None
-    except OSError:  # folders cannot be locked on this system
+    except OSError:  # Folders cannot be locked on this system.
         lock, busy = None, False
     if busy:
         raise FileExistsError(f"{folder} is in use by another process; wait for it, or give another folder with -o")
@@ -241,9 +241,9 @@ def _finish_move(folder: Path) -> None:
 
 
 def _move_in(folder: Path) -> None:
-    """Move new results into the folder and remove the earlier ones; repeatable after an interruption at any point.
+    """Move new results into the folder and remove the earlier ones. An interrupted move can be repeated.
 
-    The record is moved last. Until then the earlier one is in place and lists the files to remove.
+    The summary is moved last, since until then the earlier one lists the files to remove.
     """
     ready = folder / READY
     before, new = record_in(folder), record_in(ready)
@@ -261,7 +261,7 @@ def _move_in(folder: Path) -> None:
 
 
 def _make_way(folder: Path, name: str, before: dict[str, str] | None) -> None:
-    """Rename whatever occupies the path of a new file or its folders and is not part of the earlier results."""
+    """Rename files in the way of a new one that are not part of the earlier results, and create its folders."""
     for above in [folder / parent for parent in reversed(Path(name).parents[:-1])]:
         if os.path.lexists(above) and not is_folder(above):
             _rename_old(above)
@@ -276,8 +276,8 @@ def _rename_old(path: Path) -> None:
 
 
 def _remove(folder: Path, name: str) -> None:
-    """Remove a file, and the folders that are empty after that."""
+    """Remove a file and the folders that it leaves empty."""
     (folder / name).unlink()
     for above in Path(name).parents[:-1]:
-        with suppress(OSError):  # the folder is not empty
+        with suppress(OSError):  # The folder is not empty.
             (folder / above).rmdir()

@@ -1,7 +1,6 @@
-"""Kinds of values in the columns of a table from elsewhere, checked before the table is used.
+"""Checks that the columns of a table read from disk hold the expected kinds of values.
 
-Unknown values are missing: a column of whole numbers has them as numbers, where another program wrote it, and one of
-nothing else none.
+Integers count as numbers if values are missing. A column may also have no values at all.
 """
 
 from __future__ import annotations
@@ -15,48 +14,50 @@ from sae_geometry.io.escaping import shown
 if TYPE_CHECKING:
     import pandas as pd
 
-TEXTS, MAYBE_TEXTS = frozenset({"text"}), frozenset({"text", "nothing"})
-IDS, NUMBERS = frozenset({"whole"}), frozenset({"whole", "number", "nothing"})
-FLOATS, TRUTHS = frozenset({"number", "nothing"}), frozenset({"truth", "nothing"})
+TEXTS, MAYBE_TEXTS = frozenset({"strings"}), frozenset({"strings", "no values"})
+IDS, NUMBERS = frozenset({"integers"}), frozenset({"integers", "numbers", "no values"})
+FLOATS, TRUTHS = frozenset({"numbers", "no values"}), frozenset({"booleans", "no values"})
 _LISTED = 3
 
 
 def check_columns(
     table: pd.DataFrame, wanted: Mapping[str, frozenset[str]], maybe: Mapping[str, frozenset[str]], folder: Path
 ) -> None:
-    """Check that a table has the columns of `wanted`, and values of the given kinds in these and those of `maybe`.
+    """Check that a table has the `wanted` columns, and that these and the `maybe` columns hold the given kinds.
 
     Raises:
-        ValueError: a column is missing, is there twice, or holds values of another kind.
+        ValueError: a column is missing, occurs twice, or holds values of another kind.
     """
     missing = [shown(column) for column in wanted if column not in table.columns]
     if missing:
         more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
         raise ValueError(
             f"{folder}: the table lacks the columns {', '.join(missing[:_LISTED])}{more}; an older version wrote it: "
-            "make the results again with sae-geometry umap"
+            "run sae-geometry umap again"
         )
     if not table.columns.is_unique:
-        raise ValueError(f"{folder}: the table has two columns of one name; make the results again")
+        raise ValueError(f"{folder}: the table has two columns with the same name; run sae-geometry umap again")
     for column, kinds in {**wanted, **{c: kinds for c, kinds in maybe.items() if c in table.columns}}.items():
         kind = _kind(table[column])
         if kind not in kinds:
-            raise ValueError(f"{folder}: the column {shown(column)} holds values of the wrong kind ({kind})")
+            raise ValueError(
+                f"{folder}: column {shown(column)} must hold {' or '.join(sorted(kinds, reverse=True))}; got {kind}"
+            )
 
 
 def _kind(column: pd.Series[Any]) -> str:
-    """Return the kind of a column's values, of the sets above; "something else" for any other."""
+    """Return the kind of a column's values, as named in the sets above, or "values of another kind"."""
     from pandas.api import types
 
     if column.isna().all():
-        return "nothing"
+        return "no values"
     if types.is_bool_dtype(column.dtype) or (
         column.dtype == object and types.is_bool_dtype(column.dropna().infer_objects())
     ):
-        return "truth"
+        return "booleans"
     if types.is_integer_dtype(column.dtype):
-        return "number" if column.isna().any() else "whole"
+        return "numbers" if column.isna().any() else "integers"
     if types.is_float_dtype(column.dtype):
-        return "number"
+        return "numbers"
     texts = types.is_string_dtype(column.dtype) or all(isinstance(value, str) for value in column.dropna())
-    return "text" if texts else "something else"
+    return "strings" if texts else "values of another kind"

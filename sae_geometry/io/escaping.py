@@ -1,4 +1,4 @@
-"""Escape external names for display: one line, with escapes for invisible characters and terminal control codes."""
+"""Escape invisible characters and control codes in names from files and servers, to display the names safely."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import re
 import unicodedata
 from itertools import accumulate
 
-_UNDECODED = re.compile("[\udc80-\udcff]+")  # undecodable bytes, as Python represents them in text
+_UNDECODED = re.compile("[\udc80-\udcff]+")  # Python represents undecodable bytes by these characters.
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# Control characters; invisible marks of direction, order and language; lone surrogates; non-characters.
+# Control characters; invisible marks of direction, order and language; lone surrogates; and non-characters.
 _UNSEEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
     "\ufdd0-\ufdef\ufffe\uffff\U000e0000-\U000e007f]"
@@ -18,9 +18,9 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
 
 
 def readable(text: str) -> str:
-    """Return `text` with bytes that Python could not decode (in a locale without UTF-8) decoded as UTF-8.
+    """Return `text` with its undecoded bytes decoded as UTF-8.
 
-    Such bytes occur in file names as lone surrogates, which open the file but cannot be printed, saved or drawn.
+    In a locale without UTF-8, file names have them as lone surrogates, which cannot be printed, saved or drawn.
 
     Example:
         >>> readable(b"caf\\xc3\\xa9.pt".decode("ascii", "surrogateescape"))
@@ -30,9 +30,9 @@ def readable(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return `text` in one line, with escapes for invisible characters and terminal control codes.
+    """Return `text` on one line, with invisible characters and terminal control codes escaped.
 
-    These are control characters, marks of writing direction, lone surrogates and non-characters. All other characters
+    Control characters, marks of writing direction, lone surrogates and non-characters are escaped. All other characters
     are unchanged, so the function is idempotent.
 
     Example:
@@ -44,7 +44,7 @@ def escaped(text: str) -> str:
 
 
 def shown(name: object, most: int = 200) -> str:
-    """Return an external name for display: escaped, and cut in the middle beyond `most` cells of a terminal.
+    """Return a name escaped for display, and shortened in the middle to at most `most` terminal cells.
 
     Example:
         >>> shown("run\\n1"), len(shown("x" * 5000))
@@ -58,7 +58,7 @@ def shown(name: object, most: int = 200) -> str:
 
 
 def cells(text: str) -> int:
-    """Return how many cells text takes on a terminal: two per East Asian wide character, else one.
+    """Return the number of terminal cells that text takes: two per East Asian wide character, else one.
 
     Example:
         >>> cells("run"), cells("辞書")
@@ -77,17 +77,17 @@ def _start(text: str, most: int) -> str:
 
 
 def printable(text: str) -> str:
-    """Return text of several lines with each line escaped, which is safe to print."""
+    """Return text with each of its lines escaped, which makes it safe to print."""
     return "\n".join(map(escaped, text.split("\n")))
 
 
 def json_escaped(text: str) -> str:
-    """Return JSON with JSON escapes for the characters that `escaped` escapes: equal values, safe to print."""
+    """Return equivalent JSON in which JSON escapes replace the characters that `escaped` would escape."""
     return _UNSEEN.sub(lambda found: found[0] if found[0] == "\n" else json.dumps(found[0])[1:-1], text)
 
 
 def cell(text: str) -> str:
-    """Return text as a cell of a CSV file, with a quote in front if a spreadsheet would read it as a formula.
+    """Return text for a cell of a CSV file, with a leading quote if a spreadsheet would read it as a formula.
 
     Example:
         >>> cell("=1+1"), cell("run")

@@ -7,12 +7,12 @@ from types import ModuleType
 
 
 def require(module: str, extra: str, needed_for: str) -> ModuleType:
-    """Import a package of an optional extra.
+    """Import a package that an optional extra installs.
 
     Args:
         module: name of the package or of a module in it.
-        extra: the extra, as in `pip install 'sae-geometry[extra]'`.
-        needed_for: feature that needs it, as the subject of the error message.
+        extra: name of the extra, as in `pip install 'sae-geometry[extra]'`.
+        needed_for: feature that needs the package, for the error message.
 
     Raises:
         ImportError: the package is not installed; the message names the extra.

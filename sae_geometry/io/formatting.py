@@ -11,17 +11,17 @@ import numpy as np
 
 from sae_geometry.io.escaping import cells
 
-_FILLER = "\ufdd0"  # a non-character, which text for display does not contain: see `io.escaping`
+_FILLER = "\ufdd0"  # Text for display never contains this non-character.
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Format rows as lines, with cells padded to columns two spaces apart."""
+    """Format rows as lines with aligned columns, two spaces apart."""
     widths = [max(map(cells, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(c + " " * (w - cells(c)) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def wrap(text: str, width: int, **how: Any) -> list[str]:
-    """Wrap text as `textwrap.wrap` does, by the cells of a terminal instead of characters.
+    """Wrap text as `textwrap.wrap` does, but by terminal cells instead of characters.
 
     Example:
         >>> wrap("a dictionary 辞書", 16)
@@ -32,23 +32,23 @@ def wrap(text: str, width: int, **how: Any) -> list[str]:
 
 
 def counted(n: int, noun: str) -> str:
-    """Format a number of things: "1 latent", "2,000 latents"."""
+    """Format a count with its noun: "1 latent", "2,000 latents"."""
     return f"{n:,} {noun}" + ("" if n == 1 else "s")
 
 
 def known_mean(values: np.ndarray) -> float:
-    """Return the mean of the values that are known; nan without any."""
+    """Return the mean of the known values (not nan), or nan if there are none."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else math.nan
 
 
 def or_dash(value: float, form: str) -> str:
-    """Format a number, or a dash where it is nan (unknown)."""
+    """Format a number, or return a dash for nan (unknown)."""
     return "–" if math.isnan(value) else format(value, form)
 
 
 def percent(share: float) -> str:
-    """Format a share: "40.6%"; one that is not zero and rounds to less is "< 0.1%"; a dash where it is nan.
+    """Format a share as a percentage, a tiny one as "< 0.1%", and nan as a dash.
 
     Example:
         >>> percent(0.4064), percent(0.0), percent(1e-6)
@@ -60,12 +60,12 @@ def percent(share: float) -> str:
 
 
 def scalars(record: Any) -> dict[str, Any]:
-    """Return the plain-valued fields of a dataclass, for JSON."""
+    """Return the fields of a dataclass that hold plain values, for JSON."""
     return {k: v for k, v in vars(record).items() if v is None or isinstance(v, str | int | float | bool)}
 
 
 def ends(texts: Sequence[str], most: int = 12) -> list[str]:
-    """Return the texts, or the first and last of them if there are more than `most`.
+    """Return the strings, or only the first and last ones if there are more than `most`.
 
     Example:
         >>> ends(list("abcdef"), 4)
@@ -76,7 +76,7 @@ def ends(texts: Sequence[str], most: int = 12) -> list[str]:
 
 
 def few(notes: Sequence[str], most: int = 30) -> tuple[str, ...]:
-    """Return the distinct notes, at most `most` of them, followed by the number of the others.
+    """Return at most `most` distinct notes, followed by the number of other notes.
 
     Example:
         >>> few(["a", "b", "a", "c", "d"], 2)

@@ -18,7 +18,7 @@ def read_only(array: np.ndarray) -> np.ndarray:
 
 
 def frozen(table: Mapping[Any, Any]) -> MappingProxyType[Any, Any]:
-    """Return a read-only copy of a mapping; it can be pickled and deep-copied, as Python's own cannot."""
+    """Return a read-only copy of a mapping that, unlike Python's own, can be pickled and deep-copied."""
     return MappingProxyType(dict(table))
 
 
@@ -26,7 +26,7 @@ copyreg.pickle(MappingProxyType, lambda table: (frozen, (dict(table),)))
 
 
 def freeze(result: object) -> None:
-    """Make the arrays and mappings among the fields of a frozen dataclass read-only."""
+    """Make the array and mapping fields of a frozen dataclass read-only."""
     for name, value in vars(result).items():
         if isinstance(value, np.ndarray):
             object.__setattr__(result, name, read_only(value))

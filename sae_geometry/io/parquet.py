@@ -1,4 +1,4 @@
-"""Tables on disk, through open files, because pyarrow accepts no file name that is not UTF-8."""
+"""Read and write tables through open files, because pyarrow rejects file names that are not UTF-8."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from sae_geometry.io.results_folder import open_inside
 if TYPE_CHECKING:
     import pandas as pd
 
-# Our tables take up to twenty times their files in memory; that of a consensus has a column per run.
+# Our tables take up to twenty times the bytes of their files in memory. A consensus table has a column per run.
 _TIMES, _MOST_COLUMNS = 50, 10_000
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as parquet."""
+    """Write a table as Parquet."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with path.open("wb") as file:  # pandas before 3 treats a file as a path
+    with path.open("wb") as file:  # pandas before version 3 treats a file as a path.
         pq.write_table(pa.Table.from_pandas(table, preserve_index=False), file)
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as CSV; text that a spreadsheet would read as a formula is quoted."""
+    """Write a table as CSV, and quote text that a spreadsheet would read as a formula."""
     text = table.select_dtypes(include=["object", "string"]).columns
     table.assign(**{str(c): table[c].map(lambda v: cell(v) if isinstance(v, str) else v) for c in text}).to_csv(
         path, index=False
@@ -34,14 +34,14 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
 
 
 def write_neuronpedia(table: pd.DataFrame, path: Path) -> None:
-    """Write runs, ids and coordinates of a UMAP as a CSV file in Neuronpedia's format."""
+    """Write the runs, ids and coordinates of a UMAP as CSV in Neuronpedia's format."""
     named = table.rename(columns={"run": "RunType", "latent_id": "EmbeddingIndex", "x": "X", "y": "Y"})
     named = named.assign(RunType=named["RunType"].map(cell))
     named[["RunType", "EmbeddingIndex", "X", "Y"]].to_csv(path, index=False)
 
 
 def read_table(folder: Path, name: str) -> pd.DataFrame:
-    """Return the table in a parquet file of a results folder, after a check of its size.
+    """Return the table in a Parquet file of a results folder, after a check of its size.
 
     Raises:
         ValueError: the file is damaged, is not a table of results, or would take far more memory than its size.
@@ -52,6 +52,6 @@ def read_table(folder: Path, name: str) -> pd.DataFrame:
         try:
             check_parquet(file, _TIMES, _MOST_COLUMNS)
             return pd.read_parquet(file)
-        except Exception as error:  # pyarrow and pandas may raise any exception for a damaged or hostile file
+        except Exception as error:  # pyarrow and pandas may raise anything for a damaged or hostile file.
             why = " ".join(str(error).split())[:120] or type(error).__name__
             raise ValueError(f"{folder / name} cannot be read as a table of results ({why})") from error

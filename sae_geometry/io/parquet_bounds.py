@@ -1,7 +1,7 @@
-"""Refuse Parquet files, by any writer, whose tables would be far larger than the file.
+"""Refuse Parquet files whose tables would take far more memory than the file has bytes.
 
-A few kilobytes can stand for gigabytes in three ways: packed pages, runs of one value, and dictionaries of long texts.
-A reader unpacks each page to the size in its own header, whatever the footer says, so those headers are read.
+A few kilobytes can expand to gigabytes: by compressed pages, runs of one value, and dictionaries of long strings.
+Readers trust the size in the header of each page, whatever the footer says, so this module reads those headers.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from typing import IO, Any
 
 from sae_geometry.io.parquet_footer import Chunk, column_chunks, page_sizes
 
-# Reading a table may take this many bytes of memory, and a multiple of its file's size. Texts are there up to two and
-# a half times on the way to a data frame.
+# A table may take a fixed number of bytes in memory plus a multiple of its file's size. Its strings are in memory up to
+# two and a half times while a data frame is built.
 _ALWAYS, _TIMES, _COPIES = 64 << 20, 10, 2.5
-_A_VALUE = 16  # bytes in memory, including mask or offset
+_A_VALUE = 16  # bytes of a value in memory, including its mask or offset
 _MOST_COLUMNS, _MOST_CHUNKS = 1000, 100_000
-_MOST_PAGES = 100_000  # per column chunk
+_MOST_PAGES = 100_000  # maximum pages per column chunk
 _LONGEST_TEXT = 1 << 20  # in bytes
 
 
 def check_parquet(file: IO[bytes], times: int = _TIMES, most_columns: int = _MOST_COLUMNS) -> None:
-    """Refuse a table that would take more than 64 MB and `times` its file, and go back to the file's start.
+    """Refuse a table that would take more than 64 MiB plus `times` the file's size, and rewind the file.
 
     Raises:
         ValueError: the table would be too large, or the file is damaged.
@@ -30,13 +30,13 @@ def check_parquet(file: IO[bytes], times: int = _TIMES, most_columns: int = _MOS
     most = _ALWAYS + times * file.seek(0, 2)
     about = pq.ParquetFile(file, thrift_string_size_limit=16 << 20, thrift_container_size_limit=1_000_000).metadata
     if about.num_columns > most_columns or about.num_columns * about.num_row_groups > _MOST_CHUNKS:
-        raise ValueError(f"it has {about.num_columns:,} columns in {about.num_row_groups:,} parts")
+        raise ValueError(f"it has too many columns ({about.num_columns:,} in {about.num_row_groups:,} row groups)")
     chunks = column_chunks(file)
     _refuse_above(most, _A_VALUE * sum(max(chunk.n_rows, chunk.n_values) for chunk in chunks))
     _refuse_above(most, _A_VALUE * about.num_rows * about.num_columns)
     unpacked = 0
     for chunk in chunks:
-        unpacked += _unpacked_bytes(file, chunk, most) if chunk.n_values else 0  # without values no page is read
+        unpacked += _unpacked_bytes(file, chunk, most) if chunk.n_values else 0  # Readers skip a chunk without values.
         _refuse_above(most, unpacked)
     texts = [c.path for c in map(about.schema.column, range(about.num_columns)) if c.physical_type == "BYTE_ARRAY"]
     if texts:
@@ -47,7 +47,7 @@ def check_parquet(file: IO[bytes], times: int = _TIMES, most_columns: int = _MOS
 
 
 def _bytes_of_texts(array: Any) -> int:
-    """Return the bytes that texts take once each value has its own copy, including those in lists and structs."""
+    """Return the bytes of all strings, nested ones included, once each value has its own copy."""
     import pyarrow.compute as pc
     import pyarrow.types as t
 
@@ -55,7 +55,7 @@ def _bytes_of_texts(array: Any) -> int:
     if t.is_dictionary(kind):
         lengths = pc.binary_length(array.dictionary).fill_null(0).to_numpy(zero_copy_only=False)
         if (longest := lengths.max(initial=0)) > _LONGEST_TEXT:
-            raise ValueError(f"it holds a text of {longest:,} bytes")
+            raise ValueError(f"it holds a string of {longest:,} bytes")
         return int(lengths[array.indices.drop_null().to_numpy()].sum(dtype="int64")) if len(lengths) else 0
     if t.is_struct(kind):
         return sum(_bytes_of_texts(field) for field in array.flatten())
@@ -66,11 +66,11 @@ def _bytes_of_texts(array: Any) -> int:
 
 def _refuse_above(most: int, needed: int) -> None:
     if needed > most:
-        raise ValueError(f"its table would take {needed:,} bytes of memory or more, and its size allows for {most:,}")
+        raise ValueError(f"its table takes at least {needed:,} bytes of memory; its size allows for {most:,}")
 
 
 def _unpacked_bytes(file: IO[bytes], chunk: Chunk, most: int) -> int:
-    """Return the bytes that the pages of a column chunk unpack to, or the first sum above `most`."""
+    """Return the unpacked bytes of a column chunk's pages; stop adding them up above `most`."""
     at, total = chunk.start, 0
     for _ in range(_MOST_PAGES):
         if at >= chunk.start + chunk.n_bytes or total > most:

@@ -1,7 +1,7 @@
-"""Read what bounds the memory of a Parquet file from its footer and page headers, without pyarrow.
+"""Read the sizes that bound the memory of a Parquet file from its footer and page headers, without pyarrow.
 
-pyarrow ends the process, rather than raise, where the description of a column chunk contradicts its schema. Both are
-structs of Thrift's compact protocol, https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md.
+pyarrow crashes, instead of raising, if the description of a column chunk contradicts its schema. The footer and the
+page headers are structs of Thrift's compact protocol, https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 from typing import IO, Any, NamedTuple
 
 _MOST_FOOTER, _LONGEST_HEADER, _DEEPEST = 16 << 20, 1 << 16, 16
-_TAIL = 8  # bytes: the footer's size and the format's name
+_TAIL = 8  # bytes at the end of the file: the footer's size and the format's name
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12
 _WHOLE = (_I16, _I32, _I64)
 _Struct = dict[tuple[int, int], Any]
-"""The values of a struct by field and type; a reader ignores a field of another type than it expects."""
+"""The values of a struct by field and type. A reader ignores a field whose type is not the expected one."""
 
 _ROW_GROUPS, _COLUMNS, _COLUMN, _N_ROWS = (4, _LIST), (1, _LIST), (3, _STRUCT), (3, _I64)
 _VALUES, _PACKED, _DATA, _DICTIONARY = (5, _I64), (7, _I64), (9, _I64), (11, _I64)
 _PAGE_UNPACKED, _PAGE_PACKED = (2, _I32), (3, _I32)
-# pyarrow reads a list in a footer as the type that the format gives it, not the list itself. By depth and field.
+# Types of list elements by depth and field. pyarrow trusts the format, not the list, for the type of its elements.
 _ELEMENTS = {
     (0, 2): (_STRUCT,), (0, 4): (_STRUCT,), (0, 5): (_STRUCT,), (0, 7): (_STRUCT,), (1, 1): (_STRUCT,),
     (1, 4): (_STRUCT,), (3, 2): _WHOLE, (3, 3): (_BINARY,), (3, 8): (_STRUCT,), (3, 13): (_STRUCT,),
@@ -27,7 +27,7 @@ _ELEMENTS = {
 
 
 class Chunk(NamedTuple):
-    """A column of a row group: its rows, its values, and the place of its pages."""
+    """A column of one row group: the numbers of its rows and values, and the position and bytes of its pages."""
 
     n_rows: int
     n_values: int
@@ -39,13 +39,13 @@ def column_chunks(file: IO[bytes]) -> list[Chunk]:
     """Return the column chunks that the footer of a Parquet file lists.
 
     Raises:
-        ValueError: the footer is damaged, or far larger than that of any table.
+        ValueError: the footer is damaged or too large.
     """
     end = file.seek(0, 2) - _TAIL
     file.seek(max(0, end))
     size = int.from_bytes(file.read(4), "little")
     if not 0 < size <= min(end, _MOST_FOOTER):
-        raise ValueError(f"its footer has {size:,} bytes")
+        raise ValueError(f"its footer claims to have {size:,} bytes")
     file.seek(end - size)
     footer = _Compact(file.read(size)).struct(0)
     try:
@@ -63,10 +63,10 @@ def _chunk(n_rows: int, column: _Struct) -> Chunk:
 
 
 def page_sizes(file: IO[bytes], at: int) -> tuple[int, int]:
-    """Return the unpacked bytes of the page that starts here, and where the next one starts.
+    """Return the unpacked size of the page that starts at offset `at`, and the offset of the next page.
 
     Raises:
-        ValueError: no page is here.
+        ValueError: no page starts there.
     """
     file.seek(at)
     header = _Compact(file.read(_LONGEST_HEADER))
@@ -78,15 +78,15 @@ def page_sizes(file: IO[bytes], at: int) -> tuple[int, int]:
 
 
 class _Compact:
-    """A cursor over bytes of the compact protocol. All methods raise ValueError for bytes that are not."""
+    """Cursor over bytes of the compact protocol. All methods raise ValueError for other bytes."""
 
     def __init__(self, raw: bytes) -> None:
         self.raw, self.at = raw, 0
 
     def struct(self, depth: int) -> _Struct:
-        """Return the fields of a struct; texts are passed over."""
+        """Return the fields of a struct, with None for strings, booleans and doubles."""
         if depth > _DEEPEST:
-            raise ValueError("a description in it is nested too deeply")
+            raise ValueError("its footer or a page header is nested too deeply")
         found: _Struct = {}
         field = 0
         while (head := self._byte()) != 0:
@@ -103,7 +103,7 @@ class _Compact:
         kind = head & 15
         n = head >> 4 if head >> 4 < 15 else self._varint()
         if expected is not None and kind not in expected:
-            raise ValueError("a list in it holds values of another kind")
+            raise ValueError("a list in its footer or a page header holds values of the wrong type")
         return [self._value(kind, depth) for _ in range(n)]
 
     def _value(self, kind: int, depth: int) -> Any:
@@ -111,15 +111,15 @@ class _Compact:
             return self._whole()
         if kind == _STRUCT:
             return self.struct(depth + 1)
-        if kind in (_TRUE, _FALSE, _BYTE):  # a truth value takes a byte in lists only
+        if kind in (_TRUE, _FALSE, _BYTE):  # Only in a list does a boolean take a byte.
             return self._byte()
         if kind == _DOUBLE:
             self.at += 8
         elif kind == _BINARY:
-            length = self._varint()  # moves on, so it is read first
+            length = self._varint()  # Reading the length also moves the cursor.
             self.at += length
         else:
-            raise ValueError("it describes values of an unknown kind")
+            raise ValueError("its footer or a page header has a field of unknown type")
         return None
 
     def _whole(self) -> int:
@@ -133,10 +133,10 @@ class _Compact:
             value |= (byte & 127) << shift
             if byte < 128:
                 return value
-        raise ValueError("a number in it is too long")
+        raise ValueError("a number in its footer or a page header is too long")
 
     def _byte(self) -> int:
         if self.at >= len(self.raw):
-            raise ValueError("a description in it does not end")
+            raise ValueError("its footer or a page header is cut off")
         self.at += 1
         return self.raw[self.at - 1]

@@ -1,4 +1,4 @@
-"""Progress callbacks, and bars that follow them."""
+"""Progress callbacks that draw bars on a terminal or in a notebook."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-_SECONDS = 0.25  # between two states of the bars in a notebook
+_SECONDS = 0.25  # minimum seconds between two updates in a notebook
 Progress = Callable[[str, float], None]
-"""Called with the name of the current step and its completed share, in [0, 1]."""
+"""A function that is called with the name of the current step and its completed share, in [0, 1]."""
 
 
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
-    """Yield a progress callback that draws a bar per step, with the time left: in notebooks, and on stderr elsewhere.
+    """Yield a progress callback that draws a bar per step with the time left, on stderr or in a notebook.
 
-    The bars disappear at the end of the block. Print nothing inside it.
+    The bars disappear at the end of the block. Print nothing inside the block.
 
     Example:
         >>> import sae_geometry as sg
@@ -48,12 +48,12 @@ def progress_bars() -> Iterator[Progress]:
 
 
 def _ticks(bars: Bars, refresh: Callable[[], None] = lambda: None) -> Progress:
-    """Return a callback that adds and moves the bars."""
+    """Return a callback that adds and updates the bars."""
     tasks: dict[str, TaskID] = {}
 
     def tick(stage: str, share: float) -> None:
         stage = shown(stage)
-        name = stage.partition(" · ")[0]  # the rest changes during the stage, such as the gap
+        name = stage.partition(" · ")[0]  # The rest, such as the gap, changes during a stage.
         if name not in tasks:
             tasks[name] = bars.add_task(stage, total=1.0)
         bars.update(tasks[name], completed=share, description=stage)
@@ -64,9 +64,9 @@ def _ticks(bars: Bars, refresh: Callable[[], None] = lambda: None) -> Progress:
 
 @contextmanager
 def _in_notebook(bars: Bars) -> Iterator[Callable[[], None]]:
-    """Show bars below a notebook's cell as text, which needs no widgets, and take them away at the end.
+    """Show bars below a notebook's cell as text, which needs no widgets, and remove them at the end.
 
-    Yields a function that shows them as they are, a few times a second.
+    Yields a function that updates the bars, at most a few times per second.
     """
     from IPython.display import display
     from rich.console import Console

@@ -1,4 +1,4 @@
-"""Read a folder of results of any origin: plain files within limits, without following links or changing anything."""
+"""Read a results folder that may be untrusted: only plain files of limited size, and no links."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import IO, Any
 
 SUMMARY = "summary.json"
-"""The record of a results folder: lists every other file that was written with it."""
+"""Name of the summary of a results folder. It records every other file that was written with it."""
 
 READY = ".sae-geometry-ready"
-"""Name of the folder, inside the target, of complete new results that are moved into it file by file."""
+"""Name of the subfolder with complete new results that are being moved into the results folder file by file."""
 
 PAGE = "explorer.html"
-"""A page that is added to finished results, and so not in their record; it carries its own checksum."""
+"""Name of the explorer page. It is added to finished results, whose record lacks it, and has its own checksum."""
 
-_MOST_JSON = 256 << 20  # in bytes; the summary of a thousand runs takes two million
-_MOST_NAME = 255  # in characters of a file name in a record
+_MOST_JSON = 256 << 20  # maximum bytes of a JSON file; the summary of a thousand runs takes two million
+_MOST_NAME = 255  # maximum characters of a file name in a record
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SEAL = "<!-- sha256 of the above: {} -->\n"
 
@@ -28,11 +28,11 @@ _SEAL = "<!-- sha256 of the above: {} -->\n"
 def open_inside(folder: Path, name: str) -> IO[bytes]:
     """Open a file of a results folder for reading.
 
-    After the writing process was killed, this is the new file, whether or not it was moved into place.
+    If the writing process was killed during the move, the new file is opened, moved or not.
 
     Args:
-        folder: the results folder; may itself be reached through a link.
-        name: path relative to it, with "/" between parts.
+        folder: the results folder, which may itself be reached through a link.
+        name: path of the file relative to `folder`, with "/" between its parts.
 
     Raises:
         ValueError: the file is a link, is reached through one, or is not a plain file.
@@ -55,15 +55,15 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
 
 
 def current_record(folder: Path) -> dict[str, str] | None:
-    """Return the record of the results that a reader of this folder sees; None if we wrote none."""
+    """Return the record of the results that a reader of this folder sees, or None if there are none of ours."""
     return record_in(_root(folder, SUMMARY))
 
 
 def record_in(folder: Path) -> dict[str, str] | None:
-    """Return the files that we wrote to this folder, with their SHA-256, by its summary; None if we wrote none.
+    """Return the files, with their SHA-256, that the summary of a folder lists, or None without such a summary.
 
-    The summary itself is not listed, and results still to be moved are ignored. The record is a claim that anyone can
-    write: `is_ours` verifies it against the files.
+    The summary does not list itself, and results still to be moved are ignored. Since anyone can write a summary,
+    `is_ours` verifies it against the files.
     """
     try:
         summary = _object(folder, SUMMARY)
@@ -76,9 +76,9 @@ def record_in(folder: Path) -> dict[str, str] | None:
 
 
 def listed_files(folder: Path) -> list[str]:
-    """Return the files of a folder that belong to its results: its summary, and those listed there.
+    """Return the names of the files that belong to the results in a folder: its summary and the files listed there.
 
-    Added files, links, and files of results still to be moved into place are left out.
+    Other files, links, and results still to be moved into place are left out.
     """
     record = record_in(folder)
     if record is None:
@@ -87,27 +87,27 @@ def listed_files(folder: Path) -> list[str]:
 
 
 def manifest(folder: Path) -> dict[str, str]:
-    """Return name and SHA-256 of every file in a new results folder, except the summary that lists them."""
+    """Return the name and SHA-256 of every file in a new results folder except the summary."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return {name: _digest(folder / name) for name in names if name != SUMMARY}
 
 
 def is_ours(folder: Path, name: str, digest: str) -> bool:
-    """Return whether a file matches a record: reached without a link, without holes, and with this SHA-256.
+    """Return whether a file has the recorded SHA-256, is reached without a link, and has no holes.
 
-    We write no holes, and a file of a few kilobytes may have terabytes of them to hash.
+    We write no holes, and hashing a sparse file of a few kilobytes could mean hashing terabytes.
     """
     return is_plain(folder, name) and not _has_hole(folder / name) and _digest(folder / name) == digest
 
 
 def sealed(page: str) -> bytes:
-    """Return a page with its checksum below it, by which `is_page` knows that it is ours and unchanged."""
+    """Return a page with its checksum appended, by which `is_page` recognizes an unchanged page of ours."""
     raw = page.encode()
     return raw + _SEAL.format(hashlib.sha256(raw).hexdigest()).encode()
 
 
 def is_page(folder: Path, name: str) -> bool:
-    """Return whether a file is a page that we added to results, unchanged since."""
+    """Return whether a file is an unchanged explorer page that we added to results."""
     if name != PAGE or not is_plain(folder, name) or _has_hole(folder / name):
         return False
     with (folder / name).open("rb") as file:
@@ -116,7 +116,7 @@ def is_page(folder: Path, name: str) -> bool:
 
 
 def is_plain(folder: Path, name: str) -> bool:
-    """Return whether a relative name is a plain file, in real folders at all levels."""
+    """Return whether a relative name is a plain file that is reached without links."""
     *above, last = name.split("/")
     path = folder
     for part in above:
@@ -130,12 +130,12 @@ def is_plain(folder: Path, name: str) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Return whether this is a folder and not a link to one."""
+    """Return whether a path is a folder, and not a link to one."""
     return path.is_dir() and not path.is_symlink()
 
 
 def _root(folder: Path, name: str) -> Path:
-    """Return the folder to read this file from: the folder of new results still to be moved, if it exists."""
+    """Return the folder to read a file from: that of new results still to be moved if the file is there."""
     return folder / READY if is_plain(folder, f"{READY}/{name}") else folder
 
 
@@ -144,7 +144,7 @@ def _opened(root: Path, name: str, most: int | None = None) -> IO[bytes]:
     if not os.path.lexists(path):
         raise FileNotFoundError(f"{path} does not exist")
     if not is_plain(root, name):
-        raise ValueError(f"{path} is a link or no plain file; results are read from plain files only")
+        raise ValueError(f"{path} is a link or not a plain file; results are read only from plain files")
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     file = os.fdopen(os.open(path, flags), "rb")
     size = os.fstat(file.fileno()).st_size
@@ -160,9 +160,9 @@ def _object(root: Path, name: str) -> dict[str, Any]:
     try:
         found = json.loads(raw.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{root / name} is not JSON; make the results again") from error
+        raise ValueError(f"{root / name} is not JSON; write the results again") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{root / name} does not hold a JSON object; make the results again")
+        raise ValueError(f"{root / name} does not hold a JSON object; write the results again")
     return found
 
 
@@ -179,7 +179,7 @@ def _has_hole(path: Path) -> bool:
         size = os.fstat(file.fileno()).st_size
         try:
             return size > 0 and os.lseek(file.fileno(), 0, os.SEEK_HOLE) < size
-        except (AttributeError, OSError):  # this system does not tell
+        except (AttributeError, OSError):  # This system does not report holes.
             return False
 
 

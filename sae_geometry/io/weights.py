@@ -1,4 +1,4 @@
-"""Weights given by a caller: checked, as tensors, and as rows of unit length."""
+"""Check the weights that a caller passes, and convert them to tensors and unit rows."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from sae_geometry.io.formatting import counted
 
 LatentAxis = Literal[0, 1]
 
-# Rows are normalized in float64, this many elements at a time, so that a large decoder needs no second copy.
+# Rows are normalized in float64 in chunks of this many elements, so that a large decoder needs no second copy.
 _CHUNK_ELEMENTS = 1 << 22
-_MOST_REPEATED = 1 << 28  # elements of an array that repeats its memory, as a broadcast one does: 1 GB as float32
+_MOST_REPEATED = 1 << 28  # maximum elements of a broadcast array; copied as float32, they take 1 GiB
 MAX_NAMED = 8
 
 
 def plain_tensor(values: Any, what: str) -> Tensor:
-    """Return values as a plain tensor of real or complex numbers; unsigned whole numbers become signed.
+    """Return values as a plain tensor of real or complex numbers; unsigned integers become signed.
 
     Raises:
-        ValueError: masked, sparse, quantized, not numbers, of a type that torch does not have, or broadcast to a size
-            that no memory holds.
+        ValueError: the values are masked, sparse, quantized, not numbers, of a type that torch lacks, or broadcast to a
+            size that would not fit in memory.
     """
     _check_repeated(values, what)
     kind = f"{type(values).__name__} of {str(getattr(values, 'dtype', 'no type'))[:40]}"
     if np.ma.is_masked(values):
         raise ValueError(
-            f"the {what} has masked values ({int(np.ma.count_masked(values)):,}), which stand for no number: fill them "
-            "(.filled(0)), or leave those latents out"
+            f"the {what} has {counted(int(np.ma.count_masked(values)), 'masked value')} instead of numbers: fill them "
+            "(.filled(0)), or leave out those latents"
         )
     with suppress(TypeError, ValueError, OverflowError, RuntimeError):
         t = values.detach() if isinstance(values, Tensor) else _from_array(np.asarray(values))
@@ -46,21 +46,21 @@ def plain_tensor(values: Any, what: str) -> Tensor:
         elif plain:
             t.reshape(-1)[:1].to(torch.complex128 if t.is_complex() else torch.float64)
             return t
-    raise ValueError(f"the {what} must be a dense array of real numbers, not {kind}: convert it first, to float32")
+    raise ValueError(f"the {what} must be a dense array of real numbers, not {kind}: convert it to float32 first")
 
 
 def _check_repeated(values: Any, what: str) -> None:
-    """Refuse a few values that are broadcast or expanded to very many, since each would take memory of its own."""
+    """Refuse an array that broadcasts few values to very many, which would take memory when copied."""
     if not isinstance(values, np.ndarray) and getattr(values, "layout", None) != torch.strided:
         return
-    with suppress(RuntimeError):  # a nested tensor has no shape
+    with suppress(RuntimeError):  # A nested tensor has no shape.
         n = math.prod(values.shape)
         steps = values.stride() if isinstance(values, Tensor) else [s // values.itemsize for s in values.strides]
         n_held = 1 + sum((length - 1) * abs(step) for length, step in zip(values.shape, steps, strict=True))
         if n > max(n_held, _MOST_REPEATED):
             raise ValueError(
-                f"the {what} repeats {counted(n_held, 'value')} as {n:,}, of shape {tuple(values.shape)} (broadcast or "
-                "expanded): give different rows, or a copy if you mean it"
+                f"the {what} of shape {tuple(values.shape)} repeats {counted(n_held, 'value')} by broadcasting or "
+                "expansion: give distinct rows, or a copy if this is intended"
             )
 
 
@@ -68,15 +68,15 @@ def _from_array(array: np.ndarray) -> Tensor:
     if array.dtype.kind not in "biufc":
         raise TypeError
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nothing writes to it
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # We do not write to it.
         return torch.as_tensor(array.copy() if any(step < 0 for step in array.strides) else array)
 
 
 def latents_first(weight: Any, latent_axis: int, what: str, argument: str) -> Tensor:
-    """Return a weight as [n_latents, width], of a floating type.
+    """Return a weight as a floating-point tensor [n_latents, width].
 
     Raises:
-        ValueError: not two axes, empty, not real numbers, or an axis other than 0 and 1 (`argument` is its name).
+        ValueError: the weight is empty, not real or not two-dimensional, or the axis (named `argument`) is not 0 or 1.
     """
     w = plain_tensor(weight, what)
     if w.ndim != 2:
@@ -95,7 +95,7 @@ def latents_first(weight: Any, latent_axis: int, what: str, argument: str) -> Te
 def unit_rows(w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return unit float32 rows, float32 norms, and a mask (on the CPU) of rows that are zero or not finite.
 
-    Each row is first divided by the power of two of its largest entry, which is exact, so that no norm underflows or
+    Each row is first divided by a power of two near its largest entry, which is exact, so that no norm underflows or
     overflows. Bad rows are returned as zeros.
     """
     n, d = w.shape
@@ -111,7 +111,7 @@ def unit_rows(w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         wrong = ~torch.isfinite(peak) | (peak == 0)
         exponent = torch.where(wrong, torch.zeros_like(exponent), exponent)
         half = torch.div(exponent, 2, rounding_mode="floor")
-        for part in (half, exponent - half):  # in two steps, since 2¹⁰²⁴ overflows
+        for part in (half, exponent - half):  # Divide in two steps, since 2¹⁰²⁴ overflows.
             x = torch.ldexp(x, -part[:, None].to(torch.float64))
         norm = torch.linalg.vector_norm(x, dim=1)
         unit = x / norm[:, None]
@@ -124,17 +124,17 @@ def unit_rows(w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def encoder_rows(
     encoder: Any, latent_axis: int, bad_decoder: Tensor, *, name: str, drop_bad: bool
 ) -> tuple[Tensor, list[str]]:
-    """Return the unit rows of an encoder, zero where they have no direction, and notes on those.
+    """Return the unit rows of an encoder, with zeros for rows that have no direction, and notes on such rows.
 
     Raises:
-        ValueError: another number of latents than the decoder, or rows that are not finite, unless `drop_bad`.
+        ValueError: the encoder and decoder differ in the number of latents, or rows are not finite without `drop_bad`.
     """
     e, n = latents_first(encoder, latent_axis, "encoder weight", "encoder_latent_axis"), len(bad_decoder)
     if e.shape[0] != n:
         raise ValueError(
             f"the decoder has {counted(n, 'latent')} but the encoder, of shape {tuple(np.shape(encoder))}, has "
-            f"{e.shape[0]:,} along axis {latent_axis}; pass encoder_latent_axis={1 - latent_axis} if its latents lie "
-            "there"
+            f"{e.shape[0]:,} along axis {latent_axis}; pass encoder_latent_axis={1 - latent_axis} if that "
+            "axis indexes its latents"
         )
     unit, _, bad = unit_rows(e)
     unit[bad] = 0.0
@@ -144,15 +144,15 @@ def encoder_rows(
     if broken and not drop_bad:
         raise ValueError(
             f"{name!r} has encoder rows with NaN or inf: latents {some_ids(broken)}; pass "
-            "drop_bad=True (--drop-bad) to have them taken as zero and recorded"
+            "drop_bad=True (--drop-bad) to set them to zero and record them"
         )
     notes = [f"{counted(len(silent), 'latent')} with a zero encoder row ({some_ids(silent)})"] if silent else []
-    notes += [f"{counted(len(broken), 'encoder row')} not finite, taken as zero ({some_ids(broken)})"] if broken else []
+    notes += [f"{counted(len(broken), 'encoder row')} not finite, set to zero ({some_ids(broken)})"] if broken else []
     return unit, notes
 
 
 def bad_rows_message(name: str, w: Tensor, bad: Tensor) -> str:
-    """Return the error for decoder rows without a direction."""
+    """Return the error message for decoder rows that have no direction."""
     rows = bad.nonzero().flatten()
     peak = w[rows.to(w.device)].to(torch.float64).abs().amax(dim=1)
     n_zero = int((peak == 0).sum())
@@ -160,27 +160,27 @@ def bad_rows_message(name: str, w: Tensor, bad: Tensor) -> str:
     kinds += [f"{len(rows) - n_zero:,} with NaN or inf"] if len(rows) > n_zero else []
     return (
         f"{name!r} has decoder rows without a direction ({', '.join(kinds)}): latents {some_ids(rows.tolist())}; "
-        "pass drop_bad=True (--drop-bad) to drop them and have them recorded"
+        "pass drop_bad=True (--drop-bad) to drop and record them"
     )
 
 
 def some_ids(ids: Sequence[int]) -> str:
-    """Return the first eight ids as text, and the number of others."""
+    """Format ids for a message: the first eight and the number of others."""
     shown = ", ".join(str(i) for i in ids[:MAX_NAMED])
     return shown + (f" and {len(ids) - MAX_NAMED:,} more" if len(ids) > MAX_NAMED else "")
 
 
 def vector(values: Any, n: int, what: str, of: str) -> Tensor | None:
-    """Return values as float32 [n] on the CPU; None for None.
+    """Return values as float32 [n] on the CPU, and None as None.
 
     Raises:
-        ValueError: not one real number for each of the n latents or coordinates (`of`).
+        ValueError: the values are not one real number per latent or coordinate (`of`).
     """
     return None if values is None else checked_vector(values, n, what, of).to(torch.float32)
 
 
 def checked_vector(values: Any, n: int, what: str, of: str) -> Tensor:
-    """Return values as a tensor [n] on the CPU, in their own type; raises as `vector`."""
+    """Return values as a tensor [n] of their own type on the CPU; raise the errors of `vector`."""
     t = plain_tensor(values, what).cpu()
     if t.shape != (n,):
         raise ValueError(f"{what} must have one entry for each of the {n:,} {of}; got shape {tuple(t.shape)}")

@@ -153,7 +153,7 @@ def test_doctor_says_when_a_check_fails(run, monkeypatch):
     monkeypatch.setattr(suite, "truths", lambda: ((case, np.zeros((len(case.a), len(case.b)))),))
     result = run("doctor")
     assert result.exit_code == 1
-    assert result.stdout.startswith("Wrong answers here (sweep, cpu; sweep, int8; sweep, torch): do not use")
+    assert result.stdout.startswith("Wrong answers on this machine (sweep, cpu; sweep, int8; sweep, torch): do not use")
     assert "WRONG" in result.stdout
     assert "check failed" in one_sentence(result)
 
@@ -343,7 +343,7 @@ def test_a_memory_ceiling_holds_for_the_command_and_ends_with_it(run):
 def test_estimate_says_what_a_question_would_cost(run):
     result = run("estimate", NARROW, A)
     assert result.exit_code == 0, result.stderr
-    for part in ("compare: 8 sweeps on cpu", "operations", "above the inputs", "time"):
+    for part in ("compare: 8 sweeps on cpu", "operations", "in addition to the inputs", "time"):
         assert part in result.stdout
     found = json.loads(run("estimate", NARROW, A, "--for", "umap", "--json", "-q").stdout)
     assert found["flops"] > 0

@@ -80,7 +80,7 @@ def bad(tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatc
 def test_match_leaves_out_bad_rows(bad: np.ndarray) -> None:
     code, _, error = run("match", "./x.npy", "./y.npy", "-q")
     assert code == 2
-    assert "pass --drop-bad to drop them" in error
+    assert "pass --drop-bad to drop and record them" in error
     assert "drop_bad" not in error
     code, out, error = run("match", "./x.npy", "./y.npy", "-q", "--drop-bad", "--json")
     assert code == 0, error
@@ -102,7 +102,7 @@ def test_drift_leaves_out_what_is_bad_in_any_state(bad: np.ndarray) -> None:
 
 def test_match_says_what_it_will_take(bad: np.ndarray) -> None:
     _, _, error = run("match", "./x.npy", "./x.npy", "--drop-bad")
-    assert re.search(r"matching takes about [\d.e-]+ GB above the inputs", error)
+    assert re.search(r"matching takes about [\d.e-]+ GB in addition to the inputs", error)
 
 
 def test_a_dry_run_refuses_nothing_that_the_real_run_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,7 +100,7 @@ def test_an_option_that_a_command_advises_is_its_own(path: Path) -> None:
 @pytest.mark.parametrize(
     ("python", "line"),
     [
-        ("pass drop_bad=True (--drop-bad) to drop them", "pass --drop-bad to drop them"),
+        ("pass drop_bad=True (--drop-bad) to drop", "pass --drop-bad to drop"),
         ('load it with latents="all" to look', "load it with --latents all to look"),
         ('use on="decoder"', "use --on decoder"),
         ("is for matching='optimal'; got 'x'", "is for --matching optimal; got 'x'"),
@@ -111,12 +111,12 @@ def test_an_option_that_a_command_advises_is_its_own(path: Path) -> None:
             "if 'x' is the decoder, call sae_geometry.Dictionary.from_decoder(tensors['x'], latent_axis=1), where "
             "latent_axis is the axis that counts latents",
             "if 'x' is the decoder, save it alone as a .npy file and give that with ::latent_axis=1, the axis that "
-            "counts latents",
+            "indexes latents",
         ),
         (
             "pass the decoder to sae_geometry.Dictionary.from_decoder(decoder, latent_axis=…), where latent_axis is "
             "the axis that counts latents",
-            "save the decoder alone as a .npy file and give that, with ::latent_axis=1 if its columns are latents",
+            "save only the decoder as a .npy file and give that, with ::latent_axis=1 if its columns are latents",
         ),
         ("by unembed='hf://org/model' (--unembed hf://org/model) or", "by --unembed hf://org/model or"),
         ("write NAME=ADDRESS or https://x.y/z?a=1", "write NAME=ADDRESS or https://x.y/z?a=1"),
@@ -161,4 +161,4 @@ def test_out_of_memory_is_no_bug_of_ours():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60, dtype=torch.uint8)
     for error in (caught.value, MemoryError(), torch.cuda.OutOfMemoryError("CUDA out of memory. Tried …")):
-        assert _sentence(error) == "out of memory; try --device cpu, or a machine with more"
+        assert _sentence(error) == "out of memory; try --device cpu, or a machine with more memory"

@@ -84,7 +84,10 @@ def test_pairs_kept_under_another_name_are_resumed_by_that_name(here: Path, monk
     with held(here / "seeds-r0-r1"), monkeypatch.context() as dies:
         dies.setattr(module, "write_pair", stopped)
         cut = CliRunner().invoke(app, command)
-    assert "1 finished pair saved in seeds-r0-r1-2.pairs; the same command with --resume -o seeds-r0-r1-2" in cut.stderr
+    assert (
+        "1 finished pair saved in seeds-r0-r1-2.pairs; run the same command with --resume -o seeds-r0-r1-2"
+        in cut.stderr
+    )
     done = CliRunner().invoke(app, [*command, "--resume", "-o", "seeds-r0-r1-2"])
     assert done.exit_code == 0, done.stderr
     assert not list(here.glob("*.pairs"))
@@ -93,7 +96,7 @@ def test_pairs_kept_under_another_name_are_resumed_by_that_name(here: Path, monk
 def test_resuming_from_nothing_is_a_start(here: Path) -> None:
     done = CliRunner().invoke(app, ["seeds", "r0.npy", "r1.npy", "--format", "png", "-o", "out", "--resume"])
     assert done.exit_code == 0, done.stderr
-    assert "no finished pairs are in out.pairs: starting from the first" in done.stderr
+    assert "out.pairs holds no finished pairs: starting from the first" in done.stderr
 
 
 def test_two_processes_at_once_have_a_folder_each_and_draw_no_bar(here: Path) -> None:

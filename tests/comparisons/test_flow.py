@@ -291,7 +291,7 @@ def test_the_map_of_the_command(tmp_path):
         assert summary["steps"][0]["continuing"] > 400
     result = CliRunner().invoke(app, [*layers, "--map", str(tmp_path / "m.{0,1}.npy"), "-o", str(tmp_path / "x")])
     assert result.exit_code == 2
-    assert "one, or one for each of 1 steps; got 2 maps" in result.stderr
+    assert "one file, or one per step (1); got 2" in result.stderr
 
 
 def test_every_latent_with_an_edge_goes_somewhere():

@@ -120,7 +120,7 @@ def test_the_command():
     arguments = ["estimate", "demo:local-narrow-seed0", "demo:local-narrow-seed0", "-q", "--workers", "8"]
     told = CliRunner().invoke(app, [*arguments, "--bandwidth", "1"])
     assert told.exit_code == 0, told.output
-    assert "8 workers (by a model" in told.stdout
+    assert "8 workers (from a model" in told.stdout
     assert "limited by" in told.stdout
     made = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
     assert made["cluster"]["n_passes"] == 8  # the comparison, either dictionary itself, three turns, the halves

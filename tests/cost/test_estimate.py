@@ -164,7 +164,7 @@ def test_wrong_use_is_refused() -> None:
         estimate([a, a, a], "match")
     with pytest.raises(ValueError, match="needs encoders"):
         estimate([a, a], "agreement")
-    with pytest.raises(ValueError, match="a question is one of compare, match"):
+    with pytest.raises(ValueError, match="verb must be one of compare, match"):
         estimate([a, a], "compair")  # type: ignore[arg-type]
 
 

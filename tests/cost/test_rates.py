@@ -105,7 +105,7 @@ def test_the_verdict_says_what_to_do() -> None:
     assert verdict(extras=missing) == "Works, exact on the CPU. Optional: pip install 'sae-geometry[interactive]'."
     assert "install a torch with CUDA" in verdict(device={"cuda": "unused: this torch has none"})
     wrong = verdict(checks={"sweep, cpu": "exact", "cuda, fp16": "WRONG: rows"})
-    assert wrong.startswith("Wrong answers here (cuda, fp16)")
+    assert wrong.startswith("Wrong answers on this machine (cuda, fp16)")
     assert "open an issue" in wrong
 
 

@@ -158,7 +158,7 @@ def test_a_table_of_another_program_is_projected_onto_or_one_sentence(saved, tmp
     new = sg.load("demo:local-seed1")
     new = new.select(new.latent_ids[:40])
     if not usable:
-        with pytest.raises(ValueError, match=r"lacks the columns run|the wrong kind|beyond ±1,000,000|belong together"):
+        with pytest.raises(ValueError, match=r"lacks the columns run|must hold|beyond ±1,000,000|belong together"):
             sg.project(new, tmp_path)
         return
     folder = sg.save(sg.project(new, tmp_path), tmp_path / "out", formats=[])
@@ -202,5 +202,5 @@ def test_the_command(saved, tmp_path):
     assert len((out / "neuronpedia.csv").read_text().splitlines()) == 1 + len(table)
     onto_itself = CliRunner().invoke(app, ["project", str(saved), "demo:local-seed1", "-o", str(saved), "--overwrite"])
     assert onto_itself.exit_code == 2
-    assert "is the embedding that is projected onto; give another folder with -o" in onto_itself.output
+    assert "holds the embedding to project onto; give another folder with -o" in onto_itself.output
     assert sg.read(saved).summary["kind"] == "Embedding"

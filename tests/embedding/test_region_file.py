@@ -108,7 +108,7 @@ def test_the_command_finds_them_in_the_neighbors_and_refuses_both(tmp_path):
     for extra in (["--min-region-size", "12"], ["--regions-on", "neighbors"]):
         wrong = run("--regions", str(file), *extra)
         assert wrong.exit_code == 2
-        assert "--regions draws them by hand" in wrong.output
+        assert "--regions replaces clustering" in wrong.output
     missing = run("--regions", str(tmp_path / "none.yaml"))
     assert missing.exit_code == 1
     assert "none.yaml does not exist" in missing.output

@@ -175,7 +175,7 @@ def test_seeds_killed_at_twenty_random_moments_and_resumed_give_the_same_files()
     assert stopped["folder"] is False
     kept, error = stopped["said"]
     assert kept.startswith(f"{stopped['pairs']} finished pair")
-    assert kept.endswith(" saved in terminated.pairs; the same command with --resume continues from there")
+    assert kept.endswith(" saved in terminated.pairs; run the same command with --resume to continue")
     assert error == "error: stopped by SIGTERM; no results folder is half-written"
 
 
@@ -194,5 +194,5 @@ def test_a_full_disk_says_which_and_a_closed_folder_is_refused_before_the_work(t
     assert told.value.filename == str(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(os, "access", lambda *_: False)  # as for another user; root may write anywhere
-    with pytest.raises(PermissionError, match="may not be written to"):
+    with pytest.raises(PermissionError, match="is not writable"):
         folders.check_folder(tmp_path / "new")

@@ -76,7 +76,7 @@ def test_links_in_a_strangers_folder_are_not_followed(home):
         secret = home / "private" / name
         (got / name).rename(secret)
         (got / name).symlink_to(secret)
-        with pytest.raises(ValueError, match="is a link or no plain file"):
+        with pytest.raises(ValueError, match="is a link or not a plain file"):
             sg.explore(got, home / "page.html", overwrite=True)
         (got / name).unlink()
         secret.rename(got / name)
@@ -102,7 +102,7 @@ def check_reading(home: Path) -> None:
 def test_a_pipe_in_a_strangers_folder_keeps_nobody_waiting(home):
     (home / "got" / "summary.json").unlink()
     os.mkfifo(home / "got" / "summary.json")
-    with pytest.raises(ValueError, match="no plain file"):
+    with pytest.raises(ValueError, match="not a plain file"):
         sg.read(home / "got")
 
 
@@ -282,7 +282,7 @@ def test_the_page_that_was_added_goes_with_its_results_unless_it_was_edited(tmp_
 
 def test_a_folder_that_may_not_be_written_to_is_named_before_the_page_is_made(home, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(PermissionError, match=r"may not be written to; give another file with -o: .*got'$"):
+    with pytest.raises(PermissionError, match=r"is not writable; give another file with -o: .*got'$"):
         sg.explore(home / "got")
 
 

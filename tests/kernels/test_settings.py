@@ -27,7 +27,7 @@ def test_settings_hold_inside_and_end() -> None:
 def test_what_cannot_be_set_is_refused() -> None:
     with pytest.raises(ValueError, match="must be one of auto, cpu, cuda, mps; got 'tpu'"), changed(device="tpu"):
         pass
-    with pytest.raises(ValueError, match=r"executor is a distributed\.Client"), sg.settings(executor=3):
+    with pytest.raises(ValueError, match=r"executor must be a distributed\.Client"), sg.settings(executor=3):
         pass
     assert current() == Settings()
 

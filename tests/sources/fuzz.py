@@ -50,7 +50,7 @@ FAMILIES: dict[str, Family] = {
 
 
 # What a ValueError may say that is no SourceError: of numbers that were read, and are not to be had a direction of.
-OF_NUMBERS = ("coder rows", "are dead by")
+OF_NUMBERS = ("coder rows", "are dead according to")
 
 
 def wrong(error: BaseException, family: str) -> str | None:

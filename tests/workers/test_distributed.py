@@ -291,7 +291,7 @@ def test_what_is_on_a_gpu_here_is_done_on_workers_without_one(client):
         assert found.rows.index.is_cuda
         assert torch.equal(found.rows.index.cpu(), sweep(a, b, 2).rows.index)
     assert found.report.device == "cpu"
-    assert "on a GPU here, on the CPU where a worker has none" in found.report.why
+    assert "on the CPU of workers that have no GPU" in found.report.why
 
 
 def test_sweeps_of_whole_pairs_are_in_the_ledger(client, rng):
@@ -493,7 +493,9 @@ def test_a_cluster_left_without_workers_is_one_sentence(monkeypatch):
     monkeypatch.setattr(cluster, "_NO_WORKERS", 0.05)
     there = SimpleNamespace(address="tcp://there:1", identity=None)
     deserted = cluster.Cluster(SimpleNamespace(scheduler=there, nthreads=lambda **_: {}))
-    with pytest.raises(ClusterError, match="no worker is left at tcp://there:1; start some and run the same command"):
+    with pytest.raises(
+        ClusterError, match="no workers are left at tcp://there:1; start some and run the command again"
+    ):
         deserted._next(SimpleQueue())
 
     def silent(*_, callback_timeout):
@@ -541,13 +543,13 @@ def test_the_commands_pass_on_device_and_what_to_load(client, tmp_path, monkeypa
     assert [d.address for d in how["load"]] == ["demo:local-narrow-seed0"] * 2
     result = CliRunner().invoke(app, typed)
     assert result.exit_code == 2
-    assert "add --dask, or leave it out" in result.stderr
+    assert "add --dask, or leave out --dask-load" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("where", "code", "said"),
     [
-        ("local", 2, 'a Dask executor is "local:N" or a scheduler\'s address'),
+        ("local", 2, 'an executor must be "local:N" or a scheduler\'s address'),
         ("local:0", 2, "got 'local:0'"),
         ("tcp://127.0.0.1:9", 1, "no Dask scheduler answers at tcp://127.0.0.1:9"),
         ("tls://127.0.0.1:9", 2, "a tls:// scheduler needs distributed.comm.tls.ca-file"),
@@ -566,7 +568,7 @@ def test_wrong_addresses_are_told(where, code, said, monkeypatch, tmp_path):
 
 @pytest.mark.usefixtures("unchecked")
 def test_what_is_no_executor_is_told(toy_pair):
-    with pytest.raises(ValueError, match=r"executor is a distributed\.Client"):
+    with pytest.raises(ValueError, match=r"executor must be a distributed\.Client"):
         sg.compare(*toy_pair, executor=7)
 
 
@@ -677,7 +679,7 @@ def test_a_wrong_answer_is_not_believed(spoil, kind):
 
 def test_a_command_stops_at_a_wrong_answer_and_saves_nothing(client, workers_do):
     workers_do(on_workers.cosine_of_five)
-    with pytest.raises(ClusterError, match="nothing of it was saved"), changed(runner=dask_runner(client)):
+    with pytest.raises(ClusterError, match="it was discarded"), changed(runner=dask_runner(client)):
         sweep(points(100, 0), points(90, 1))
 
 

@@ -65,9 +65,9 @@ def other_dask_server() -> Iterator[str]:
     ("what", "said"),
     [
         (lambda: server(b""), "no Dask scheduler answers at {}"),
-        (lambda: server(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "at {} there is a server of another kind, not a Dask"),
-        (lambda: server(b"\2" + b"\0" * 23), "at {} there is a server of another kind, not a Dask"),
-        (other_dask_server, "at {} there is a Server, not a Dask scheduler"),
+        (lambda: server(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "{} belongs to a server of another kind, not a Dask"),
+        (lambda: server(b"\2" + b"\0" * 23), "{} belongs to a server of another kind, not a Dask"),
+        (other_dask_server, "{} belongs to a Server, not a Dask scheduler"),
     ],
     ids=["silent", "web", "nonsense", "dask"],
 )
@@ -79,5 +79,5 @@ def test_what_answers_is_no_scheduler(what, said, monkeypatch):
 
 
 def test_an_address_that_is_none_is_told():
-    with pytest.raises(ValueError, match=r"cannot connect to tcp://127\.0\.0\.1:port .*an address is tcp://host:port"):
+    with pytest.raises(ValueError, match=r"cannot connect to tcp://127\.0\.0\.1:port .*such as tcp://host:port"):
         sg.settings(executor="tcp://127.0.0.1:port").__enter__()
