@@ -59,9 +59,9 @@ def race(
     rounds: int,
     agree: Callable[[Any, Any], bool],
 ) -> None:
-    """Everybody in turn; the first is what ratios are to, and what the others must equal.
+    """Time the contenders in turn and print a table, with ratios to the first, whose answer the others must equal.
 
-    A contender is what it does and the processor seconds that each of its processes has used so far.
+    A contender is a pair of functions: its work, and the processor seconds that each of its processes has used so far.
     """
     spent: dict[str, list[tuple[float, float, float]]] = {name: [] for name in contenders}
     for work, _ in contenders.values():  # warm-up, with compilation
@@ -85,7 +85,6 @@ def race(
 
 
 def main() -> None:
-    """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=12_288)
     parser.add_argument("--d", type=int, default=768)

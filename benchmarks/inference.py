@@ -35,12 +35,12 @@ def between(rng: np.random.Generator, level: np.ndarray, runs: float, pairs: flo
 
 
 def plain(mean: float, runs: float, pairs: float) -> tuple[float, Draw]:
-    """Return the mean and a draw of runs and pairs that differ by degrees; no share exceeds 1."""
+    """Return the mean share and a draw of runs and pairs that differ by degrees; no share exceeds 1."""
     return mean, lambda rng, n: np.minimum(between(rng, np.full((n, n), mean), runs, pairs), 1)
 
 
 def uneven(quality: Callable[[np.random.Generator, int], np.ndarray], mean: float) -> tuple[float, Draw]:
-    """Return the mean and a draw in which a share is the product of two runs' independent qualities with this mean."""
+    """Return the mean share and a draw in which shares are products of runs' independent qualities of this mean."""
 
     def draw(rng: np.random.Generator, n: int) -> np.ndarray:
         q = quality(rng, n)
@@ -50,7 +50,7 @@ def uneven(quality: Callable[[np.random.Generator, int], np.ndarray], mean: floa
 
 
 def basins(weights: tuple[float, ...], high: float = 0.8, low: float = 0.3) -> tuple[float, Draw]:
-    """Return the mean and a draw in which runs fall into basins and pairs within one basin share more."""
+    """Return the mean share and a draw in which runs fall into basins and pairs within one basin share more."""
     p = np.array(weights)
     together = float((p**2).sum())
 
@@ -158,7 +158,7 @@ def forecast(rng: np.random.Generator, case: str, n: int, size: int) -> tuple[bo
 def noisy_runs(
     rng: np.random.Generator, n_runs: int, features: int, d: int, *, fidelity: tuple[float, float], private: int = 0
 ) -> tuple[list[np.ndarray], int]:
-    """Draw runs that find some features, with noise, and private latents; return their rows and the distinct latents.
+    """Draw runs of noisy features and private latents; return their rows and the number of distinct latents.
 
     The probability that a run finds a feature is drawn from Beta(2, 2). Its copy has a cosine within `fidelity` to the
     feature, so the cosine of two copies is about the product of two such cosines.

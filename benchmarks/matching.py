@@ -146,7 +146,6 @@ def ours_alone(n: int, d: int, threads: int, repeats: int) -> None:
 
 
 def main() -> None:
-    """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", nargs="*", default=None, metavar="NxD", help="sizes to compare with scipy and lapx")
     parser.add_argument("--ours", nargs="*", default=None, metavar="NxD", help="sizes for our matching alone")

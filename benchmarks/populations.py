@@ -32,12 +32,12 @@ def _axes(d: int) -> np.ndarray:
 
 
 def isotropic(d: int) -> Draw:
-    """Draw directions uniformly on the sphere."""
+    """Return a population of directions uniform on the sphere."""
     return lambda n, rng: unit(rng.standard_normal((n, d)))
 
 
 def spectrum(d: int, power: float, mean: float = 0.3) -> Draw:
-    """Draw directions with variances 1/k^power along fixed axes, around a common mean."""
+    """Return a population with variances 1/k^power along fixed axes, around a common mean."""
     axes, scale = _axes(d), np.arange(1, d + 1) ** (-power / 2)
     center = unit(np.random.default_rng(d + 1).standard_normal((1, d)))
     return lambda n, rng: unit(
@@ -46,13 +46,13 @@ def spectrum(d: int, power: float, mean: float = 0.3) -> Draw:
 
 
 def cones(d: int, n_means: int = 5, mean: float = 0.5) -> Draw:
-    """Draw directions with variances 1/√k along fixed axes, each around one of several means."""
+    """Return a population with variances 1/√k along fixed axes, each around one of several means."""
     around, centers = spectrum(d, 0.5, 0.0), unit(np.random.default_rng(d + 5).standard_normal((n_means, d)))
     return lambda n, rng: unit(np.sqrt(1 - mean**2) * around(n, rng) + mean * centers[rng.integers(0, n_means, n)])
 
 
 def ring(d: int, share: float = 0.4, harmonics: int = 5, noise: float = 0.5) -> Draw:
-    """Draw directions, a share of which lie near a closed curve that all dictionaries have in common."""
+    """Return a population, a share of which lie near a closed curve that all dictionaries have in common."""
     axes, k = _axes(d)[:, : 2 * harmonics], np.arange(1, harmonics + 1)
 
     def draw(n: int, rng: np.random.Generator) -> np.ndarray:
@@ -64,7 +64,7 @@ def ring(d: int, share: float = 0.4, harmonics: int = 5, noise: float = 0.5) -> 
 
 
 def sparse(d: int, n_entries: int = 5) -> Draw:
-    """Draw directions with a few large coordinates and small noise in the others, in one basis for all dictionaries."""
+    """Return a population with a few large coordinates in a fixed basis, and small noise in the others."""
 
     def draw(n: int, rng: np.random.Generator) -> np.ndarray:
         chosen = rng.permuted(np.tile(np.arange(d) < n_entries, (n, 1)), axis=1)
@@ -74,14 +74,14 @@ def sparse(d: int, n_entries: int = 5) -> Draw:
 
 
 def low_rank(d: int, rank: int = 10, share: float = 0.5) -> Draw:
-    """Draw directions with a share of the variance in a few dimensions."""
+    """Return a population with a share of the variance in a few dimensions."""
     axes, scale = _axes(d), np.full(d, np.sqrt((1 - share) / d))
     scale[:rank] += np.sqrt(share / rank)
     return lambda n, rng: unit(rng.standard_normal((n, d)) * scale) @ axes.T
 
 
 def mixture(d: int, rank: int = 20, share: float = 0.3) -> Draw:
-    """Draw directions, a share of which lie in a few dimensions and the others anywhere."""
+    """Return a population, a share of which lie in a few dimensions and the others anywhere."""
     axes = _axes(d)
 
     def draw(n: int, rng: np.random.Generator) -> np.ndarray:
@@ -97,7 +97,7 @@ def mixture(d: int, rank: int = 20, share: float = 0.3) -> Draw:
 def families(
     d: int, n_families: int = 20, share: float = 0.3, cosine: float = 0.8, private: bool = False, zipf: float = 0.0
 ) -> Draw:
-    """Draw directions, a share of which lie around a few centers, common to all dictionaries or private to each.
+    """Return a population, a share of which lie around a few centers, common to all dictionaries or private to each.
 
     The size of family k is proportional to 1/k^zipf.
     """
@@ -115,7 +115,7 @@ def families(
 
 
 def nested(d: int, n_families: int = 8, n_kinds: int = 6) -> Draw:
-    """Draw directions in families within families, with uneven spread."""
+    """Return a population of families within families, with uneven spread."""
     rng = np.random.default_rng(d + 3)
     kinds = blurred(np.repeat(unit(rng.standard_normal((n_families, d))), n_kinds, axis=0), 0.7, rng)
 
@@ -129,13 +129,13 @@ def nested(d: int, n_families: int = 8, n_kinds: int = 6) -> Draw:
 
 
 def heavy_tails(d: int, freedom: float = 3.0) -> Draw:
-    """Draw directions with Student's t coordinates along fixed axes, so that many latents lie near one axis."""
+    """Return a population with Student's t coordinates along fixed axes, so that many latents lie near one axis."""
     axes = _axes(d)
     return lambda n, rng: unit(rng.standard_t(freedom, (n, d))) @ axes.T
 
 
 def blocks(d: int, n_blocks: int = 8) -> Draw:
-    """Draw directions that lie mostly in one of several blocks of coordinates."""
+    """Return a population of directions that lie mostly in one of several blocks of coordinates."""
     width = d // n_blocks
 
     def draw(n: int, rng: np.random.Generator) -> np.ndarray:
@@ -148,12 +148,12 @@ def blocks(d: int, n_blocks: int = 8) -> Draw:
 
 
 def nonnegative(d: int) -> Draw:
-    """Draw directions with |Gaussian| coordinates, so that all latents have positive cosines."""
+    """Return a population with |Gaussian| coordinates, so that all latents have positive cosines."""
     return lambda n, rng: unit(np.abs(rng.standard_normal((n, d))))
 
 
 def combinations(d: int, n_atoms: int = 60) -> Draw:
-    """Draw sums of two atoms, which all dictionaries have in common, and noise."""
+    """Return a population of noisy sums of two atoms, which all dictionaries have in common."""
     atoms = unit(np.random.default_rng(d + 4).standard_normal((n_atoms, d)))
 
     def draw(n: int, rng: np.random.Generator) -> np.ndarray:
@@ -166,7 +166,7 @@ def combinations(d: int, n_atoms: int = 60) -> Draw:
 
 
 def untrained(d: int, share: float = 0.5) -> Draw:
-    """Draw directions, a share of which are isotropic while the others have a spectrum."""
+    """Return a population, a share of which are isotropic while the others have a spectrum."""
     trained, fresh = spectrum(d, 1.0), isotropic(d)
 
     def draw(n: int, rng: np.random.Generator) -> np.ndarray:
@@ -178,7 +178,7 @@ def untrained(d: int, share: float = 0.5) -> Draw:
 
 
 def repelled(population: Draw, pool: int = 2500) -> Draw:
-    """Draw latents that avoid each other: their cosines do not exceed the median nearest cosine of a pool."""
+    """Return a population that repels: cosines do not exceed the median nearest cosine of a pool of draws."""
 
     def draw(n: int, rng: np.random.Generator) -> np.ndarray:
         x = population(pool, rng)
@@ -196,7 +196,7 @@ def repelled(population: Draw, pool: int = 2500) -> Draw:
 
 
 def duplicated(population: Draw, share: float = 0.2, noise: float = 0.0) -> Draw:
-    """Draw latents, of which the last ones are copies of others."""
+    """Return a population in which the last latents of a dictionary are copies of others."""
 
     def draw(n: int, rng: np.random.Generator) -> np.ndarray:
         x, copies = population(n, rng), int(share * n)

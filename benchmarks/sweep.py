@@ -267,7 +267,6 @@ print(f"{report.screen}: {status('VmHWM') - before:.0f} MB above the inputs, {re
 
 
 def main() -> None:
-    """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=["sae", "iid", "demo"], default="sae")
     parser.add_argument("--n", type=int, default=16_384)

@@ -187,7 +187,6 @@ def recall(found: np.ndarray | None, exact: np.ndarray) -> float:
 
 
 def main() -> None:
-    """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=20_000)
     parser.add_argument("--d", type=int, default=768)

@@ -32,7 +32,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Analysis:
-    """One reproduction.
+    """One reproduction of a paper.
 
     Attributes:
         name: name of its folder under `analyses/`.

@@ -28,7 +28,7 @@ from analyses.common.library import Library
 from analyses.common.published import Measured
 from analyses.common.runs import Run
 
-VERSION = 1  # of the stored format
+VERSION = 1  # version of the stored format
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,6 @@ def plan(runs: RunFile, options: Options) -> list[Step]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
     return run(ANALYSIS, arguments)
 
 

@@ -28,9 +28,8 @@ _FEWEST = 20  # latents per stratum
 
 
 def plan(runs: RunFile, options: Options) -> list[Step]:
-    """Return the steps."""
     chosen = runs.of("seed")
-    missing = "" if len(chosen) > 1 else "the runs file has no two runs in the role seed"
+    missing = "" if len(chosen) > 1 else "the runs file has fewer than two runs in the role seed"
     return [
         Step("pw_mcc", "PW-MCC of every pair of runs, and chance", chosen,
              partial(_make_matrix, runs=runs, chosen=chosen), missing=missing),
@@ -42,7 +41,6 @@ def plan(runs: RunFile, options: Options) -> list[Step]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
     return run(ANALYSIS, arguments)
 
 

@@ -31,12 +31,10 @@ BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 
 
 def plan(runs: RunFile, options: Options) -> list[Step]:
-    """Return the steps, in the order of the paper."""
     return [_widths(runs), _curve(runs), _recurrence(runs)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
     return run(ANALYSIS, arguments)
 
 
@@ -50,7 +48,7 @@ def _pairs(runs: RunFile) -> list[tuple[str, Run, Run]]:
 def _widths(runs: RunFile) -> Step:
     pairs = _pairs(runs)
     chosen = tuple(r for _, a, b in pairs for r in (a, b))
-    missing = "" if pairs else "the runs file has no pair-a and pair-b"
+    missing = "" if pairs else "the runs file has no runs in the roles pair-a and pair-b"
     return Step(
         "widths", "shared latents, same partner and MMCS of two seeds, by width", chosen,
         partial(_make_widths, runs=runs, pairs=pairs), {"threshold": THRESHOLD}, missing,
@@ -135,7 +133,7 @@ def _draw_widths(
 def _curve(runs: RunFile) -> Step:
     pairs = _pairs(runs)
     chosen = tuple(r for _, a, b in pairs for r in (a, b))
-    missing = "" if pairs else "the runs file has no pair-a and pair-b"
+    missing = "" if pairs else "the runs file has no runs in the roles pair-a and pair-b"
     return Step(
         "thresholds", "shared latents at every threshold, not only 0.7", chosen,
         partial(_make_curve, runs=runs, pairs=pairs), missing=missing,
@@ -175,7 +173,7 @@ def _threshold(ax: Axes, title: str) -> None:
 
 def _recurrence(runs: RunFile) -> Step:
     chosen = runs.of("seed")
-    missing = "" if len(chosen) > 1 else "the runs file has no two runs in the role seed"
+    missing = "" if len(chosen) > 1 else "the runs file has fewer than two runs in the role seed"
     return Step(
         "recurrence", "share of latents found in exactly 1, 2, … seeds", chosen,
         partial(_make_recurrence, runs=runs, chosen=chosen), {"threshold": THRESHOLD}, missing,

@@ -121,7 +121,7 @@ def test_published_values_are_those_of_the_papers():
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("title = 'x'", r"it has no \[\[run\]\]"),
+        ("title = 'x'", r"has no \[\[run\]\]"),
         ("color = 1\n[[run]]\naddress='a'\nrole='r'", "must not have color"),
         ("[[run]]\naddress = 'demo:x'", "run 1 of runs.toml needs an address and a role"),
         ("[[run]]\naddress='a'\nrole='r'\nlayr=6", "must not have layr"),

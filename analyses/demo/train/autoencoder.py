@@ -11,7 +11,7 @@ ENCODER_SCALE = 0.1  # norm of initial encoder rows; decoder directions have nor
 
 
 class Autoencoder(torch.nn.Module):
-    """`codes = relu(encoder x + b)`, `reconstruction = codes · unit decoder rows + b'`."""
+    """Autoencoder with `codes = relu(encoder x + b)` and `reconstruction = codes · unit decoder rows + b'`."""
 
     def __init__(self, center: Float[Tensor, " d_in"], n_latents: int, seed: int) -> None:
         """Draw unit decoder directions from `seed`.

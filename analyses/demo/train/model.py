@@ -55,7 +55,6 @@ def load_model(folder: Path) -> Any:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Return the tokenizer."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder / "model")

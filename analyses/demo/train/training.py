@@ -63,12 +63,12 @@ def train(
     stopped: Callable[[], bool] = lambda: False,
     say: Callable[[str], None] = print,
 ) -> bool:
-    """Train `run` into `folder`; return whether it is finished.
+    """Train a run, with its files in `folder`, and return whether it is finished.
 
     Writes `state.pt` (everything needed to resume), `log.csv`, and `checkpoints/step-N.pt` (float16 weights).
 
     Args:
-        run: what to train.
+        run: the run to train.
         data: activations of the training text.
         tail: the model's later blocks; not needed for a local run.
         folder: the run's folder.
