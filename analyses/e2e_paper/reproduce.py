@@ -167,7 +167,7 @@ def _described(e: sg.Embedding) -> dict[str, Any]:
         for r in e.regions.regions
     ]
     return {
-        "params": e.params,
+        "params": dict(e.params),
         "evidence": "; ".join(e.evidence.lines()),
         "test": e.regions.test_in_words(),
         "regions": regions,
