@@ -1,6 +1,6 @@
-"""How much longer than its sweep does a whole comparison take, and a command than its imports?
+"""Time a whole comparison relative to its sweep, and a command relative to its imports.
 
-Each size in a process of its own, after a warm-up; A B A B, medians of the ratios.
+Each size runs in its own process after a warm-up. Contenders are interleaved (A B A B), and ratios are medians.
 
     python benchmarks/answer.py                        # 24,576 × 768, 46,080 × 768 and the demo's command
     python benchmarks/answer.py --size 8192 512 --rounds 3
@@ -35,7 +35,7 @@ sys.argv = json.loads(sys.argv[1])
 with contextlib.suppress(SystemExit):
     main()
 print(json.dumps([name for name in sys.modules if name != "__main__"]))
-"""  # prints the modules that the command has loaded by its end
+"""  # prints the modules that the command has loaded when it ends
 IMPORT = """
 import contextlib, importlib, json, sys
 for name in json.loads(sys.argv[1]):
@@ -46,7 +46,7 @@ STAGES = ("compare", "repr", "save")
 
 
 def timed(ask: Callable[..., Any], *arguments: Any, **options: Any) -> tuple[float, Any]:
-    """Return the seconds a call takes, and its answer."""
+    """Return the seconds that a call takes, and its result."""
     begun = time.perf_counter()
     answer = ask(*arguments, **options)
     return time.perf_counter() - begun, answer
@@ -68,7 +68,7 @@ def whole(n: int, d: int, rounds: int) -> str:
     a, b = dictionaries(n, d)
     expected = sg.estimate([a, b])
     for turn in range(rounds):
-        left, right = a.renamed(f"a{turn}"), b.renamed(f"b{turn}")  # so that nothing is cached
+        left, right = a.renamed(f"a{turn}"), b.renamed(f"b{turn}")  # New names prevent cached results.
         seconds["sweep"].append(timed(listing_sweep, a.directions, b.directions, LISTED)[0])
         took, c = timed(sg.compare, left, right)
         seconds["compare"].append(took)
@@ -86,7 +86,7 @@ def whole(n: int, d: int, rounds: int) -> str:
 
 
 def command(rounds: int) -> str:
-    """Time the demo's command against the import of every module that it loads, each in fresh processes."""
+    """Time the command on the demo and the import of every module that it loads, in new processes."""
     ratios, took = [], []
     with tempfile.TemporaryDirectory() as folder:
         python, asked = [sys.executable, "-c"], json.dumps([*COMPARE, f"{folder}/out"])
@@ -102,7 +102,7 @@ def command(rounds: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, nargs=2, metavar=("N", "D"), help="one size, in this process")
+    parser.add_argument("--size", type=int, nargs=2, metavar=("N", "D"), help="measure one size, in this process")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     if options.size:

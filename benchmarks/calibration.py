@@ -1,14 +1,14 @@
-"""Whether `significant` keeps its word: realized false discovery rate and power on populations with known truth.
+"""Measure the realized false discovery rate and power of `significant` on populations with known truth.
 
-Of each population and size, pairs are drawn in which a known share of latents is shared at a known cosine; what is
-printed are means over draws, of both directions: the share of false ones among the significant, the share of the shared
-latents that are significant, and how often the 95 % interval of the share beyond the controls (2 · wins − 1, at least)
-begins below the true share.
+For each population and size, pairs are drawn in which a known share of latents is shared at a known cosine. Printed are
+means over draws, for both directions: the share of false discoveries among the significant latents, the share of shared
+latents that are significant, and how often the 95 % interval of the share beyond the controls (2 · wins − 1, a lower
+bound) begins below the true share.
 
     python benchmarks/calibration.py                                  # 1,200 × 256, every population
     python benchmarks/calibration.py --size 4096 512 --draws 4
     python benchmarks/calibration.py --size 16384 768 --draws 1 --population "spectrum 1/k"
-    python benchmarks/calibration.py --cost 8192 512                  # the controls' cost over that of the sweep
+    python benchmarks/calibration.py --cost 8192 512                  # cost of the controls relative to the sweep
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CASES = ((0.0, 0.0), (0.3, 0.5), (0.3, 0.8), (0.1, 0.8))
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one direction of one draw: see the module."""
+    """Results for one direction of one draw: share of false discoveries, power, and whether the interval covers."""
 
     false_share: float
     power: float
@@ -37,7 +37,7 @@ class Outcome:
 
 
 def outcome(controls: Controls, shared: np.ndarray, rate: float = 0.05) -> Outcome:
-    """Judge one direction by the truth, bool [n]."""
+    """Compare the significant latents of one direction with the truly shared ones, bool [n]."""
     w = excess(controls.target[:, 0], controls)
     found = q_values(w, controls.odds) <= rate
     return Outcome(
@@ -48,7 +48,7 @@ def outcome(controls: Controls, shared: np.ndarray, rate: float = 0.05) -> Outco
 
 
 def judged(drawn: Pair, seed: int = 0, rate: float = 0.05) -> tuple[Outcome, Outcome]:
-    """Compare both directions of a pair, by the sweep; more turns serve the expected means alone."""
+    """Return the outcomes of both directions of a pair. One turn suffices; more would only improve expected means."""
     a, b = torch.from_numpy(drawn.a), torch.from_numpy(drawn.b)
     forth, back = pair_controls(a, b, listing_sweep(a, b, LISTED), How(seed=seed, turns=1))
     return outcome(forth, drawn.shared_a, rate), outcome(back, drawn.shared_b, rate)
@@ -68,10 +68,10 @@ def averaged(
 
 
 def cost(n: int, d: int, rounds: int = 3) -> str:
-    """Time all controls of a comparison against its two-sided sweep, in processor and wall time."""
+    """Time all controls of a comparison relative to its two-sided sweep, in processor and wall time."""
     drawn = pair(POPULATIONS["spectrum 1/k^.5"](d), (n, n), 0.3, 0.8, 0)
     a, b = torch.from_numpy(drawn.a), torch.from_numpy(drawn.b)
-    pair_controls(a[:500], b[:500], listing_sweep(a[:500], b[:500], LISTED), How())  # compiles
+    pair_controls(a[:500], b[:500], listing_sweep(a[:500], b[:500], LISTED), How())  # compiles on first use
     ratios = []
     for _ in range(rounds):
         clocks = [(time.process_time(), time.perf_counter())]
@@ -88,9 +88,11 @@ def cost(n: int, d: int, rounds: int = 3) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, nargs=2, default=(1200, 256), metavar=("N", "D"))
-    parser.add_argument("--wide", type=int, help="latents of B, if not N")
+    parser.add_argument("--wide", type=int, help="latents of B; default: N")
     parser.add_argument("--draws", type=int, default=6)
-    parser.add_argument("--population", action="append", choices=sorted(POPULATIONS), help="all if not given")
+    parser.add_argument(
+        "--population", action="append", choices=sorted(POPULATIONS), help="may be repeated; default: all"
+    )
     parser.add_argument("--cost", type=int, nargs=2, metavar=("N", "D"))
     options = parser.parse_args()
     if options.cost:

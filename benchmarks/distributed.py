@@ -1,10 +1,9 @@
-"""Times a sweep, and the pairs of several seeds, in this process and on one and two Dask workers.
+"""Time a sweep, and the pairs of several seeds, in this process and on one and two Dask workers.
 
 The contenders take turns, round after round, in one process. Printed are medians of the wall time, of the processor
-time of all processes together, and of the busiest of them. On a machine that others use too, only processor times mean
-anything: "all" beside the single thread is the overhead of sending, scheduling and merging; "busiest" is about the
-wall time that free cores would give, and its inverse ratio the speed-up. A worker has one thread. Answers are compared
-to the bit.
+time of all processes, and of the busiest process. On a shared machine only processor times are meaningful: "all"
+relative to the single thread is the overhead of sending, scheduling and merging; "busiest" is about the wall time with
+enough free cores, and its inverse ratio is the speed-up. Each worker has one thread. Answers must be bit-identical.
 
     python benchmarks/distributed.py            # sweeps of 12,288 × 12,288 × 768, top-1 and top-16; ten pairs of seeds
     python benchmarks/distributed.py --n 4096 --rounds 2
@@ -23,7 +22,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-sys.path = [p for p in sys.path if Path(p).resolve() != Path(__file__).resolve().parent]  # we are not `distributed`
+sys.path = [
+    p for p in sys.path if Path(p).resolve() != Path(__file__).resolve().parent
+]  # This file must not shadow `distributed`.
 
 import torch
 
@@ -36,7 +37,7 @@ from sae_geometry.kernels.types import Sweep
 
 
 def sae_like(n: int, d: int, seed: int) -> torch.Tensor:
-    """Unit rows, two thirds of them near directions that every seed shares."""
+    """Return unit rows, two thirds of which are near directions that every seed shares."""
     shared = torch.randn(n, d, generator=torch.Generator().manual_seed(0))
     own = torch.randn(n, d, generator=torch.Generator().manual_seed(seed + 1))
     mix = torch.where(torch.arange(n)[:, None] % 3 > 0, shared + 0.6 * own, own)
@@ -44,7 +45,7 @@ def sae_like(n: int, d: int, seed: int) -> torch.Tensor:
 
 
 def same(x: Sweep, y: Sweep) -> bool:
-    """To the bit."""
+    """Return whether two sweeps are bit-identical."""
     assert x.cols is not None
     assert y.cols is not None
     pairs = [
@@ -58,12 +59,12 @@ def race(
     rounds: int,
     agree: Callable[[Any, Any], bool],
 ) -> None:
-    """Everybody in turn; the first is what ratios are to, and what the others must equal.
+    """Time the contenders in turn and print a table, with ratios to the first, whose answer the others must equal.
 
-    A contender is what it does and the processor seconds that each of its processes has used so far.
+    A contender is a pair of functions: its work, and the processor seconds that each of its processes has used so far.
     """
     spent: dict[str, list[tuple[float, float, float]]] = {name: [] for name in contenders}
-    for work, _ in contenders.values():  # compiled and warm
+    for work, _ in contenders.values():  # warm-up, with compilation
         work()
     for _ in range(rounds):
         answers = {}
@@ -84,7 +85,6 @@ def race(
 
 
 def main() -> None:
-    """Run everything and print tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=12_288)
     parser.add_argument("--d", type=int, default=768)

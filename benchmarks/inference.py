@@ -1,10 +1,10 @@
-"""Coverage, size and power of what is said over runs, on runs that are simulated: prints RESULTS_inference.md's tables.
+"""Measure coverage, size and power of the inference over runs on simulated runs; print RESULTS_inference.md's tables.
 
     python benchmarks/inference.py                # everything, minutes
-    python benchmarks/inference.py intervals      # one of intervals, latents, kinds, forecasts, distinct
+    python benchmarks/inference.py intervals      # or latents, kinds, forecasts, distinct
 
-Populations are functions of a generator and a number of runs; with each comes the value that an interval should hold.
-A few draws of each are tests (tests/test_inference.py).
+Populations are functions of a generator and a number of runs, each paired with the value that an interval should
+contain. A few draws of each run as tests (tests/comparisons/test_inference.py).
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ NUMBERS = (3, 4, 6, 10)
 
 
 def between(rng: np.random.Generator, level: np.ndarray, runs: float, pairs: float) -> np.ndarray:
-    """A symmetric [N, N] matrix: the level, an effect of each run and one of each pair, as standard deviations."""
+    """Return a symmetric [N, N] matrix of the level plus random effects of runs and pairs with these deviations."""
     n = len(level)
     effect, own = runs * rng.standard_normal(n), np.triu(pairs * rng.standard_normal((n, n)), 1)
     return level + effect[:, None] + effect[None, :] + own + own.T
 
 
 def plain(mean: float, runs: float, pairs: float) -> tuple[float, Draw]:
-    """Runs that differ by degrees, and pairs too; no share exceeds 1."""
+    """Return the mean share and a draw of runs and pairs that differ by degrees; no share exceeds 1."""
     return mean, lambda rng, n: np.minimum(between(rng, np.full((n, n), mean), runs, pairs), 1)
 
 
 def uneven(quality: Callable[[np.random.Generator, int], np.ndarray], mean: float) -> tuple[float, Draw]:
-    """A share is the product of two runs' qualities, which are independent and have this mean."""
+    """Return the mean share and a draw in which shares are products of runs' independent qualities of this mean."""
 
     def draw(rng: np.random.Generator, n: int) -> np.ndarray:
         q = quality(rng, n)
@@ -50,7 +50,7 @@ def uneven(quality: Callable[[np.random.Generator, int], np.ndarray], mean: floa
 
 
 def basins(weights: tuple[float, ...], high: float = 0.8, low: float = 0.3) -> tuple[float, Draw]:
-    """Every run falls into a basin: pairs in one share much, pairs across little."""
+    """Return the mean share and a draw in which runs fall into basins and pairs within one basin share more."""
     p = np.array(weights)
     together = float((p**2).sum())
 
@@ -62,7 +62,7 @@ def basins(weights: tuple[float, ...], high: float = 0.8, low: float = 0.3) -> t
 
 
 def one_failed(high: float = 0.8, low: float = 0.1) -> tuple[None, Draw]:
-    """The first run failed: it resembles none of the others, which resemble one another."""
+    """Return a draw in which the first run failed and resembles none of the others, which resemble one another."""
 
     def draw(rng: np.random.Generator, n: int) -> np.ndarray:
         level = np.full((n, n), high)
@@ -88,9 +88,9 @@ OVER_RUNS: dict[str, tuple[float | None, Draw]] = {
 
 
 def intervals_of(case: str, n: int, draws: int) -> Iterator[tuple[Interval, bool, float]]:
-    """Of each draw the interval, whether the first run is named as standing apart, and what it should hold.
+    """Yield for each draw the interval, whether only the first run is named as an outlier, and the true value.
 
-    With one failed run that is the mean over pairs of a population in which one run in n fails.
+    With one failed run, the true value is the mean over pairs of a population in which one run in n fails.
     """
     truth, draw = OVER_RUNS[case]
     rng = np.random.default_rng([n, list(OVER_RUNS).index(case)])
@@ -101,7 +101,7 @@ def intervals_of(case: str, n: int, draws: int) -> Iterator[tuple[Interval, bool
 
 
 def two_ways(rng: np.random.Generator, n: int, m: int, d: int, shared: int) -> tuple[float, Interval]:
-    """Two dictionaries of which so many latents are shared at cosines of .3 to 1: mean of both MMCS, its interval."""
+    """Draw two dictionaries that share latents at cosines of .3 to 1; return the mean of both MMCS and its interval."""
 
     def unit(x: np.ndarray) -> np.ndarray:
         return np.asarray(x / np.linalg.norm(x, axis=1, keepdims=True))
@@ -115,7 +115,7 @@ def two_ways(rng: np.random.Generator, n: int, m: int, d: int, shared: int) -> t
 
 
 def blurred(rows: np.ndarray, cosine: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Unit rows at these cosines to the given unit rows."""
+    """Return unit rows at these cosines to the given unit rows."""
     aside = rng.standard_normal(rows.shape)
     aside -= (aside * rows).sum(axis=1, keepdims=True) * rows
     aside /= np.linalg.norm(aside, axis=1, keepdims=True)
@@ -125,7 +125,7 @@ def blurred(rows: np.ndarray, cosine: np.ndarray, rng: np.random.Generator) -> n
 def p_of_kinds(
     rng: np.random.Generator, sizes: tuple[int, int], means: tuple[float, float], spreads: tuple[float, float]
 ) -> float:
-    """p of two kinds of runs with these means within, .4 across, and these standard deviations of runs."""
+    """Return p for two kinds of runs with these means within a kind, .4 across, and these deviations of runs."""
     kind = np.repeat([0, 1], sizes)
     level = np.where(kind[:, None] == kind[None, :], np.array(means)[kind][:, None], 0.4)
     matrix = between(rng, level, 0.0, 0.01)
@@ -146,7 +146,7 @@ COMMUNITIES: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
 
 
 def forecast(rng: np.random.Generator, case: str, n: int, size: int) -> tuple[bool, float, float]:
-    """N runs extrapolated to 2N: whether the interval holds the truth, its width and the error, relative to that."""
+    """Extrapolate N runs to 2N; return whether the interval holds the truth, and its relative width and error."""
     found = rng.random((size, 2 * n)) < COMMUNITIES[case](rng, size)[:, None]
     counts = np.bincount(found[:, :n].sum(axis=1), minlength=n + 1)[1:]
     truth = int(found.any(axis=1).sum())
@@ -158,10 +158,10 @@ def forecast(rng: np.random.Generator, case: str, n: int, size: int) -> tuple[bo
 def noisy_runs(
     rng: np.random.Generator, n_runs: int, features: int, d: int, *, fidelity: tuple[float, float], private: int = 0
 ) -> tuple[list[np.ndarray], int]:
-    """Runs that each find some of the features, with noise, and latents of their own: rows, and distinct ones in all.
+    """Draw runs of noisy features and private latents; return their rows and the number of distinct latents.
 
-    A feature is found by a run with a chance from Beta(2, 2); its copy has a cosine within `fidelity` to it, so that
-    two copies have about the product of two such cosines.
+    The probability that a run finds a feature is drawn from Beta(2, 2). Its copy has a cosine within `fidelity` to the
+    feature, so the cosine of two copies is about the product of two such cosines.
     """
     true = rng.standard_normal((features, d))
     true /= np.linalg.norm(true, axis=1, keepdims=True)

@@ -1,12 +1,12 @@
-"""How long a one-to-one matching takes, against scipy's dense solver and lapx, and alone where those cannot go.
+"""Time one-to-one matchings, relative to scipy's dense solver and lapx, or alone at sizes that those cannot handle.
 
-    python benchmarks/matching.py                    # 2k, 4k, 8k against the dense solvers
+    python benchmarks/matching.py                    # 2k, 4k, 8k and the dense solvers
     python benchmarks/matching.py --ours 16384x768 46080x768 --threads 2
-    python benchmarks/matching.py --ours 131072x512  # asks for patience and memory
+    python benchmarks/matching.py --ours 131072x512  # takes minutes and over 1 GB
 
-Peers get the finished score matrix for nothing: only their solver is timed. Ours is timed whole, sweeps included, and
-as a multiple of one top-1 sweep of the same tensors. Repetitions are interleaved (A B C A B C …), medians reported.
-Peak memory is the process's highest during ours, above what it held when both tensors were made.
+Peers get the finished score matrix, and only their solver is timed. Our time includes the sweeps, and is also given as
+a multiple of one top-1 sweep of the same tensors. Repetitions are interleaved (A B C A B C …), and results are medians.
+Peak memory is the highest resident memory during our matching, minus that before it (both tensors).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from sae_geometry.matching import Assignment, match, verify
 
 
 def sae_like(n: int, m: int, d: int, seed: int = 0, shared: float = 0.6) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two dictionaries in clusters of about eight in an anisotropic space, `shared` of them the same up to noise.
+    """Return two dictionaries of clusters of about eight in an anisotropic space; a share of their latents are twins.
 
-    A shared direction's noise is drawn per latent, from none to as large as the direction itself, so that cosines of
-    shared pairs fill 0.7…1; the rest has relatives in its cluster but no twin.
+    The noise of a shared direction is drawn per latent, from zero to as large as the direction itself, so that cosines
+    of shared pairs fill 0.7…1. The other latents have neighbors in their cluster but no twin.
     """
     g = torch.Generator().manual_seed(seed)
     spread = torch.exp(-1.5 * torch.arange(d) / d)
@@ -49,25 +49,25 @@ def sae_like(n: int, m: int, d: int, seed: int = 0, shared: float = 0.6) -> tupl
 
 
 def seconds(job: Callable[[], Any]) -> tuple[float, Any]:
-    """Wall time and result."""
+    """Return the wall time and the result of a job."""
     start = time.perf_counter()
     result = job()
     return time.perf_counter() - start, result
 
 
 def memory_mb(field: str) -> float:
-    """This process's resident memory now (VmRSS) or at its highest since `forget_peak` (VmHWM), in MB. Linux only."""
+    """Return resident memory in MB, now (VmRSS) or at its peak since `forget_peak` (VmHWM); Linux only."""
     line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field))
     return int(line.split()[1]) / 1024
 
 
 def forget_peak() -> None:
-    """Start VmHWM again from what is resident now."""
+    """Reset VmHWM to the current resident memory."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
 def warm_up(threads: int) -> None:
-    """Compile what is compiled on first use."""
+    """Compile functions that are compiled on first use."""
     for n, m in ((300, 300), (300, 400)):
         a, b = sae_like(n, m, 16)
         sweep(a, b, 1, threads=threads)
@@ -75,7 +75,7 @@ def warm_up(threads: int) -> None:
 
 
 def against_peers(n: int, d: int, threads: int, repeats: int) -> None:
-    """One line for n × n: the whole of ours, and the peers' solvers alone."""
+    """Print the time of our whole matching of n × n and of the peers' solvers alone."""
     from scipy.optimize import linear_sum_assignment
 
     lap: Any = importlib.import_module("lap") if importlib.util.find_spec("lap") else None
@@ -116,7 +116,7 @@ def against_peers(n: int, d: int, threads: int, repeats: int) -> None:
 
 
 def ours_alone(n: int, d: int, threads: int, repeats: int) -> None:
-    """One line for n × n where a dense solver has no room."""
+    """Print the time of our matching of n × n, at a size for which a dense solver has no memory."""
     a, b = sae_like(n, n, d)
     forget_peak()
     held = memory_mb("VmRSS")
@@ -146,10 +146,9 @@ def ours_alone(n: int, d: int, threads: int, repeats: int) -> None:
 
 
 def main() -> None:
-    """Parse, warm up, run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", nargs="*", default=None, metavar="NxD", help="sizes against scipy and lapx")
-    parser.add_argument("--ours", nargs="*", default=None, metavar="NxD", help="sizes of ours alone")
+    parser.add_argument("--peers", nargs="*", default=None, metavar="NxD", help="sizes to compare with scipy and lapx")
+    parser.add_argument("--ours", nargs="*", default=None, metavar="NxD", help="sizes for our matching alone")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()

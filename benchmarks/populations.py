@@ -1,7 +1,7 @@
-"""Populations of directions, and pairs of dictionaries of which it is known which latents are shared.
+"""Populations of directions, and pairs of dictionaries with known shared latents.
 
-A population draws n unit rows of width d. What all its dictionaries have in common (axes, centres, blocks) is
-fixed when it is made; everything else differs from draw to draw.
+A population draws n unit rows of width d. Properties that all its dictionaries have in common (axes, centers, blocks)
+are fixed when it is made; everything else differs between draws.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 
 Draw = Callable[[int, np.random.Generator], np.ndarray]
-"""n and a generator to float64 unit rows [n, d]."""
+"""Function that takes n and a generator and returns float64 unit rows [n, d]."""
 
 
 def unit(x: np.ndarray) -> np.ndarray:
-    """Rows of unit length."""
+    """Return the rows scaled to unit length."""
     return np.asarray(x / np.linalg.norm(x, axis=1, keepdims=True))
 
 
 def blurred(rows: np.ndarray, cosine: float, rng: np.random.Generator) -> np.ndarray:
-    """Unit rows at this cosine to `rows`, in random directions away from them."""
+    """Return unit rows at this cosine to `rows`, displaced in random directions."""
     away = rng.standard_normal(rows.shape)
     away -= (away * rows).sum(axis=1, keepdims=True) * rows
     return cosine * rows + np.sqrt(1 - cosine**2) * unit(away)
@@ -32,27 +32,27 @@ def _axes(d: int) -> np.ndarray:
 
 
 def isotropic(d: int) -> Draw:
-    """Uniform on the sphere."""
+    """Return a population of directions uniform on the sphere."""
     return lambda n, rng: unit(rng.standard_normal((n, d)))
 
 
 def spectrum(d: int, power: float, mean: float = 0.3) -> Draw:
-    """Variances 1/k^power along fixed axes, around a common mean."""
+    """Return a population with variances 1/k^power along fixed axes, around a common mean."""
     axes, scale = _axes(d), np.arange(1, d + 1) ** (-power / 2)
-    centre = unit(np.random.default_rng(d + 1).standard_normal((1, d)))
+    center = unit(np.random.default_rng(d + 1).standard_normal((1, d)))
     return lambda n, rng: unit(
-        np.sqrt(1 - mean**2) * unit(rng.standard_normal((n, d)) * scale) @ axes.T + mean * centre
+        np.sqrt(1 - mean**2) * unit(rng.standard_normal((n, d)) * scale) @ axes.T + mean * center
     )
 
 
 def cones(d: int, n_means: int = 5, mean: float = 0.5) -> Draw:
-    """Variances 1/√k along fixed axes, around one of several means."""
-    around, centres = spectrum(d, 0.5, 0.0), unit(np.random.default_rng(d + 5).standard_normal((n_means, d)))
-    return lambda n, rng: unit(np.sqrt(1 - mean**2) * around(n, rng) + mean * centres[rng.integers(0, n_means, n)])
+    """Return a population with variances 1/√k along fixed axes, each around one of several means."""
+    around, centers = spectrum(d, 0.5, 0.0), unit(np.random.default_rng(d + 5).standard_normal((n_means, d)))
+    return lambda n, rng: unit(np.sqrt(1 - mean**2) * around(n, rng) + mean * centers[rng.integers(0, n_means, n)])
 
 
 def ring(d: int, share: float = 0.4, harmonics: int = 5, noise: float = 0.5) -> Draw:
-    """This share of the latents lies about a closed curve that all dictionaries have in common."""
+    """Return a population, a share of which lie near a closed curve that all dictionaries have in common."""
     axes, k = _axes(d)[:, : 2 * harmonics], np.arange(1, harmonics + 1)
 
     def draw(n: int, rng: np.random.Generator) -> np.ndarray:
@@ -64,7 +64,7 @@ def ring(d: int, share: float = 0.4, harmonics: int = 5, noise: float = 0.5) -> 
 
 
 def sparse(d: int, n_entries: int = 5) -> Draw:
-    """Few coordinates of a basis that all dictionaries have in common, and a little of the others."""
+    """Return a population with a few large coordinates in a fixed basis, and small noise in the others."""
 
     def draw(n: int, rng: np.random.Generator) -> np.ndarray:
         chosen = rng.permuted(np.tile(np.arange(d) < n_entries, (n, 1)), axis=1)
@@ -74,14 +74,14 @@ def sparse(d: int, n_entries: int = 5) -> Draw:
 
 
 def low_rank(d: int, rank: int = 10, share: float = 0.5) -> Draw:
-    """Few dimensions hold this share of the variance."""
+    """Return a population with a share of the variance in a few dimensions."""
     axes, scale = _axes(d), np.full(d, np.sqrt((1 - share) / d))
     scale[:rank] += np.sqrt(share / rank)
     return lambda n, rng: unit(rng.standard_normal((n, d)) * scale) @ axes.T
 
 
 def mixture(d: int, rank: int = 20, share: float = 0.3) -> Draw:
-    """This share of the latents lives in few dimensions, the others anywhere."""
+    """Return a population, a share of which lie in a few dimensions and the others anywhere."""
     axes = _axes(d)
 
     def draw(n: int, rng: np.random.Generator) -> np.ndarray:
@@ -97,25 +97,25 @@ def mixture(d: int, rank: int = 20, share: float = 0.3) -> Draw:
 def families(
     d: int, n_families: int = 20, share: float = 0.3, cosine: float = 0.8, private: bool = False, zipf: float = 0.0
 ) -> Draw:
-    """This share of the latents lies around few centres: the same in all dictionaries, or each one's own.
+    """Return a population, a share of which lie around a few centers, common to all dictionaries or private to each.
 
-    Family k is drawn in proportion to 1/k^zipf.
+    The size of family k is proportional to 1/k^zipf.
     """
     common = unit(np.random.default_rng(d + 2).standard_normal((n_families, d)))
     family = np.repeat(np.arange(n_families), np.rint((n_families / np.arange(1, n_families + 1)) ** zipf).astype(int))
 
     def draw(n: int, rng: np.random.Generator) -> np.ndarray:
-        centres = unit(rng.standard_normal((n_families, d))) if private else common
+        centers = unit(rng.standard_normal((n_families, d))) if private else common
         x = unit(rng.standard_normal((n, d)))
         members = np.flatnonzero(rng.random(n) < share)
-        x[members] = blurred(centres[family[rng.integers(0, len(family), len(members))]], cosine, rng)
+        x[members] = blurred(centers[family[rng.integers(0, len(family), len(members))]], cosine, rng)
         return x
 
     return draw
 
 
 def nested(d: int, n_families: int = 8, n_kinds: int = 6) -> Draw:
-    """Families within families, of uneven width."""
+    """Return a population of families within families, with uneven spread."""
     rng = np.random.default_rng(d + 3)
     kinds = blurred(np.repeat(unit(rng.standard_normal((n_families, d))), n_kinds, axis=0), 0.7, rng)
 
@@ -129,13 +129,13 @@ def nested(d: int, n_families: int = 8, n_kinds: int = 6) -> Draw:
 
 
 def heavy_tails(d: int, freedom: float = 3.0) -> Draw:
-    """Student's t along fixed axes: many latents lie near one axis."""
+    """Return a population with Student's t coordinates along fixed axes, so that many latents lie near one axis."""
     axes = _axes(d)
     return lambda n, rng: unit(rng.standard_t(freedom, (n, d))) @ axes.T
 
 
 def blocks(d: int, n_blocks: int = 8) -> Draw:
-    """Each latent lives in one of several blocks of coordinates, with a little outside."""
+    """Return a population of directions that lie mostly in one of several blocks of coordinates."""
     width = d // n_blocks
 
     def draw(n: int, rng: np.random.Generator) -> np.ndarray:
@@ -148,12 +148,12 @@ def blocks(d: int, n_blocks: int = 8) -> Draw:
 
 
 def nonnegative(d: int) -> Draw:
-    """|Gaussian| coordinates: every two latents lean the same way."""
+    """Return a population with |Gaussian| coordinates, so that all latents have positive cosines."""
     return lambda n, rng: unit(np.abs(rng.standard_normal((n, d))))
 
 
 def combinations(d: int, n_atoms: int = 60) -> Draw:
-    """Sums of two atoms that all dictionaries have in common, and noise."""
+    """Return a population of noisy sums of two atoms, which all dictionaries have in common."""
     atoms = unit(np.random.default_rng(d + 4).standard_normal((n_atoms, d)))
 
     def draw(n: int, rng: np.random.Generator) -> np.ndarray:
@@ -166,7 +166,7 @@ def combinations(d: int, n_atoms: int = 60) -> Draw:
 
 
 def untrained(d: int, share: float = 0.5) -> Draw:
-    """This share of the latents is isotropic, the others have a spectrum."""
+    """Return a population, a share of which are isotropic while the others have a spectrum."""
     trained, fresh = spectrum(d, 1.0), isotropic(d)
 
     def draw(n: int, rng: np.random.Generator) -> np.ndarray:
@@ -178,7 +178,7 @@ def untrained(d: int, share: float = 0.5) -> Draw:
 
 
 def repelled(population: Draw, pool: int = 2500) -> Draw:
-    """Latents that avoid each other: none is nearer to a kept one than half of the pool's nearest pairs."""
+    """Return a population that repels: cosines do not exceed the median nearest cosine of a pool of draws."""
 
     def draw(n: int, rng: np.random.Generator) -> np.ndarray:
         x = population(pool, rng)
@@ -196,7 +196,7 @@ def repelled(population: Draw, pool: int = 2500) -> Draw:
 
 
 def duplicated(population: Draw, share: float = 0.2, noise: float = 0.0) -> Draw:
-    """The last latents of a dictionary are copies of others of it."""
+    """Return a population in which the last latents of a dictionary are copies of others."""
 
     def draw(n: int, rng: np.random.Generator) -> np.ndarray:
         x, copies = population(n, rng), int(share * n)
@@ -234,7 +234,7 @@ POPULATIONS: dict[str, Callable[[int], Draw]] = {
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Two dictionaries, float32 unit rows [n, d] and [m, d], and which latents of each are shared, bool [n] and [m]."""
+    """Two dictionaries, float32 unit rows [n, d] and [m, d], with masks of their shared latents, bool [n] and [m]."""
 
     a: np.ndarray
     b: np.ndarray
@@ -243,16 +243,16 @@ class Pair:
 
 
 def pair(population: Draw, sizes: tuple[int, int], share: float, cosine: float, seed: int) -> Pair:
-    """Draw two dictionaries, and put blurred copies of some latents of A in random places of B.
+    """Draw two dictionaries, and replace random latents of B with blurred copies of latents of A.
 
-    Other copies of a shared latent within its own dictionary are shared too.
+    Copies of a shared latent within its own dictionary count as shared, too.
 
     Args:
-        population: where both are drawn from.
+        population: the population of both.
         sizes: n and m.
-        share: of the smaller side that is shared.
-        cosine: of shared latents.
-        seed: of everything.
+        share: share of the smaller dictionary that is shared.
+        cosine: cosine of shared latents.
+        seed: random seed.
     """
     rng = np.random.default_rng(seed)
     a, b = population(sizes[0], rng), population(sizes[1], rng)

@@ -1,10 +1,10 @@
-"""Times the exact sweep against the float32 product alone (the limit) and against other ways to find best partners.
+"""Time the exact sweep relative to the float32 product alone (the limit) and to other ways to find best partners.
 
-Every contender runs in turn, round after round, in one process; what is printed is the median time, its ratio to the
-limit (`torch.mm` over blocks, results overwritten) of the same round, how much memory it needed, and the share of 256
-sampled rows whose partners agree with float64. With one thread the time is processor time, so that what else the
-machine does shows little; with more, and where several numbers of threads are compared, it is wall time, all numbers
-taking turns in every round. Peers that are not installed are left out and named.
+All contenders run in turn, round after round, in one process. Printed are the median time, its ratio to the limit
+(`torch.mm` over blocks, results overwritten) of the same round, the memory used, and the share of 256 sampled rows
+whose partners agree with float64. With one thread the time is processor time, which other load on the machine affects
+little. With several threads, or several numbers of threads, which take turns in every round, it is wall time. Peers
+that are not installed are named and left out.
 
     python benchmarks/sweep.py                              # 16,384 × 16,384 × 768, SAE-like, one thread
     python benchmarks/sweep.py --data iid --threads 1 2 --json results.json
@@ -38,12 +38,12 @@ BLOCK_ROWS, BLOCK_COLS = 1024, 2048
 SAMPLE = 256
 
 Answer = Tensor | None
-"""The partners found, int64 [n, k], or None where there are none to compare (a product alone, another question)."""
+"""Partners, int64 [n, k]; None if a contender finds none, such as a product alone."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One contender's line in the table."""
+    """One contender's line of the table."""
 
     name: str
     seconds: float
@@ -52,20 +52,21 @@ class Row:
     agreement: float | None
     note: str
     threads: int
-    gain: float | None  # the time on the first number of threads over this one
+    gain: float | None  # time on the first number of threads, relative to this one
 
 
 def unit(x: Tensor) -> Tensor:
-    """Rows of unit length."""
+    """Return the rows scaled to unit length."""
     return torch.nn.functional.normalize(x, dim=1)
 
 
 def make_data(kind: str, n: int, d: int) -> tuple[Tensor, Tensor]:
-    """Two dictionaries: independent directions, SAE-like ones, or the demo pair (whose shape is its own)."""
+    """Return two dictionaries: independent directions, SAE-like ones, or the demo pair (in its own shape)."""
     g = torch.Generator().manual_seed(0)
     if kind == "iid":
         return unit(torch.randn(n, d, generator=g)), unit(torch.randn(n, d, generator=g))
-    if kind == "sae":  # clusters of about eight, 60 % shared up to noise, a common mean
+    # Clusters of about eight, 60 % shared up to noise, and a common mean.
+    if kind == "sae":
         centers = torch.randn(n // 8, d, generator=g)
         mean = 0.5 * torch.randn(d, generator=g)
         a = torch.randn(n, d, generator=g) + centers[torch.randint(n // 8, (n,), generator=g)] + mean
@@ -79,7 +80,7 @@ def make_data(kind: str, n: int, d: int) -> tuple[Tensor, Tensor]:
 
 
 def product_alone(a: Tensor, b: Tensor, product: Product) -> None:
-    """The limit: every block of the product, overwritten by the next."""
+    """Compute every block of the product, each overwritten by the next. This is the limit."""
     scratch = torch.empty(BLOCK_ROWS * BLOCK_COLS)
     with full_precision():
         for rows in a.split(BLOCK_ROWS):
@@ -88,12 +89,12 @@ def product_alone(a: Tensor, b: Tensor, product: Product) -> None:
 
 
 def whole_matrix(a: Tensor, b: Tensor) -> Tensor:
-    """The whole similarity matrix, then its row maxima."""
+    """Form the whole similarity matrix, and return the indices of its row maxima."""
     return (a @ b.T).max(dim=1, keepdim=True).indices
 
 
 def blocks_with_max(a: Tensor, b: Tensor) -> Tensor:
-    """Blocks of rows and columns with torch's `max`, merged."""
+    """Take torch's `max` of blocks of the similarity matrix, and merge the results."""
     best, index = torch.full((len(a),), -torch.inf), torch.zeros(len(a), dtype=torch.int64)
     for i0 in range(0, len(a), BLOCK_ROWS):
         rows = slice(i0, i0 + BLOCK_ROWS)
@@ -106,7 +107,7 @@ def blocks_with_max(a: Tensor, b: Tensor) -> Tensor:
 
 
 def faiss_search(a: Tensor, b: Tensor, k: int, threads: int) -> Tensor:
-    """faiss, exhaustive inner product."""
+    """Search exhaustively for the largest inner products with faiss."""
     import faiss
 
     faiss.omp_set_num_threads(threads)
@@ -116,7 +117,7 @@ def faiss_search(a: Tensor, b: Tensor, k: int, threads: int) -> Tensor:
 
 
 def sklearn_argkmin(a: Tensor, b: Tensor, k: int) -> Tensor:
-    """scikit-learn's blocked search, on squared distances, which order unit rows as cosines do."""
+    """Search with scikit-learn in blocks. Squared distances of unit rows are ordered as their cosines are."""
     from sklearn.metrics._pairwise_distances_reduction import ArgKmin
 
     found = ArgKmin.compute(a.numpy(), b.numpy(), k=k, metric="sqeuclidean", return_distance=False)
@@ -124,7 +125,7 @@ def sklearn_argkmin(a: Tensor, b: Tensor, k: int) -> Tensor:
 
 
 def contenders(a: Tensor, b: Tensor, threads: int, peers: bool) -> dict[str, Callable[[], Answer]]:
-    """What is timed, by name, in order."""
+    """Return the functions to time, by name, in order."""
     fast, fast_name = cpu_product()
 
     def ours(k: int = 1, screen: str = "auto", within: bool = False, columns: bool = False) -> Callable[[], Answer]:
@@ -162,7 +163,7 @@ notes: dict[str, str] = {}
 
 
 def peak_of(run: Callable[[], Answer]) -> tuple[Answer, float]:
-    """What it returns, and the most resident memory it added, in MB, looked at every two milliseconds."""
+    """Return a call's result and the peak of resident memory that it added, in MB, sampled every two milliseconds."""
     page, done, peak = os.sysconf("SC_PAGE_SIZE"), threading.Event(), 0
     statm = Path("/proc/self/statm")
 
@@ -187,7 +188,7 @@ def peak_of(run: Callable[[], Answer]) -> tuple[Answer, float]:
 
 
 def truth(a: Tensor, b: Tensor, k: int, *, within: bool = False) -> tuple[Tensor, Tensor]:
-    """Sampled rows and their k best partners by the exact score, themselves left out within."""
+    """Return sampled rows and their k best partners by the exact score; `within` excludes the row itself."""
     rows = torch.linspace(0, len(a) - 1, min(SAMPLE, len(a))).round().to(torch.int64)
     every = torch.arange(len(b))
     best = []
@@ -200,12 +201,12 @@ def truth(a: Tensor, b: Tensor, k: int, *, within: bool = False) -> tuple[Tensor
 
 
 def agreement(found: Tensor, rows: Tensor, best: Tensor) -> float:
-    """Share of the sampled partners, rank by rank, that are the exact ones."""
+    """Return the share of the sampled partners, rank by rank, that are exact."""
     return float((found[rows] == best[:, : found.shape[1]]).double().mean())
 
 
 def measure(a: Tensor, b: Tensor, threads: list[int], rounds: int, peers: bool) -> list[Row]:
-    """All contenders on each number of threads, interleaved."""
+    """Time all contenders on each number of threads, interleaved."""
     runs: dict[tuple[int, str], Callable[[], Answer]] = {}
     for count in threads:
         torch.set_num_threads(count)
@@ -220,7 +221,7 @@ def measure(a: Tensor, b: Tensor, threads: list[int], rounds: int, peers: bool) 
         return clock() - start
 
     answers = {}
-    for (count, name), run in runs.items():  # a first round, not timed
+    for (count, name), run in runs.items():  # warm-up round, not timed
         torch.set_num_threads(count)
         answers[count, name] = peak_of(run)
     clock = time.process_time if threads == [1] else time.perf_counter
@@ -266,16 +267,19 @@ print(f"{report.screen}: {status('VmHWM') - before:.0f} MB above the inputs, {re
 
 
 def main() -> None:
-    """Parse, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=["sae", "iid", "demo"], default="sae")
     parser.add_argument("--n", type=int, default=16_384)
     parser.add_argument("--d", type=int, default=768)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1], help="one or several numbers, compared")
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=[1], help="one or several numbers of threads to compare"
+    )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--no-peers", action="store_true", help="only the limit and ours")
+    parser.add_argument("--no-peers", action="store_true", help="time only the limit and our sweep")
     parser.add_argument("--json", type=Path, help="also write the table here")
-    parser.add_argument("--memory-at", type=int, metavar="N", help="only: one N × N sweep in a fresh process")
+    parser.add_argument(
+        "--memory-at", type=int, metavar="N", help="only measure the memory of one N × N sweep, in a new process"
+    )
     args = parser.parse_args()
     if args.memory_at:
         command = [sys.executable, "-c", _ONE_SWEEP, str(args.memory_at), str(args.d), str(args.threads[0])]
@@ -297,7 +301,7 @@ def main() -> None:
             print(line + ("" if row.gain is None else f" {row.gain:.2f} |"))
     missing = [name for name in ("faiss", "sklearn") if not importlib.util.find_spec(name)]
     if missing and not args.no_peers:
-        print(f"\nleft out, not installed: {', '.join(missing)}")
+        print(f"\nnot installed: {', '.join(missing)}")
     if args.json:
         out = {"data": args.data, "shape": [*a.shape, b.shape[0]], "threads": args.threads, "load_before": load}
         args.json.write_text(json.dumps({**out, "rows": [asdict(row) for row in table]}, indent=1) + "\n")

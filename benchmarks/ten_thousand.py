@@ -1,9 +1,9 @@
-"""Ten thousand dictionaries of a million latents, by model and simulation: what the page of that name in docs quotes.
+"""Model and simulate a comparison of ten thousand dictionaries, for docs/ten_thousand_dictionaries.md.
 
     python benchmarks/ten_thousand.py
 
-The model is `planning_cluster`; rates are assumptions, printed with the numbers. The simulation compares what a sketch
-says of a pair (the mean max cosine of a random sample of rows) with the whole, on SAE-like dictionaries.
+The costs come from `cluster_plan`, with the rates below as assumptions. The simulation compares a sketch of a pair (the
+mean max cosine of a random sample of rows) with the mean over all rows, on SAE-like dictionaries.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import numpy as np
 from sae_geometry.cost.cluster_model import Pass, cluster_plan
 
 N_DICTIONARIES, N_LATENTS, D_IN = 10_000, 1_000_000, 4096
-RATE = 2e14  # multiplications a second of one accelerator: an assumption, about half of a data sheet's fp16 peak
-BANDWIDTH = 12.5e9  # bytes a second: a link of 100 Gbit/s, an assumption
+RATE = 2e14  # multiplications per second of one accelerator; assumed, about half of a data sheet's fp16 peak
+BANDWIDTH = 12.5e9  # bytes per second; assumed, a link of 100 Gbit/s
 YEAR = 365 * 24 * 3600.0
 
 
 def like(rng: np.random.Generator, shared: np.ndarray, share: float) -> np.ndarray:
-    """Unit rows, a share of them near rows of `shared`."""
+    """Return unit rows, a share of which are near rows of `shared`."""
     n = len(shared)
     rows = rng.standard_normal(shared.shape)
     rows[: int(share * n)] = shared[: int(share * n)] + 0.6 * rows[: int(share * n)]
@@ -27,7 +27,7 @@ def like(rng: np.random.Generator, shared: np.ndarray, share: float) -> np.ndarr
 
 
 def simulate() -> None:
-    """The error of a sketch of s rows, against the share of a pair that is common."""
+    """Print the error of sketches by the share of latents that a pair has in common."""
     rng = np.random.default_rng(0)
     shared = rng.standard_normal((2048, 128))
     print("share common | MMCS | error of 32 rows | of 128 rows | of 512 rows (root mean square of 200 sketches)")
@@ -42,24 +42,24 @@ def simulate() -> None:
 
 
 def model() -> None:
-    """The price of every pair, of a sketch of every pair, and of the pairs that a sketch leaves."""
+    """Print the cost of all pairs, of sketches of all pairs, and of the pairs that pass a sketch."""
     pairs = N_DICTIONARIES * (N_DICTIONARIES - 1) // 2
     one = cluster_plan(
         [Pass(0, 1, N_LATENTS, N_LATENTS)], D_IN, n_dictionaries=2, workers=1, rate=RATE, bandwidth=BANDWIDTH
     )
     print(f"one pair: {one.multiplications:.3g} multiplications, {one.seconds_arithmetic:.1f} s of one accelerator, "
           f"{one.bytes_sent / 1e9:.1f} GB moved in {one.seconds_network:.1f} s, "
-          f"network the limit from {one.most_workers} workers on")  # fmt: skip
+          f"limited by the network from {one.most_workers} workers on")  # fmt: skip
     print(f"stored as float32: {4.0 * N_DICTIONARIES * N_LATENTS * D_IN / 1e12:.0f} TB")
     print(f"all {pairs:,} pairs: {pairs * one.seconds_arithmetic / YEAR:.1f} accelerator years, "
-          f"{pairs * one.bytes_sent / 1e15:.0f} PB if each pair fetches both")  # fmt: skip
+          f"{pairs * one.bytes_sent / 1e15:.0f} PB if each pair fetches both sides")  # fmt: skip
     for rows in (128, 512, 4096):
         cost = pairs * one.seconds_arithmetic * rows / N_LATENTS
         print(
             f"a sketch of {rows} rows of one against all of the other, every pair: {cost / 3600:.0f} accelerator hours"
         )
     for kept in (0.001, 0.01, 0.1):
-        print(f"the {kept:.1%} of pairs that a sketch leaves, in full: "
+        print(f"full comparison of the {kept:.1%} of pairs that pass a sketch: "
               f"{kept * pairs * one.seconds_arithmetic / YEAR:.2f} accelerator years")  # fmt: skip
 
 

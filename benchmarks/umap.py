@@ -1,13 +1,13 @@
-"""Times UMAP's stages against umap-learn's own pipeline on the same points, and says how good each picture is.
+"""Time UMAP's stages and umap-learn's own pipeline on the same points, and measure the quality of each layout.
 
-umap-learn runs as its users run it: cosine, seeded (so on one thread), its own approximate neighbors. Ours: exact
-neighbors, umap-learn's weights, our start and optimizer, seeded, the same number of epochs. Quality is measured the
-same way for all: against exact neighbors, on every point at k = 15 and on 1,000 at k = 50. Every contender is compiled
-on a small case first; contenders run in turn, round after round, and medians are told.
+umap-learn runs as its users run it: cosine, seeded (and therefore on one thread), with its own approximate neighbors.
+Our pipeline has exact neighbors, umap-learn's weights, our start and optimizer, a seed, and the same number of epochs.
+Quality is measured the same way for all: against exact neighbors, on every point at k = 15 and on 1,000 at k = 50.
+Every contender is compiled on a small case first; contenders run in turn, round after round, and medians are reported.
 
     python benchmarks/umap.py                       # 20,000 × 768, SAE-like
     python benchmarks/umap.py --n 50000 --rounds 1 --json results.json
-    python benchmarks/umap.py --engines             # other packages beside, as far as they are installed
+    python benchmarks/umap.py --engines             # other packages too, if installed
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 
-sys.path[0] = str(Path(__file__).parent.parent)  # beside this file lies one called umap, as the package is
+sys.path[0] = str(Path(__file__).parent.parent)  # This file must not shadow the package `umap`.
 warnings.filterwarnings("ignore")
 
 from sae_geometry.embedding.neighbors import Neighbors, joint_neighbors
@@ -49,7 +49,7 @@ STAGES = ("neighbors", "weights", "start", "optimizer")
 
 @dataclass(frozen=True)
 class Row:
-    """One contender's line: medians of seconds by stage, and its first picture's quality."""
+    """One contender's line: medians of seconds by stage, and the quality of its first layout."""
 
     name: str
     wall: float
@@ -62,21 +62,21 @@ class Row:
 
 
 class Clock:
-    """Seconds of processor time by stage, all threads together: what else the machine does shows little in it."""
+    """Seconds of processor time by stage, summed over threads, which other load on the machine affects little."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time what is inside."""
+        """Time the body of a `with` statement."""
         start = time.process_time()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.process_time() - start
 
 
 def make_points(n: int, d: int) -> list[torch.Tensor]:
-    """Two SAE-like dictionaries of n / 2 directions: small clusters, a common mean, 60 % of the second shared."""
+    """Return two SAE-like dictionaries of n / 2 directions with small clusters and a common mean; 60 % are shared."""
     spec = importlib.util.spec_from_file_location("sweep_benchmark", Path(__file__).parent / "sweep.py")
     assert spec is not None
     assert spec.loader is not None
@@ -87,7 +87,7 @@ def make_points(n: int, d: int) -> list[torch.Tensor]:
 
 
 def ours(parts: list[torch.Tensor], threads: int, epochs: int, clock: Clock) -> tuple[np.ndarray, np.ndarray]:
-    """Our pipeline: the picture and the neighbors it was made of."""
+    """Run our pipeline; return the layout and its neighbors."""
     torch.set_num_threads(threads)
     with clock.stage("neighbors"):
         graph = joint_neighbors(parts, 16)[0].first(15)
@@ -101,7 +101,7 @@ def ours(parts: list[torch.Tensor], threads: int, epochs: int, clock: Clock) -> 
 
 
 def umap_learn(points: np.ndarray, init: str, epochs: int, clock: Clock) -> tuple[np.ndarray, np.ndarray]:
-    """umap-learn's pipeline, its stages timed where it calls them."""
+    """Run umap-learn's pipeline with its stages timed; return the layout and its neighbors."""
     module = import_umap()
     names = {
         "nearest_neighbors": "neighbors",
@@ -132,7 +132,7 @@ def umap_learn(points: np.ndarray, init: str, epochs: int, clock: Clock) -> tupl
 
 
 def engines(points: np.ndarray, graph: Neighbors, epochs: int) -> dict[str, Callable[[Clock], tuple[Any, Any]]]:
-    """Other packages, given our exact neighbors where they take them."""
+    """Return other packages' layouts, given our exact neighbors if they accept them."""
     found: dict[str, Callable[[Clock], tuple[Any, Any]]] = {}
     n = len(points)
 
@@ -168,7 +168,7 @@ def engines(points: np.ndarray, graph: Neighbors, epochs: int) -> dict[str, Call
         with clock.stage("all"):
             reducer = module.UMAP(
                 n_neighbors=15, max_iter=epochs, random_state=0, backend=None, init="pca", device="cpu"
-            )  # squared distances of unit rows order as cosines do
+            )  # Squared distances of unit rows are ordered as their cosines are.
             return np.asarray(reducer.fit_transform(points)), None
 
     for package, run in (("fastumap", fastumap), ("openTSNE", open_tsne), ("pacmap", pacmap), ("torchdr", torchdr)):
@@ -179,7 +179,7 @@ def engines(points: np.ndarray, graph: Neighbors, epochs: int) -> dict[str, Call
 
 
 def recall(found: np.ndarray | None, exact: np.ndarray) -> float:
-    """Share of the exact neighbors, self left out, that were found."""
+    """Return the share of the exact neighbors, without the point itself, that were found."""
     if found is None:
         return 1.0
     k = found.shape[1]
@@ -187,20 +187,19 @@ def recall(found: np.ndarray | None, exact: np.ndarray) -> float:
 
 
 def main() -> None:
-    """Parse, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=20_000)
     parser.add_argument("--d", type=int, default=768)
-    parser.add_argument("--epochs", type=int, help="UMAP's own choice if left out")
+    parser.add_argument("--epochs", type=int, help="default: UMAP's own choice")
     parser.add_argument(
-        "--threads", type=int, nargs="+", default=[1, os.cpu_count() or 1], help="ours, at each of these"
+        "--threads", type=int, nargs="+", default=[1, os.cpu_count() or 1], help="numbers of threads for our pipeline"
     )
     parser.add_argument(
-        "--init", nargs="+", default=["spectral", "pca"], help="umap-learn's starts; spectral is its own"
+        "--init", nargs="+", default=["spectral", "pca"], help="umap-learn's starts; spectral is its default"
     )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--engines", action="store_true", help="other packages beside")
-    parser.add_argument("--only-engines", action="store_true", help="not umap-learn")
+    parser.add_argument("--engines", action="store_true", help="also time other packages")
+    parser.add_argument("--only-engines", action="store_true", help="time other packages, but not umap-learn")
     parser.add_argument("--json", type=Path, help="also write the table here")
     args = parser.parse_args()
     parts = make_points(args.n, args.d)
@@ -230,7 +229,7 @@ def main() -> None:
             clock, start, start_cpu = Clock(), time.perf_counter(), time.process_time()
             try:
                 answer = run(clock)
-            except Exception as error:  # a peer's failure is a result of its own
+            except Exception as error:  # A peer's failure is a result, too.
                 print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
                 continue
             walls[name].append(time.perf_counter() - start)

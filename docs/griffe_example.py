@@ -1,4 +1,4 @@
-"""The docstrings head their doctest with "Example:"; griffe knows the section as "Examples:"."""
+"""Let griffe read the docstring section "Example:", which it knows as "Examples:"."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import griffe
 
 
 class SingularExample(griffe.Extension):
-    """Reads "Example:" as the section that it is, so that its lines are shown as code."""
+    """Rename the section "Example:" to "Examples:", so that its lines are shown as code."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring is not None:

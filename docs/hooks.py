@@ -1,4 +1,4 @@
-"""The pages' pictures are those of figures/: a page names `figures/NAME.png`, and there is one copy."""
+"""Serve the figures of `figures/` to the pages, which refer to them as `figures/NAME.png`."""
 
 from __future__ import annotations
 

@@ -63,8 +63,8 @@ def test_every_commands_help_is_quoted_word_for_word():
 
 RESULTS_INTRO = """# Read your results
 
-A results folder has tables as Parquet, lists as CSV, `summary.json` with every number and where it comes from,
-`report.html` to send, and `figures/`. `sg.read` gives the tables and the summary back:
+A results folder has tables as Parquet, lists as CSV, `summary.json` with every number and its provenance,
+`report.html` to send, and `figures/`. `sg.read` reads the tables and the summary:
 
 ```python
 import sae_geometry as sg
@@ -79,9 +79,9 @@ print(closest[["latent_id", "partner_id", "cosine"]].to_string(index=False))
 ```text
 {output}```
 
-Below is every column of every table. A latent id is the latent's index in its checkpoint, whatever was dropped. A
-cosine is signed and lies in −1…1, also where pairs were made by |cosine|. The words are those of the
-[glossary](glossary.md).
+Below is every column of every table. A latent id is the latent's index in its checkpoint, even if other latents were
+dropped. A cosine is signed and lies in −1…1, even if pairs were made by |cosine|. The [glossary](glossary.md) defines
+the terms.
 """
 
 

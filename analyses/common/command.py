@@ -1,4 +1,4 @@
-"""The command line that all reproductions share."""
+"""The command line shared by all reproductions."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from analyses.common.published import as_json, judge, read_expected, table
 from analyses.common.runs import RunFile, read_runs
 from analyses.common.steps import Bench, Step, run_steps
 
-PUBLISHED = "expected.toml"  # the claims of a paper
+PUBLISHED = "expected.toml"
 
 FAILED, WRONG_USE, MISSED, INTERRUPTED = 1, 2, 3, 130
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a plan may depend on besides the runs."""
+    """Options that a plan may depend on besides the runs."""
 
     n_epochs: int | None
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """One reproduction.
+    """One reproduction of a paper.
 
     Attributes:
-        name: of its folder under `analyses/`.
+        name: name of its folder under `analyses/`.
         about: one line for `--help`.
-        plan: the steps, from the runs and the options.
-        latents: whether the paper drops dead latents.
-        seed: of what is random.
+        plan: function that returns the steps, given the runs and the options.
+        latents: "alive" if the paper drops dead latents.
+        seed: random seed.
     """
 
     name: str
@@ -50,14 +50,15 @@ class Analysis:
 
     @property
     def folder(self) -> Path:
-        """Where its README, runs and published values are."""
+        """The folder with its README, runs and published values."""
         return ROOT / "analyses" / self.name
 
 
 def main(analysis: Analysis, arguments: Sequence[str] | None = None) -> int:
-    """Run an analysis from the command line; returns the exit code.
+    """Run an analysis from the command line and return its exit code.
 
-    0 done; 1 a figure could not be made; 2 wrong use; 3 a published value was missed; 130 interrupted.
+    The code is 0 if done, 1 if a figure could not be made, 2 for wrong use, 3 if a published value was missed, and 130
+    if interrupted.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -126,17 +127,19 @@ def _parser(analysis: Analysis) -> argparse.ArgumentParser:
         help="the published runs (fetched), the demo dictionaries (offline), or a TOML file like runs.toml",
     )  # fmt: skip
     parser.add_argument(
-        "--only", action="append", default=[], metavar="FIGURE", help="make this figure only; may be repeated"
+        "--only", action="append", default=[], metavar="FIGURE", help="make only this figure; may be repeated"
     )
-    parser.add_argument("--list", action="store_true", help="name the figures and what they show")
+    parser.add_argument("--list", action="store_true", help="list the figures and what they show")
     parser.add_argument(
         "-o", "--out", type=Path, metavar="DIR",
-        help="folder for figures, and for what resuming needs; default: figures/ for the demo, else reproductions/",
+        help="folder for figures and the state for resuming; default: figures/ for the demo, else reproductions/",
     )  # fmt: skip
-    parser.add_argument("--offline", action="store_true", help="touch no network: only what was fetched before")
+    parser.add_argument("--offline", action="store_true", help="use only files fetched before, without network access")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
-    parser.add_argument("--n-epochs", type=int, metavar="N", help="of every UMAP; the backend chooses if not given")
-    parser.add_argument("-q", "--quiet", action="store_true", help="nothing on stderr but errors")
+    parser.add_argument(
+        "--n-epochs", type=int, metavar="N", help="epochs of every UMAP; default: chosen by the backend"
+    )
+    parser.add_argument("-q", "--quiet", action="store_true", help="print only errors to stderr")
     return parser
 
 
@@ -146,7 +149,7 @@ def _runs_path(analysis: Analysis, said: str) -> Path:
 
 
 def _claims_path(analysis: Analysis, runs: RunFile) -> Path:
-    """Return the file of claims: for the demo those that can be asked of any model, where the analysis has some."""
+    """Return the file of claims. The demo has its own if the analysis has claims that can be tested on any model."""
     own = analysis.folder / "expected-demo.toml"
     return own if runs.demo and own.exists() else analysis.folder / PUBLISHED
 

@@ -1,4 +1,4 @@
-"""Layouts that the reproductions share."""
+"""Figure layouts shared by the reproductions."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Column = tuple[str, Sequence[tuple[str, Similarities]]]
 
 
 def columns_of_panels(columns: Sequence[Column], *, xlabel: str, note: str = "", suffix: str = "") -> Figure:
-    """A column of histograms a title, in the kinds' colors, the same bins and the same vertical axis throughout.
+    """Draw one column of histograms per title, in the kinds' colors, all with the same bins and vertical axis.
 
     Args:
         columns: (title, [(kind, similarities), …]).
-        xlabel: what is measured.
-        note: beneath everything.
-        suffix: after the kind in a panel's label.
+        xlabel: label of the horizontal axes.
+        note: text below the figure.
+        suffix: text after the kind in a panel's label.
     """
     curves = [curve for _, panels in columns for _, curve in panels]
     low = sg.plots.panel_range(curves)
@@ -49,14 +49,14 @@ def columns_of_panels(columns: Sequence[Column], *, xlabel: str, note: str = "",
 
 
 def footnote(figure: Figure, text: str) -> None:
-    """A small gray line beneath a figure, wrapped to its width."""
+    """Write a small gray note below a figure, wrapped to its width."""
     if text:
         width = int(figure.get_figwidth() * 22.5)
         figure.supxlabel("\n".join(textwrap.wrap(text, width)), fontsize=6, color=MUTED, x=0.01, ha="left")
 
 
 def region_outlines(ax: Axes, embedding: sg.Embedding, most: int = 8) -> None:
-    """The outlines and letters of the largest regions, those of mostly one run drawn strong."""
+    """Draw the outlines and letters of the largest regions, with solid lines if most latents are of one run."""
     ax.set_aspect("equal", adjustable="box")
     low, high = embedding.coords.min(axis=0), embedding.coords.max(axis=0)
     edge = 0.03 * (high - low)

@@ -1,11 +1,11 @@
-"""Errors of a reproduction, each of one sentence."""
+"""Errors of a reproduction. Their messages are one sentence."""
 
 from __future__ import annotations
 
 
 class AnalysisError(ValueError):
-    """A wrong file or option: the user can mend it."""
+    """A file or option is wrong, and the user can correct it."""
 
 
 class UnavailableError(Exception):
-    """Something that a figure or a value needs cannot be had here; the others go on."""
+    """Something that a figure or value needs is not available. Other figures are still made."""

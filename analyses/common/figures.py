@@ -1,4 +1,4 @@
-"""Figures on disk: PNG, PDF and a JSON sidecar that says by which command, from which commit and which weights."""
+"""Write figures as PNG and PDF, with a JSON sidecar that records the command, commit and weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import sae_geometry as sg
 
 ROOT = Path(__file__).resolve().parents[2]
 FORMATS = ("png", "pdf")
-LARGE = 300_000  # bytes; a scatter's PNG beyond this is reduced to 256 colors, without a visible difference
+# A larger PNG (bytes) is reduced to 256 colors; the difference is not visible.
+LARGE = 300_000
 
 
 def write_figure(
@@ -28,14 +29,14 @@ def write_figure(
     seed: int = 0,
     more: Mapping[str, Any] | None = None,
 ) -> list[Path]:
-    """The figure as PNG and PDF and its sidecar, each in place only when all are whole; returns the paths.
+    """Write a figure as PNG and PDF with its sidecar, all or none, and return the paths.
 
     Args:
-        figure: what to write.
+        figure: the figure.
         stem: path without suffix.
-        runs: what it was made from, as `source_of` describes each.
-        command: that makes it again.
-        seed: of what is random in it.
+        runs: the dictionaries it was made from, as `source_of` describes them.
+        command: command that makes it again.
+        seed: random seed.
         more: further entries of the sidecar.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +59,7 @@ def write_sidecar(
     seed: int = 0,
     more: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write how a figure was made to a file next to it: the arguments are those of `write_figure`."""
+    """Write the sidecar, which records how a figure was made; see `write_figure` for the arguments."""
     sidecar = {"command": command, "commit": commit(), "version": sg.__version__, "seed": seed, "runs": list(runs)}
     path = stem.with_name(f"{stem.name}.json")
     path.write_text(json.dumps({**sidecar, **(more or {})}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -66,13 +67,13 @@ def write_sidecar(
 
 
 def source_of(d: sg.Dictionary, latents: Literal["alive", "all"] = "alive") -> dict[str, Any]:
-    """Name, address and fingerprint of a dictionary that was loaded so."""
+    """Return the name, address and fingerprint of a dictionary, with `latents` unless only alive ones were loaded."""
     source = {"name": d.name, "address": d.address, "fingerprint": d.fingerprint}
     return source if latents == "alive" else {**source, "latents": latents}
 
 
 def commit() -> str:
-    """The commit checked out, marked where package or analyses have changed since; "unknown" outside a checkout."""
+    """Return the current commit, marked if the package or analyses have changed since; "unknown" outside a checkout."""
     try:
         head = _git("rev-parse", "HEAD")
         return head + ("" if not _git("status", "--porcelain", "--", "sae_geometry", "analyses") else " with changes")
@@ -81,7 +82,7 @@ def commit() -> str:
 
 
 def with_a_palette(path: Path) -> None:
-    """The same PNG in at most 256 colors, its text entries kept."""
+    """Reduce a PNG to at most 256 colors, and keep its text entries."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 

@@ -1,4 +1,4 @@
-"""The dictionaries of an analysis: each loaded when first needed, fetched once, a few cached in memory."""
+"""The dictionaries of an analysis, loaded when first needed. The most recent ones are cached in memory."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from analyses.common.errors import UnavailableError
 from analyses.common.figures import source_of
 from analyses.common.runs import Run
 
-_IN_MEMORY = 4  # a paper run with its encoder is 283 MB
+_IN_MEMORY = 4  # dictionaries; a paper's run with its encoder takes 283 MB
 
 
 class Library:
-    """Dictionaries by run. A run that could not be had is not asked for again."""
+    """Dictionaries by run. A run that could not be loaded is not tried again."""
 
     def __init__(
         self,
@@ -34,10 +34,10 @@ class Library:
         self._failed: dict[str, str] = {}
 
     def get(self, run: Run) -> sg.Dictionary:
-        """The dictionary of a run, under the run's name and kind.
+        """Return a run's dictionary, with the run's name and kind.
 
         Raises:
-            UnavailableError: it is not published, or cannot be had from here.
+            UnavailableError: it is not published, or cannot be loaded.
         """
         if not run.address:
             raise UnavailableError(f"{run.name}: the weights are not published")
@@ -55,13 +55,13 @@ class Library:
         return replace(d, name=run.name, metadata=MappingProxyType({**d.metadata, **known}))
 
     def source(self, run: Run) -> dict[str, Any]:
-        """Name, address and fingerprint of a run, as a sidecar wants them."""
+        """Return a run's name, address and fingerprint for a sidecar."""
         if run.identity not in self._sources:
             self.get(run)
         return {**self._sources[run.identity], "name": run.name}
 
     def fingerprint(self, run: Run) -> str:
-        """Of the weights as loaded."""
+        """Return the fingerprint of a run's weights."""
         return str(self.source(run)["fingerprint"])
 
     def _load(self, run: Run) -> sg.Dictionary:
@@ -72,5 +72,5 @@ class Library:
             raise UnavailableError(self._failed[run.identity]) from error
         said = d.metadata.get("kind")
         if run.kind and said and said != run.kind:
-            self._say(f"note: {d.address} calls itself {said}; the runs file calls it {run.kind}, which is used")
+            self._say(f"note: {d.address} states its kind as {said}; the runs file states {run.kind}, which is used")
         return d if self._device == "cpu" else d.to(self._device)

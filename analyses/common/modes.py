@@ -1,4 +1,4 @@
-"""How many modes a distribution has, by a rule that is stated."""
+"""Count the modes of a distribution."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ PROMINENCE = 0.1
 
 
 def n_modes(curve: Similarities) -> int:
-    """Count the peaks of the histogram over 0…1 in 50 bins, smoothed (1, 2, 1)/4 twice, that stand out of the valleys
-    next to them by at least a tenth of the highest.
+    """Count the peaks that rise above the neighboring valleys by at least a tenth of the highest peak.
 
-    The paper says "bimodal" of a picture; this is our rule for the same picture.
+    The histogram has 50 bins over 0…1 and is smoothed twice by (1, 2, 1)/4. The paper calls a figure "bimodal"; this
+    rule makes that precise.
     """
     from scipy.signal import find_peaks
 

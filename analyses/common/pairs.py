@@ -1,4 +1,4 @@
-"""Two runs matched one to one and nearest, on decoders and on encoders: what shared fractions and PW-MCC rest on."""
+"""One-to-one and nearest matchings of two runs by decoder and encoder, for shared fractions and PW-MCC."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from analyses.common.steps import Bench
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """One of decoder and encoder, for every latent of the first run.
+    """Matchings by decoder or by encoder, for every latent of the first run.
 
     Attributes:
-        partner: int64 [n], row of the one-to-one (optimal, signed) partner; −1 none.
-        paired: float64 [n], cosine to it; nan none.
-        nearest: float64 [n], cosine to the nearest, double counting allowed.
+        partner: int64 [n], row of the one-to-one (optimal, signed) partner; −1 without one.
+        paired: float64 [n], cosine to the one-to-one partner; nan without one.
+        nearest: float64 [n], cosine to the nearest latent, with double counting.
         back: float64 [m], nearest cosine of each latent of the second run.
         gap: proven relative optimality gap of the matching.
     """
@@ -34,7 +34,13 @@ class Side:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Two runs; `chance` is the decoder's mean nearest cosine by chance, `paired_chance` that of one-to-one pairs."""
+    """Both matchings of two runs, with the mean decoder cosine expected by chance.
+
+    Attributes:
+        decoder, encoder: the matchings.
+        chance: mean cosine to the nearest latent expected by chance.
+        paired_chance: mean cosine of one-to-one pairs expected by chance.
+    """
 
     decoder: Side
     encoder: Side
@@ -43,48 +49,48 @@ class Pair:
 
     @property
     def n_pairs(self) -> int:
-        """min(n, m), what shares are out of."""
+        """The denominator of shares, min(n, m)."""
         return min(len(self.decoder.paired), len(self.decoder.back))
 
     def shared(self, threshold: float = 0.7) -> float:
-        """Share with both one-to-one cosines above the threshold, with any partners: Paulo & Belrose's."""
+        """Return the share with both one-to-one cosines above the threshold, with any partners (Paulo & Belrose)."""
         return float(((self.decoder.paired > threshold) & (self.encoder.paired > threshold)).sum() / self.n_pairs)
 
     def shared_nearest(self, threshold: float = 0.7) -> float:
-        """The same, double counting allowed: share of the first run's latents with both nearest cosines above it."""
+        """Return the share of the first run's latents with both nearest cosines above the threshold."""
         return float(((self.decoder.nearest > threshold) & (self.encoder.nearest > threshold)).mean())
 
     def shared_same(self, threshold: float = 0.7) -> float:
-        """The same, one-to-one, where decoder and encoder must also name the same partner."""
+        """Return the share with both one-to-one cosines above the threshold and the same partner by both."""
         high = (self.decoder.paired > threshold) & (self.encoder.paired > threshold)
         return float((high & self.same).sum() / self.n_pairs)
 
     @property
     def same(self) -> np.ndarray:
-        """bool [n]: decoder and encoder matchings name the same partner."""
+        """Whether the decoder and encoder matchings agree on the partner, bool [n]."""
         return (self.decoder.partner >= 0) & (self.decoder.partner == self.encoder.partner)
 
     @property
     def same_partner(self) -> float:
-        """Share for which they do."""
+        """The share of latents whose decoder and encoder matchings agree on the partner."""
         return float(self.same.sum() / self.n_pairs)
 
     @property
     def mmcs(self) -> float:
-        """Mean max cosine of decoders, first → second run."""
+        """The mean max cosine of decoders, from the first run to the second."""
         return float(self.decoder.nearest.mean())
 
     @property
     def pw_mcc(self) -> float:
-        """Mean signed cosine of the optimal one-to-one pairs of decoders."""
+        """The mean signed cosine of the optimal one-to-one pairs of decoders."""
         return float(self.decoder.paired[self.decoder.partner >= 0].mean())
 
 
 def pair_of(bench: Bench, a: Run, b: Run) -> Pair:
-    """Both matchings of two runs, made once.
+    """Return both matchings of two runs, stored after the first call.
 
     Raises:
-        UnavailableError: a run that cannot be had, or has no encoder.
+        UnavailableError: a run cannot be loaded, or has no encoder.
     """
 
     def make() -> Mapping[str, np.ndarray]:
@@ -95,7 +101,7 @@ def pair_of(bench: Bench, a: Run, b: Run) -> Pair:
         decoder = sg.compare(left, right, "optimal")
         encoder = sg.compare(left, right, "optimal", on="encoder", turns=0)
         if decoder.was_interrupted or encoder.was_interrupted:
-            raise KeyboardInterrupt  # a matching that Ctrl-C cut short is not stored
+            raise KeyboardInterrupt  # An interrupted matching must not be stored.
         chance = np.array([decoder.nearest_a_to_b.chance, decoder.a_to_b.chance])
         return {"chance": chance, **_arrays("decoder", decoder), **_arrays("encoder", encoder)}
 
@@ -105,9 +111,9 @@ def pair_of(bench: Bench, a: Run, b: Run) -> Pair:
 
 
 def recurrence(widths: list[int], pairs: Mapping[tuple[int, int], Pair], threshold: float = 0.7) -> np.ndarray:
-    """float64 [N]: share of all latents of N runs that are shared with exactly 0 … N−1 of the other runs.
+    """Return the share of all latents of N runs that are shared with exactly 0 … N−1 of the other runs, float64 [N].
 
-    Shared as Paulo & Belrose count it: both one-to-one cosines above the threshold.
+    As in Paulo & Belrose, a latent is shared if both one-to-one cosines are above the threshold.
     """
     n_runs = len(widths)
     times = [np.zeros(n, dtype=np.int64) for n in widths]

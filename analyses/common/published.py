@@ -1,4 +1,4 @@
-"""Published values next to ours: read from `expected.toml`, judged, and printed as one table."""
+"""Read published values from `expected.toml`, compare ours with them, and print a table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Literal
 from analyses.common.errors import AnalysisError
 from analyses.common.runs import read_toml
 
-_LONGEST = 200  # characters of a reason in the table; stderr and the JSON file have it whole
+_LONGEST = 200  # characters of a reason in the table; stderr and the JSON file have all of it
 Outcome = Literal["pass", "fail", "not available", "not comparable (demo)", "nothing published"]
 
 
@@ -21,15 +21,15 @@ class Expected:
     """One published claim about a number.
 
     Attributes:
-        name: of the value of ours that it is held against.
-        claim: in words.
+        name: name of our value that is compared with it.
+        claim: the claim in words.
         place: where it is published.
         step: the step that makes the value.
         published: the number; None for an ordering.
-        tolerance: how far ours may be from it.
-        interval: as published, for the table only.
-        above: for an ordering: the name of the value that ours must exceed.
-        margin: by how much.
+        tolerance: largest allowed difference from the published number.
+        interval: published interval, shown in the table only.
+        above: for an ordering, the name of the value that ours must exceed.
+        margin: for an ordering, by how much ours must exceed it.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Expected:
 
     @property
     def published_text(self) -> str:
-        """The published side of the table."""
+        """The entry for the table's column of published values."""
         if self.published is None:
             return f"> {self.above}" + (f" + {self.margin:g}" if self.margin else "")
         text = f"{self.published:,g}"
@@ -53,7 +53,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Measured:
-    """A number of ours, and what goes with it (an interval, a count)."""
+    """One of our numbers, with a note such as an interval or a count."""
 
     value: float
     note: str = ""
@@ -61,7 +61,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One line of the table."""
+    """One line of the table: a claim, the published and our value, and the outcome."""
 
     name: str
     claim: str
@@ -73,10 +73,10 @@ class Verdict:
 
 
 def read_expected(path: Path) -> tuple[Expected, ...]:
-    """The claims of `expected.toml`, a `[[value]]` or `[[order]]` each.
+    """Return the claims of `expected.toml`, each a `[[value]]` or an `[[order]]`.
 
     Raises:
-        AnalysisError: no such file, or an entry that lacks something.
+        AnalysisError: the file does not exist, or an entry has missing or unknown keys.
     """
     table = read_toml(path)
     found = []
@@ -86,10 +86,12 @@ def read_expected(path: Path) -> tuple[Expected, ...]:
             lacks = needs - set(entry)
             stray = set(entry) - needs - {"interval", "margin"}
             if lacks or stray:
-                raise AnalysisError(
-                    f"{kind} {at + 1} of {path.name} lacks {', '.join(sorted(lacks)) or 'nothing'} and has "
-                    f"{', '.join(sorted(stray)) or 'nothing'} besides"
-                )
+                wrong = [
+                    f"{what} {', '.join(sorted(keys))}"
+                    for what, keys in (("lacks", lacks), ("must not have", stray))
+                    if keys
+                ]
+                raise AnalysisError(f"{kind} {at + 1} of {path.name} {' and '.join(wrong)}")
             if "interval" in entry:
                 entry = {**entry, "interval": tuple(entry["interval"])}
             found.append(Expected(**entry))
@@ -104,14 +106,14 @@ def judge(
     missing: Mapping[str, str],
     demo: bool,
 ) -> list[Verdict]:
-    """Every claim that the steps run could speak to, judged; then our values that no claim speaks of.
+    """Judge every claim that belongs to the given steps, and list our values that belong to no claim.
 
     Args:
         expected: the claims.
         measured: our values by name.
-        steps: the steps that were asked for; claims are listed in their order.
-        missing: why a step, or a value, could not be made.
-        demo: no published run was measured: nothing is comparable.
+        steps: the requested steps; claims are listed in their order.
+        missing: reasons why steps or values could not be made.
+        demo: whether the demo stands in for the published runs, so that nothing is comparable.
     """
     asked = sorted((e for e in expected if e.step in steps), key=lambda e: steps.index(e.step))
     claims = [_judge(e, measured, missing, demo) for e in asked]
@@ -124,9 +126,9 @@ def judge(
 
 
 def table(verdicts: Sequence[Verdict]) -> str:
-    """Published v ours, one line a claim, reasons beneath."""
+    """Return the table of published and our values, one line per claim, with the reasons below."""
     if not verdicts:
-        return "no published value belongs to what was asked for"
+        return "no published value belongs to the requested figures"
     head = ("value", "published", "ours", "verdict", "where")
     rows = [head, *((v.name, v.published, v.ours, v.outcome, v.place) for v in verdicts)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
@@ -141,7 +143,7 @@ def table(verdicts: Sequence[Verdict]) -> str:
 
 
 def as_json(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
-    """The same, for a file."""
+    """Return the verdicts as values for JSON."""
     return [asdict(v) for v in verdicts]
 
 
@@ -152,7 +154,12 @@ def _judge(e: Expected, measured: Mapping[str, Measured], missing: Mapping[str, 
     outcome: Outcome
     if ours is None or (e.above and other is None) or math.isnan(ours.value):
         outcome = "not available"
-        why = missing.get(e.name) or missing.get(e.above) or missing.get(e.step) or "the runs file has no run for it"
+        why = (
+            missing.get(e.name)
+            or missing.get(e.above)
+            or missing.get(e.step)
+            or "the runs file has no run for this value"
+        )
     elif demo:
         outcome = "not comparable (demo)"
     elif e.published is not None:

@@ -1,4 +1,4 @@
-"""The runs of an analysis, read from its `runs.toml` (or `runs-demo.toml`, or a file of the user's)."""
+"""Read the runs of an analysis from its `runs.toml`, its `runs-demo.toml` or a user's file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from analyses.common.errors import AnalysisError
 
-# What a run may be said to measure, and how it is written on an axis.
+# The metrics that a runs file may state.
 METRICS = ("l0", "ce_increase", "alive")
 _RUN_KEYS = {
     "address", "id", "name", "layer", "kind", "role", "hook", "mirrors", "seed", "width", "place", "stands_for",
@@ -24,16 +24,16 @@ class Run:
     """One run in one role.
 
     Attributes:
-        address: what `sg.load` takes; "" where the weights are not published.
+        address: address for `sg.load`; "" if the weights are not published.
         name: short label in figures.
-        role: what it is there for.
-        kind: "local", "e2e", "e2e+ds", …; "" where it has none.
-        place: the group it is drawn with ("layer 6", "stand-in for layer 6"); "" where it has none.
-        layer, seed, width: as the file says; None where it does not.
-        stands_for: the published width in whose place it is, if it is not a published run.
-        id: the same for the same weights under another role or address; the address unless said.
-        mirrors: where else the weights are.
-        known: metrics that the file states, for sources that do not.
+        role: its role in the analysis.
+        kind: "local", "e2e", "e2e+ds", …; "" if it has none.
+        place: the group it is drawn with ("layer 6", "stand-in for layer 6"); "" if it has none.
+        layer, seed, width: as stated in the file; None if not stated.
+        stands_for: the published width that it stands in for, if it is not a published run.
+        id: identifies the weights, whatever the role or address; by default the address.
+        mirrors: other addresses of the weights.
+        known: metrics stated in the file, for sources that do not have them.
     """
 
     address: str
@@ -51,7 +51,7 @@ class Run:
 
     @property
     def identity(self) -> str:
-        """The same for the same weights."""
+        """An identifier of the weights, whatever the role or address."""
         return self.id or self.address or self.name
 
 
@@ -62,8 +62,8 @@ class RunFile:
     Attributes:
         title: the model, for titles.
         demo: whether these stand in for the published runs, so that no value can be compared.
-        note: what every reader of a figure must know.
-        runs: in the order of the file.
+        note: note for the readers of every figure.
+        runs: the runs, in the order of the file.
     """
 
     title: str
@@ -72,29 +72,29 @@ class RunFile:
     runs: tuple[Run, ...]
 
     def of(self, *roles: str) -> tuple[Run, ...]:
-        """The runs in these roles, in the order of the file."""
+        """Return the runs in these roles, in the order of the file."""
         return tuple(r for r in self.runs if r.role in roles)
 
     def find(self, role: str, *, kind: str | None = None, layer: int | None = None) -> Run | None:
-        """The first run in a role, of a kind and at a layer if given."""
+        """Return the first run in a role, of a given kind and layer; None if there is none."""
         wanted = (r for r in self.of(role) if kind in (None, r.kind) and layer in (None, r.layer))
         return next(wanted, None)
 
     def distinct(self, runs: Sequence[Run]) -> tuple[Run, ...]:
-        """Each weight once, in its first role."""
+        """Return the runs without repeated weights; each keeps its first role."""
         return tuple({r.identity: r for r in reversed(runs)}.values())[::-1]
 
 
 def read_runs(path: Path) -> RunFile:
-    """The runs of a TOML file: `title`, `demo`, `note`, and a `[[run]]` each.
+    """Return the runs of a TOML file with `title`, `demo`, `note`, and a `[[run]]` per run.
 
     Raises:
-        AnalysisError: no such file, no TOML, or a key, role or type that is not expected.
+        AnalysisError: the file does not exist, is not TOML, or has an unexpected key, role or type.
     """
     table = read_toml(path)
     stray = set(table) - _FILE_KEYS
     if stray or not isinstance(table.get("run"), list):
-        raise AnalysisError(f"{path.name} holds {', '.join(sorted(_FILE_KEYS))}; {_odd(stray) or 'it has no [[run]]'}")
+        raise AnalysisError(f"{path.name} {_odd(stray, _FILE_KEYS) or 'has no [[run]]'}")
     return RunFile(
         str(table.get("title", path.stem)),
         bool(table.get("demo", False)),
@@ -104,10 +104,10 @@ def read_runs(path: Path) -> RunFile:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file as a table.
+    """Return the table of a TOML file.
 
     Raises:
-        AnalysisError: no such file, or no TOML.
+        AnalysisError: the file does not exist, or is not TOML.
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -122,7 +122,7 @@ def _run(entry: Any, where: str) -> Run:
         raise AnalysisError(f"{where} is not a table: write [[run]]")
     stray = set(entry) - _RUN_KEYS
     if stray or not isinstance(entry.get("role"), str) or not isinstance(entry.get("address"), str):
-        raise AnalysisError(f"{where} needs address and role; {_odd(stray) or 'one of them is missing'}")
+        raise AnalysisError(f"{where} {_odd(stray, _RUN_KEYS) or 'needs an address and a role'}")
     layer = entry.get("layer")
     address = entry["address"]
     return Run(
@@ -143,5 +143,5 @@ def _run(entry: Any, where: str) -> Run:
     )
 
 
-def _odd(stray: set[str]) -> str:
-    return f"it has {', '.join(sorted(stray))} besides" if stray else ""
+def _odd(stray: set[str], known: set[str]) -> str:
+    return f"must not have {', '.join(sorted(stray))}; its keys are {', '.join(sorted(known))}" if stray else ""

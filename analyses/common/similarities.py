@@ -1,4 +1,4 @@
-"""Similarities of one direction as they are stored on disk: what a panel draws and a table states."""
+"""Nearest-neighbor similarities in one direction, for histograms and tables."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from analyses.common.steps import Bench
 
 @dataclass(frozen=True, eq=False)
 class Similarities:
-    """The nearest similarity of each latent of `source` in `target`, and what chance gives.
+    """Similarity of each latent of a source to the nearest latent of a target, with the mean expected by chance.
 
     Attributes:
         similarity: float64 [n], nan without a partner.
-        chance, isotropic_chance: mean against the target turned, and for isotropic directions.
+        chance: mean against the target turned.
+        isotropic_chance: mean for isotropic directions.
         alive_known: whether it is known which latents of both sides are alive.
     """
 
@@ -29,28 +30,28 @@ class Similarities:
 
     @property
     def n_latents(self) -> int:
-        """n, latents of the source."""
+        """The number of latents of the source."""
         return len(self.similarity)
 
     @property
     def mmcs(self) -> float:
-        """Mean max cosine similarity."""
+        """The mean max cosine similarity."""
         return float(self.similarity[np.isfinite(self.similarity)].mean())
 
     @property
     def mean_similarity(self) -> float:
-        """Mean similarity, which for nearest partners is the MMCS."""
+        """The mean similarity, which for nearest partners is the MMCS."""
         return self.mmcs
 
     @property
     def error(self) -> float:
-        """Standard error of the mean, over latents."""
+        """The standard error of the mean, over latents."""
         values = self.similarity[np.isfinite(self.similarity)]
         return float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def within(bench: Bench, run: Run) -> Similarities:
-    """Similarity of each latent to the nearest other of its own dictionary."""
+    """Compare each latent with the nearest other latent of its own dictionary."""
 
     def make() -> Mapping[str, np.ndarray]:
         d = bench.dictionary(run)
@@ -60,7 +61,7 @@ def within(bench: Bench, run: Run) -> Similarities:
 
 
 def across(bench: Bench, source: Run, target: Run) -> Similarities:
-    """Similarity of each latent of one run to the nearest of another, double counting allowed."""
+    """Compare each latent of one run with the nearest latent of another, with double counting."""
 
     def make() -> Mapping[str, np.ndarray]:
         a, b = bench.dictionary(source), bench.dictionary(target)

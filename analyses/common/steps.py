@@ -1,8 +1,8 @@
-"""Steps that resume: what is finished is stored on disk, and done again only where its runs or parameters changed.
+"""Resumable steps. Finished work is stored on disk, and repeated only if its runs or parameters change.
 
-Two things are stored, each under a key: *values* (arrays that cost a sweep or a matching) by the fingerprints of their
-runs, their parameters and the package's version; *figures* by the same, and by the code that draws them. A figure also
-counts as finished only while its files are, byte for byte, what was written.
+*Values* (arrays that take a sweep or a matching) are stored under a hash of the fingerprints of their runs, their
+parameters and the package's version. The hash of a *figure* also covers the code that draws it, and a figure counts as
+finished only if its files have not changed since they were written.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from analyses.common.library import Library
 from analyses.common.published import Measured
 from analyses.common.runs import Run
 
-VERSION = 1  # of what is kept
+VERSION = 1  # version of the stored format
 
 
 @dataclass(frozen=True)
 class Made:
-    """What a step gives.
+    """The result of a step.
 
     Attributes:
-        figure: as drawn.
+        figure: the figure.
         values: our values by name.
-        missing: why some are not available.
-        details: what the picture shows, as data for its sidecar.
+        missing: reasons why some values are not available, by name.
+        details: data shown in the figure, for its sidecar.
     """
 
     figure: Figure
@@ -53,12 +53,12 @@ class Step:
     """One figure, with the values that belong to it.
 
     Attributes:
-        name: what `--only` takes.
-        shows: one line.
-        runs: everything it is made from.
-        make: makes it.
-        parameters: what else it depends on.
-        missing: why it cannot be made at all; "" if it can.
+        name: its name for `--only`.
+        shows: what it shows, in one line.
+        runs: all runs that it depends on.
+        make: function that makes it.
+        parameters: everything else that it depends on.
+        missing: the reason why it cannot be made; "" if it can.
     """
 
     name: str
@@ -70,16 +70,16 @@ class Step:
 
 
 class Bench:
-    """Where steps are made: the dictionaries, and what was made before."""
+    """The dictionaries and stored work that steps need."""
 
     def __init__(self, library: Library, kept: Path, records: Path, say: Callable[[str], None]) -> None:
-        """Values are kept in `kept`, which analyses may share; records of finished figures in `records`."""
+        """Store values in `kept`, which analyses may share, and records of finished figures in `records`."""
         self.library = library
         self.say = say
         self._kept, self._folder = kept, records
 
     def dictionary(self, run: Run) -> sg.Dictionary:
-        """See `Library.get`."""
+        """Return a run's dictionary; see `Library.get`."""
         return self.library.get(run)
 
     def kept(
@@ -89,13 +89,13 @@ class Bench:
         make: Callable[[], Mapping[str, np.ndarray]],
         **parameters: Any,
     ) -> dict[str, np.ndarray]:
-        """Arrays, made once for these runs and parameters.
+        """Return arrays, which are computed only once for the same runs and parameters.
 
         Args:
             what: their name.
-            runs: what they are made from, in order.
-            make: makes them; called only where they are not kept.
-            parameters: what else they depend on.
+            runs: the runs they depend on, in order.
+            make: function that computes them, called only if they are not stored.
+            parameters: everything else that they depend on.
         """
         key = self._key(what, runs, parameters)
         path = self._kept / f"{what}-{key[:20]}.npz"
@@ -108,7 +108,7 @@ class Bench:
         return found
 
     def finished(self, step: Step, key: str) -> Made | None:
-        """What the record says of a finished step, if its files are still what was written."""
+        """Return the recorded result of a finished step; None if there is none or its files have changed."""
         try:
             record = json.loads(self._record(step.name).read_text(encoding="utf-8"))
             if record["key"] != key:
@@ -121,7 +121,7 @@ class Bench:
             return None
 
     def finish(self, step: Step, key: str, made: Made, files: Sequence[Path]) -> None:
-        """Record a step as done."""
+        """Record a step as finished."""
         record = {
             "key": key,
             "files": {os.path.relpath(p, self._folder): _digest(p) for p in files},
@@ -131,7 +131,7 @@ class Bench:
         self._write(self._record(step.name), lambda file: file.write(json.dumps(record, indent=1).encode()))
 
     def key(self, step: Step, code: str) -> str:
-        """What a step depends on, in one word."""
+        """Return a hash of everything that a step depends on."""
         return self._key(step.name, step.runs, {**step.parameters, "code": code, "names": [r.name for r in step.runs]})
 
     def _record(self, name: str) -> Path:
@@ -163,7 +163,7 @@ class Bench:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of all steps: our values, what could not be made and why, and which figures could not."""
+    """The result of all steps: our values, the reasons for missing ones, and the figures that could not be made."""
 
     values: dict[str, Measured]
     missing: dict[str, str]
@@ -173,15 +173,15 @@ class Outcome:
 def run_steps(
     steps: Sequence[Step], bench: Bench, stem: Callable[[str], Path], *, command: str, code: Path, seed: int = 0
 ) -> Outcome:
-    """Make every step that is not finished; one that cannot be made does not stop the others.
+    """Make every unfinished step. A step that cannot be made does not stop the others.
 
     Args:
-        steps: in order.
-        bench: where they are made.
-        stem: path of a step's figure, without suffix.
-        command: for the sidecars; `--only` and the step's name are added.
-        code: the folder of the analysis; a change there, or in what is shared, makes figures anew.
-        seed: for the sidecars.
+        steps: the steps, in order.
+        bench: the dictionaries and stored work.
+        stem: function that returns the path of a step's figure, without suffix.
+        command: command for the sidecars, to which `--only` and the step's name are added.
+        code: the folder of the analysis; if code there or in `common` changes, figures are made again.
+        seed: random seed, for the sidecars.
     """
     digest = code_digest(code)
     values: dict[str, Measured] = {}
@@ -194,7 +194,7 @@ def run_steps(
             key = bench.key(step, digest)
             made = bench.finished(step, key)
             if made is not None:
-                bench.say(f"{step.name}: finished before, kept")
+                bench.say(f"{step.name}: already finished")
             else:
                 made = step.make(bench)
                 sources = [bench.library.source(r) for r in {r.identity: r for r in step.runs}.values()]
@@ -215,7 +215,7 @@ def run_steps(
 
 
 def code_digest(folder: Path) -> str:
-    """Of the Python files of an analysis and of what all share."""
+    """Return a hash of the Python files of an analysis and of `common`."""
     digest = hashlib.sha256()
     for path in sorted([*folder.glob("*.py"), *(ROOT / "analyses" / "common").glob("*.py")]):
         digest.update(path.read_bytes())

@@ -1,6 +1,6 @@
-"""Two pictures of the explorer for the README: `python -m analyses.demo.make_explorer_shots`.
+"""Make two screenshots of the explorer for the README: `python -m analyses.demo.make_explorer_shots`.
 
-The page is made from the demo dictionaries and photographed in Chromium, which has no network there.
+The page is made from the demo dictionaries and rendered by Chromium without a network.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SIZE = (1280, 800)
 
 
 def main(folder: Path) -> None:
-    """Make both pictures into `folder`."""
+    """Write both screenshots to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     runs = [sg.load(f"demo:{name}") for name in ("local-seed0", "local-seed1", "e2e-ds-seed0", "e2e-seed0")]
     with tempfile.TemporaryDirectory() as aside, sync_playwright() as playwright:
@@ -43,7 +43,7 @@ def main(folder: Path) -> None:
 
 
 def to_show(e: sg.Embedding, run: sg.Dictionary, other: str) -> int:
-    """The readable latent with a partner above 0.7 in another run whose lines to both partners there are long."""
+    """Return a readable latent with a cosine above 0.7 and long lines to two different partners in another run."""
     assert run.labels is not None
     table = e.to_pandas().set_index("latent_id")
     mine, there = table[table["run"] == run.name], table.loc[table["run"] == other, ["x", "y"]]
@@ -57,7 +57,7 @@ def to_show(e: sg.Embedding, run: sg.Dictionary, other: str) -> int:
 
 
 def opened(browser: Browser, path: Path, scheme: str) -> Page:
-    """The page, drawn."""
+    """Return the page after it has been drawn."""
     width, height = SIZE
     context = browser.new_context(
         offline=True,

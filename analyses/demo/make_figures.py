@@ -1,7 +1,6 @@
-"""The figures of the README, from the demo dictionaries: `python -m analyses.demo.make_figures`.
+"""Make the figures of the README from the demo dictionaries: `python -m analyses.demo.make_figures`.
 
-Each figure is written to `figures/` with a JSON sidecar that says by which command, from which commit and from which
-weights it was made.
+Each figure is written to `figures/` with a JSON sidecar that records its command, commit and weights.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ COMMAND = "python -m analyses.demo.make_figures"
 
 
 def main(folder: Path) -> None:
-    """Make every figure into `folder`."""
+    """Write every figure to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     runs = [sg.load(f"demo:{kind}-seed{k}") for kind in ("local", "e2e-ds", "e2e") for k in (0, 1)]
     local = runs[:2]
@@ -48,7 +47,7 @@ GROUPS = (("cosine above 0.7", "#0072B2"), ("significant", "#56B4E9"), ("not sig
 
 
 def hero(comparison: sg.Comparison, embedding: sg.Embedding) -> Figure:
-    """Which latents of two seeds have a partner in the other, where those lie that have none, and a pair of each."""
+    """Draw the cosines of two seeds' latents to their partners, an example pair per group, and a UMAP of both seeds."""
     table = comparison.to_pandas()
     table["group"] = np.select([table.cosine > 0.7, table.significant], [0, 1], default=2)
     with sg.plots.paper_style():
@@ -60,7 +59,7 @@ def hero(comparison: sg.Comparison, embedding: sg.Embedding) -> Figure:
 
 
 def _partners(ax: Axes, comparison: sg.Comparison, table: pd.DataFrame) -> None:
-    """Histogram of the cosine to the nearest partner, stacked by group, with the shares."""
+    """Draw a histogram of the cosine to the nearest partner, stacked by group, with the shares."""
     edges = np.linspace(0, 1, 51)
     parts = [table.cosine[table.group == g] for g in (2, 1, 0)]
     ax.hist(parts, bins=list(edges), stacked=True, color=[GROUPS[g][1] for g in (2, 1, 0)])
@@ -78,14 +77,14 @@ def _partners(ax: Axes, comparison: sg.Comparison, table: pd.DataFrame) -> None:
         ax.text(x, y * top, f"{share:.0%}", color=ink, fontsize=13, fontweight="bold", ha=side, va="top")
         ax.text(x, (y - 0.085) * top, name, color=ink, ha=side, va="top")
         words = pair_in_words(comparison, table[table.group == group])
-        room = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # over the dotted lines
+        room = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # hides the dotted lines behind the text
         ax.text(x, (y - 0.145) * top, words, color=ink, fontsize=6.5, ha=side, va="top", bbox=room)
     ax.set(xlim=(0, 1), xlabel="decoder cosine to the nearest latent of the other seed", ylabel="latents of seed 0")
     ax.set_title("Two seeds of one sparse autoencoder", loc="left", fontweight="bold")
 
 
 def pair_in_words(comparison: sg.Comparison, table: pd.DataFrame) -> str:
-    """The top tokens of one latent and of its nearest: of those that write towards words the nearest to a token."""
+    """Return the top tokens of a pair: the latent that promotes words and is nearest to a token, and its partner."""
     own, other = (d.labels.frame for d in comparison.dictionaries if d.labels is not None)
     told = own.loc[table.latent_id]
     written = [all(map(is_word, tokens[:3])) for tokens in told.tokens]
@@ -95,12 +94,12 @@ def pair_in_words(comparison: sg.Comparison, table: pd.DataFrame) -> str:
 
 
 def is_word(token: str) -> bool:
-    """Whether a token is three letters or more."""
+    """Return whether a token consists of at least three letters."""
     return len(token.strip()) > 2 and token.strip().isalpha()
 
 
 def _map(ax: Axes, embedding: sg.Embedding, table: pd.DataFrame) -> None:
-    """The UMAP of both runs, each latent in its group's color."""
+    """Draw the UMAP of both runs, each latent in its group's color."""
     groups = table.set_index(["run", "latent_id"]).group
     names = np.array(embedding.names)[embedding.owner]
     group = groups.loc[list(zip(names, embedding.latent_id, strict=True))].to_numpy()
@@ -121,7 +120,7 @@ def _map(ax: Axes, embedding: sg.Embedding, table: pd.DataFrame) -> None:
 
 
 def multiplicity(comparison: sg.Comparison) -> Figure:
-    """Where double counting sits."""
+    """Draw how many latents share a nearest partner."""
     with sg.plots.paper_style():
         figure = Figure(figsize=(3.8, 2.5), layout="constrained")
         comparison.plot_multiplicity(ax=figure.subplots())
@@ -129,7 +128,7 @@ def multiplicity(comparison: sg.Comparison) -> Figure:
 
 
 def counting(comparison: sg.Comparison) -> Figure:
-    """What each way of counting says of the same pair."""
+    """Draw the mean similarity of the same pair by each matching."""
     with sg.plots.paper_style():
         figure = Figure(figsize=(4.2, 2.4), layout="constrained")
         comparison.plot_double_counting(ax=figure.subplots())
@@ -137,12 +136,12 @@ def counting(comparison: sg.Comparison) -> Figure:
 
 
 def within(dictionaries: Sequence[sg.Dictionary]) -> Figure:
-    """How redundant each dictionary is."""
+    """Draw how redundant each dictionary is."""
     return sg.plots.similarity_figure([sg.within(d).nearest for d in dictionaries])
 
 
 def write(figure: Figure, stem: Path, dictionaries: Sequence[sg.Dictionary]) -> None:
-    """The figure as PNG and PDF, and its sidecar."""
+    """Write a figure as PNG and PDF with its sidecar."""
     write_figure(figure, stem, [source_of(d) for d in dictionaries], command=COMMAND)
     print(f"wrote {stem.name}.png, .pdf and .json")
 

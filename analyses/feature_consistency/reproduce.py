@@ -1,7 +1,7 @@
-"""PW-MCC of every pair of runs, next to the other numbers of that name: published value next to ours.
+"""Compute the PW-MCC of every pair of runs and other numbers of that name, and compare them with the published value.
 
-python -m analyses.feature_consistency --runs FILE      runs of your own, listed as in runs.toml
-python -m analyses.feature_consistency --runs demo      the demo dictionaries in their places, offline
+python -m analyses.feature_consistency --runs FILE      your own runs, listed as in runs.toml
+python -m analyses.feature_consistency --runs demo      the demo dictionaries instead, offline
 """
 
 from __future__ import annotations
@@ -23,26 +23,24 @@ from analyses.common.runs import Run, RunFile
 from analyses.common.steps import Bench, Made, Step
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-STAND_IN = {"local": "TopK"}  # in whose place the demo has a kind
-_FEWEST = 20  # latents of a stratum
+STAND_IN = {"local": "TopK"}  # the paper's kind that a kind of the demo stands in for
+_FEWEST = 20  # latents per stratum
 
 
 def plan(runs: RunFile, options: Options) -> list[Step]:
-    """The steps."""
     chosen = runs.of("seed")
-    missing = "" if len(chosen) > 1 else "the runs file has no two runs in the role seed"
+    missing = "" if len(chosen) > 1 else "the runs file has fewer than two runs in the role seed"
     return [
         Step("pw_mcc", "PW-MCC of every pair of runs, and chance", chosen,
              partial(_make_matrix, runs=runs, chosen=chosen), missing=missing),
-        Step("definitions", "PW-MCC, and what else carries the name, of pairs of one kind", chosen,
+        Step("definitions", "PW-MCC and other numbers of that name, for pairs of one kind", chosen,
              partial(_make_definitions, runs=runs, chosen=chosen), missing=missing),
-        Step("frequency", "one-to-one similarity against firing frequency, where it is known", chosen,
+        Step("frequency", "one-to-one similarity against firing frequency, if known", chosen,
              partial(_make_frequency, runs=runs, chosen=chosen), missing=missing),
     ]  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
     return run(ANALYSIS, arguments)
 
 
@@ -66,7 +64,7 @@ def _make_matrix(bench: Bench, *, runs: RunFile, chosen: tuple[Run, ...]) -> Mad
             spread = f"± {np.std(of_kind):.3f} over " if len(of_kind) > 1 else "of "
             values[name] = Measured(float(np.mean(of_kind)), f"{spread}{len(of_kind)} pair{'s' * (len(of_kind) > 1)}")
         else:
-            missing[name] = f"one run of kind {kind}: a pair needs two"
+            missing[name] = f"there is only one run of kind {kind}, and a pair needs two"
     return Made(_draw_matrix(matrix, chance, chosen, runs.note), values, missing)
 
 
@@ -111,7 +109,8 @@ def _make_definitions(bench: Bench, *, runs: RunFile, chosen: tuple[Run, ...]) -
             where = np.arange(len(pairs)) + (at - (len(shown) - 1) / 2) * height
             bars = ax.barh(where, [value(p) for p in pairs.values()], height * 0.9, color=color, label=label)
             ax.bar_label(bars, fmt="%.3f", fontsize=6, padding=2)
-        for at, pair in enumerate(pairs.values()):  # next to the bars it belongs to: one-to-one first, then the nearest
+        # Each chance line spans its bars: the first is one-to-one, the next two are nearest.
+        for at, pair in enumerate(pairs.values()):
             for chance, first, n_bars in ((pair.paired_chance, 0, 1), (pair.chance, 1, 2)):
                 line = [at - 0.4 + first * height, at - 0.4 + (first + n_bars) * height]
                 ax.plot([chance] * 2, line, color="black", linewidth=0.9, linestyle=(0, (1, 1.5)))
@@ -155,7 +154,7 @@ def _make_frequency(bench: Bench, *, runs: RunFile, chosen: tuple[Run, ...]) -> 
 
 
 def _strata(frequency: np.ndarray, paired: np.ndarray, n: int = 8) -> list[tuple[float, float, float]]:
-    """(middle frequency, mean cosine, standard error) of equally many latents that fire and have a partner."""
+    """Return (middle frequency, mean cosine, standard error) of equal-sized strata of firing, matched latents."""
     rows = np.flatnonzero((frequency > 0) & np.isfinite(paired))
     order = rows[np.argsort(frequency[rows], kind="stable")]
     parts = np.array_split(order, max(1, min(n, len(order) // _FEWEST)))
@@ -172,7 +171,7 @@ def _strata(frequency: np.ndarray, paired: np.ndarray, n: int = 8) -> list[tuple
 
 ANALYSIS = Analysis(
     "feature_consistency",
-    "PW-MCC of every pair of runs (Song et al. 2025), next to the numbers of that name; published v ours.",
+    "Compute the PW-MCC of every pair of runs (Song et al. 2025) and compare the published value with ours.",
     plan,
     latents="all",
 )

@@ -1,8 +1,8 @@
-"""How much two seeds share, by width, and how often latents recur over nine seeds: published values next to ours.
+"""Measure how much two seeds share, by width, and how often latents recur over nine seeds, as published and by us.
 
 python -m analyses.seed_dependence                  the paper's runs, fetched once
 python -m analyses.seed_dependence --only widths    one figure
-python -m analyses.seed_dependence --runs demo      the demo dictionaries in their places, offline
+python -m analyses.seed_dependence --runs demo      the demo dictionaries instead, offline
 """
 
 from __future__ import annotations
@@ -31,17 +31,15 @@ BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 
 
 def plan(runs: RunFile, options: Options) -> list[Step]:
-    """The steps, in the order of the paper."""
     return [_widths(runs), _curve(runs), _recurrence(runs)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
     return run(ANALYSIS, arguments)
 
 
 def _pairs(runs: RunFile) -> list[tuple[str, Run, Run]]:
-    """(label, first, second) for every width, or whatever else tells pairs apart."""
+    """Return (label, first run, second run) for every width, or for every place if the runs have one."""
     seconds = {(r.place, r.width): r for r in runs.of("pair-b")}
     found = [(r, seconds.get((r.place, r.width))) for r in runs.of("pair-a")]
     return [(a.place or f"{a.width:,}", a, b) for a, b in found if b is not None]
@@ -50,7 +48,7 @@ def _pairs(runs: RunFile) -> list[tuple[str, Run, Run]]:
 def _widths(runs: RunFile) -> Step:
     pairs = _pairs(runs)
     chosen = tuple(r for _, a, b in pairs for r in (a, b))
-    missing = "" if pairs else "the runs file has no pair-a and pair-b"
+    missing = "" if pairs else "the runs file has no runs in the roles pair-a and pair-b"
     return Step(
         "widths", "shared latents, same partner and MMCS of two seeds, by width", chosen,
         partial(_make_widths, runs=runs, pairs=pairs), {"threshold": THRESHOLD}, missing,
@@ -80,7 +78,7 @@ def _make_widths(bench: Bench, *, runs: RunFile, pairs: list[tuple[str, Run, Run
 
 
 def _published(pairs: list[tuple[str, Run, Run]]) -> list[tuple[float | None, float | None]]:
-    """Published (shared one-to-one, MMCS) of each pair."""
+    """Return the published (share shared one to one, MMCS) of each pair; None if not published."""
     known = {e.name: e.published for e in _expected()}
     return [(known.get(f"shared/{a.width}/one-to-one"), known.get(f"mmcs/{a.width}")) for _, a, _ in pairs]
 
@@ -101,11 +99,11 @@ def _draw_widths(
         where = np.arange(len(labels))
         joined = "-" if len(labels) > 2 else ""
         for at, (name, label, color, marker) in enumerate(looks):
-            apart = 0 if joined else 0.07 * (at - 2)  # markers of the same height stand next to one another
+            apart = 0 if joined else 0.07 * (at - 2)  # keeps markers of the same height apart
             ax.plot(
                 where + apart, rows[name], color=color, marker=marker, markersize=4.5, linestyle=joined, label=label
             )
-        beneath = 0 if joined else -0.07  # where the MMCS is
+        beneath = 0 if joined else -0.07  # the offset of the MMCS
         ax.plot(
             where + beneath,
             rows["chance"],
@@ -135,7 +133,7 @@ def _draw_widths(
 def _curve(runs: RunFile) -> Step:
     pairs = _pairs(runs)
     chosen = tuple(r for _, a, b in pairs for r in (a, b))
-    missing = "" if pairs else "the runs file has no pair-a and pair-b"
+    missing = "" if pairs else "the runs file has no runs in the roles pair-a and pair-b"
     return Step(
         "thresholds", "shared latents at every threshold, not only 0.7", chosen,
         partial(_make_curve, runs=runs, pairs=pairs), missing=missing,
@@ -175,9 +173,9 @@ def _threshold(ax: Axes, title: str) -> None:
 
 def _recurrence(runs: RunFile) -> Step:
     chosen = runs.of("seed")
-    missing = "" if len(chosen) > 1 else "the runs file has no two runs in the role seed"
+    missing = "" if len(chosen) > 1 else "the runs file has fewer than two runs in the role seed"
     return Step(
-        "recurrence", "share of latents found in exactly so many seeds", chosen,
+        "recurrence", "share of latents found in exactly 1, 2, … seeds", chosen,
         partial(_make_recurrence, runs=runs, chosen=chosen), {"threshold": THRESHOLD}, missing,
     )  # fmt: skip
 
@@ -220,7 +218,7 @@ def _expected() -> tuple[Expected, ...]:
 
 ANALYSIS = Analysis(
     "seed_dependence",
-    "How much two seeds share, by width, and how often latents recur (Paulo & Belrose 2025); published v ours.",
+    "Measure how much two seeds share and how often latents recur (Paulo & Belrose 2025), as published and by us.",
     plan,
     latents="all",
 )

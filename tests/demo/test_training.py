@@ -36,12 +36,12 @@ def test_a_stopped_run_resumes_to_the_same_weights_bit_for_bit(objective, data, 
 def test_a_folder_of_other_settings_is_refused(data, tmp_path):
     run = small("local")
     train(run, data, None, tmp_path, stop_at=2, say=lambda _: None)
-    with pytest.raises(AnalysisError, match=r"another l1.*set l1 back"):
+    with pytest.raises(AnalysisError, match=r"different l1.*set l1 back"):
         train(replace(run, l1=0.5), data, None, tmp_path, say=lambda _: None)
 
 
 def test_a_run_through_the_model_needs_the_model(data, tmp_path):
-    with pytest.raises(AnalysisError, match="give its later blocks"):
+    with pytest.raises(AnalysisError, match="needs its later blocks"):
         train(small("e2e"), data, None, tmp_path, say=lambda _: None)
 
 

@@ -121,10 +121,10 @@ def test_published_values_are_those_of_the_papers():
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("title = 'x'", r"it has no \[\[run\]\]"),
-        ("color = 1\n[[run]]\naddress='a'\nrole='r'", "it has color besides"),
-        ("[[run]]\naddress = 'demo:x'", "run 1 of runs.toml needs address and role"),
-        ("[[run]]\naddress='a'\nrole='r'\nlayr=6", "it has layr besides"),
+        ("title = 'x'", r"has no \[\[run\]\]"),
+        ("color = 1\n[[run]]\naddress='a'\nrole='r'", "must not have color"),
+        ("[[run]]\naddress = 'demo:x'", "run 1 of runs.toml needs an address and a role"),
+        ("[[run]]\naddress='a'\nrole='r'\nlayr=6", "must not have layr"),
         ("= 3", "is not TOML"),
     ],
 )
@@ -141,7 +141,7 @@ def test_a_runs_file_that_is_not_there_and_a_wrong_claim(tmp_path):
         read_runs(tmp_path / "none.toml")
     path = tmp_path / "expected.toml"
     path.write_text("[[value]]\nname='a'\nclaim='b'\nplace='c'\nstep='d'\npublished=1.0\ncolor=2")
-    with pytest.raises(AnalysisError, match=r"value 1 of expected\.toml lacks tolerance and has color besides"):
+    with pytest.raises(AnalysisError, match=r"value 1 of expected\.toml lacks tolerance and must not have color"):
         read_expected(path)
 
 

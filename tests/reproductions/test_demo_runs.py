@@ -153,7 +153,7 @@ def test_a_second_call_makes_nothing_again_and_says_the_same(done: Done, mine: P
     for name, main in MAINS.items():
         code, table, notes = call(main, *ARGUMENTS, "--out", str(mine))
         assert (code, table) == (CODES[name], done.tables[name])
-        assert notes.count("finished before, kept") == len(FIGURES[name])
+        assert notes.count("already finished") == len(FIGURES[name])
     assert {p: p.stat().st_mtime_ns for p in mine.glob("*.png")} == pictures
 
 
@@ -163,7 +163,7 @@ def test_what_was_touched_or_asked_for_otherwise_is_made_again(mine: Path, tmp_p
         file.write(b"scribble")
     notes = call(MAINS["e2e_paper"], *ARGUMENTS, "--out", str(mine), "--only", "fig3c", "--only", "fig3a")[2]
     assert "fig3c: wrote" in notes
-    assert "fig3a: finished before, kept" in notes
+    assert "fig3a: already finished" in notes
     assert not figure.read_bytes().endswith(b"scribble")
     notes = call(MAINS["e2e_paper"], "--runs", "demo", "--n-epochs", "21", "--out", str(mine), "--only", "umap24")[2]
     assert "umap24: wrote" in notes, "another parameter, another figure"

@@ -131,7 +131,7 @@ def test_the_whole_paper_interrupted_and_resumed_downloads_once(world: Loopback,
     second = command(*arguments)
     out, err = second.communicate(timeout=600)
     assert second.returncode == 3, err
-    assert "fig3a: finished before, kept" in err
+    assert "fig3a: already finished" in err
     assert kept.stat().st_mtime_ns == written
     assert {p.stem for p in (home / "out").glob("*.png")} == {f"e2e_paper-{f}" for f in FIGURES["e2e_paper"]}
     counts = downloads(world)
@@ -149,7 +149,7 @@ def test_the_whole_paper_interrupted_and_resumed_downloads_once(world: Loopback,
     n_requests = len(world.requests)
     code, table, notes = call(main, *arguments)
     assert (code, table) == (second.returncode, out)
-    assert notes.count("finished before, kept") == len(FIGURES["e2e_paper"])
+    assert notes.count("already finished") == len(FIGURES["e2e_paper"])
     assert len(world.requests) == n_requests, "a finished reproduction asks nobody"
 
 
@@ -170,7 +170,7 @@ def test_other_weights_under_the_same_name_make_the_figure_again(world: Loopback
     arguments = ("--only", "fig3a", "--out", str(home / "out"))
     before = call(main, *arguments)[1]
     world.runs[E2E] = stored_run("e2e", 6, unit_decoder(99), range(50))
-    assert "fig3a: finished before, kept" in call(main, *arguments)[2], "the cached weights are the same"
+    assert "fig3a: already finished" in call(main, *arguments)[2], "the cached weights are the same"
     from sae_geometry.sources import clear_cache
 
     clear_cache()
@@ -208,7 +208,7 @@ def test_a_mirror_that_does_not_know_the_alive_draws_but_is_not_compared(
     assert code == 0
     assert "fig3a: wrote" in notes
     assert table.count("not available") == 3
-    assert "which latents are alive is not known" in table
+    assert "does not state which latents are alive" in table
 
 
 def test_seed_dependence_from_hugging_face_by_the_authors_arithmetic(hub: HuggingFace, home: Path) -> None:

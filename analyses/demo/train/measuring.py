@@ -1,4 +1,4 @@
-"""What the field asks of a run: sparsity, alive latents, losses next to the model's own, firing frequencies, labels."""
+"""Measure a run: sparsity, alive latents, losses relative to the model's own, firing frequencies and labels."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def measure(
 ) -> dict[str, float]:
     """Measure an autoencoder on held-out text, from position `FIRST` of each sequence on.
 
-    Returns the L0, the explained variance (1 − squared error / squared distance to the mean), the cross-entropy of the
-    next token (nats) of the model itself (`ce_model`), with the autoencoder in place (`ce`) and with zeros in its place
-    (`ce_zero_ablation`), and `loss_recovered` = (ce_zero_ablation − ce) / (ce_zero_ablation − ce_model).
+    The result has the L0, the explained variance (1 − squared error / squared distance to the mean), and the
+    next-token cross-entropy in nats of the model itself (`ce_model`), with the autoencoder inserted (`ce`) and with
+    zeros inserted (`ce_zero_ablation`), and `loss_recovered` = (ce_zero_ablation − ce) / (ce_zero_ablation − ce_model).
     """
     sums = dict.fromkeys(("l0", "error", "ce_model", "ce", "ce_zero_ablation", "kl"), 0.0)
     n = 0
@@ -38,7 +38,7 @@ def measure(
             sums[name] += value
         n += here[:, FIRST:, 0].numel()
     x = torch.from_numpy(held_out.here[:, FIRST:].reshape(-1, held_out.here.shape[-1]).astype(np.float64)) * scale
-    predicted = n - len(tokens)  # the last position has no next token
+    predicted = n - len(tokens)  # The last position has no next token.
     found = {name: sums[name] / predicted for name in ("ce_model", "ce", "ce_zero_ablation", "kl")}
     return found | {
         "l0": sums["l0"] / n,
@@ -80,9 +80,9 @@ def _sums(
 def firing(
     sae: Autoencoder, text: Cache, tokens: Int[Tensor, "n length"], scale: float
 ) -> tuple[Float[Tensor, " n_latents"], Int[Tensor, "n_latents LABELS"], int]:
-    """Return per latent its share of the tokens and those on which it fires most; and the number of tokens.
+    """Return the firing frequency of each latent, the tokens on which it fires most, and the number of tokens.
 
-    A latent that fires on fewer than `LABELS` tokens has −1 in the places left over.
+    A latent that fires on fewer than `LABELS` tokens has −1 in the remaining places.
     """
     n_latents = len(sae.b_enc)
     fired = torch.zeros(n_latents, dtype=torch.int64)
@@ -107,7 +107,7 @@ def _codes(sae: Autoencoder, text: Cache, tokens: Tensor, scale: float) -> Itera
 def write(
     folder: Path, found: Mapping[str, float], frequency: Tensor, label: Tensor, name: Callable[[int], str]
 ) -> None:
-    """Write `measures.json`, `frequency.npy`, and `labels.json` with the labels of each latent as text."""
+    """Write `measures.json`, `frequency.npy`, and `labels.json`, which has each latent's labels as text."""
     write_text(folder / "measures.json", json.dumps(dict(found), indent=2) + "\n")
     words = [[name(int(t)) for t in row if t >= 0] for row in label]
     write_text(folder / "labels.json", json.dumps(words, ensure_ascii=False) + "\n")

@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct, whole and from block 24 on. Needs `transformers` and `gguf`."""
+"""Load SmolLM2-135M-Instruct, whole or from block 24 on. Requires `transformers` and `gguf`."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from torch import Tensor
 
 from analyses.demo.train.files import write_torch
 
-BLOCK = 24  # the dictionaries read the residual stream before this block
+# The dictionaries read the residual stream before this block.
+BLOCK = 24
 MODEL = "SmolLM2-135M-Instruct"
 WEIGHTS = "weights.pt"
 
 
 class Tail(torch.nn.Module):
-    """The model from one block on: residual stream in, later residual streams and logits out."""
+    """The model from one block on, which maps a residual stream to later residual streams and logits."""
 
     def __init__(self, model: Any, start: int) -> None:
-        """Take the blocks from `start` on from a causal language model of the Llama family; `model` is spent."""
+        """Take over the blocks from `start` on of a Llama-like causal language model, which modifies `model`."""
         super().__init__()
         model.model.layers = model.model.layers[start:]
         for at, layer in enumerate(model.model.layers):
@@ -30,12 +31,12 @@ class Tail(torch.nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, residual: Float[Tensor, "batch length d"]) -> list[Float[Tensor, "batch length d"]]:
-        """Return the input of each later block, and last the normed output that `logits` reads."""
+        """Return the input of each later block, followed by the normed output that `logits` reads."""
         out = self.body(inputs_embeds=residual, output_hidden_states=True, use_cache=False)
         return list(out.hidden_states[1:])
 
     def logits(self, normed: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch vocabulary"]:
-        """Return the logits of the last of the tensors that the tail returns."""
+        """Return the logits of the normed output."""
         return self.head(normed)
 
 
@@ -54,14 +55,13 @@ def load_model(folder: Path) -> Any:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Return the tokenizer."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder / "model")
 
 
 def convert(gguf: Path, folder: Path) -> None:
-    """Dequantize a GGUF file into `folder/model`, which loads in seconds where the file takes a minute."""
+    """Dequantize a GGUF file into `folder/model`, which loads in seconds instead of a minute."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     where = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
@@ -73,6 +73,6 @@ def convert(gguf: Path, folder: Path) -> None:
 
 
 def residuals(model: Any, tokens: Int[Tensor, "batch length"]) -> list[Float[Tensor, "batch length d"]]:
-    """Return the input of `BLOCK` and of each later block, and last the normed output."""
+    """Return the inputs of `BLOCK` and of each later block, followed by the normed output."""
     out = model.model(input_ids=tokens, output_hidden_states=True, use_cache=False)
     return list(out.hidden_states[BLOCK:])

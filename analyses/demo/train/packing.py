@@ -17,17 +17,17 @@ from analyses.demo.train.plan import Run
 from analyses.demo.train.training import read_autoencoder, tokens_per_step
 
 DRIFT = {"local-narrow-seed0": (100, 400, 1600), "e2e-ds-seed0": (200, 800)}  # steps of the packed checkpoints
-DECODER_ONLY = "local-init-e2e-seed0"  # which serves the confound audit alone
+DECODER_ONLY = "local-init-e2e-seed0"  # only used to demonstrate the confound audit
 HOOK = f"blocks.{BLOCK}.hook_resid_pre"
 
 
 def pack(run: Run, runs: Path, out: Path) -> int:
     """Write `NAME.safetensors` into `out`, and checkpoints of the runs in `DRIFT`; return the number of bytes.
 
-    Weights are float16, of which `_short` fills 8 bits of 11; everything measured stands in the metadata, as text.
+    Weights are float16, rounded by `_short` to 8 of 11 significant bits. The metadata has every measurement as text.
 
     Raises:
-        AnalysisError: the run is not finished and measured.
+        AnalysisError: the run is not finished, or not measured.
     """
     folder = runs / run.name
     if not (folder / "measures.json").exists():
@@ -64,7 +64,7 @@ def _pack_checkpoint(run: Run, folder: Path, step: int, out: Path) -> int:
 
 
 def _short(x: torch.Tensor) -> torch.Tensor:
-    """Round to float16 with the mantissa of bfloat16, which deflates to three quarters: the wheel must stay small."""
+    """Round to float16 with the mantissa of bfloat16, which compresses to three quarters and keeps the wheel small."""
     return x.bfloat16().half()
 
 

@@ -1,4 +1,4 @@
-"""The runs: what is trained, from which seeds, with which coefficients, in which order."""
+"""The training runs with their seeds and coefficients, in the order in which they are trained."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ class Run:
     """One training run.
 
     Attributes:
-        name: of its folder and of the packed file.
-        objective: "local" reconstructs the activations; "e2e" the output distribution; "e2e+ds" that and the residual
-            stream before the later blocks.
-        seed: number within the objective.
-        init: seed of the initial weights; two runs that share it start from the same weights.
-        order: seed of the order of the text and of the positions where the output is compared.
+        name: name of its folder and of the packed file.
+        objective: "local" reconstructs the activations, "e2e" the output distribution, and "e2e+ds" both the output
+            distribution and the residual stream before the later blocks.
+        seed: number of the run within its objective.
+        init: seed of the initial weights; runs with the same seed start from the same weights.
+        order: seed of the order of the text and of the positions at which the output is compared.
         n_latents: width.
-        n_steps: batches of 512 tokens, or of four sequences of 64 through the model.
+        n_steps: number of batches, each of 512 tokens, or of four sequences of 64 through the model.
         l1: coefficient of the summed activations.
         downstream: coefficient of the error before the later blocks.
-        learning_rate: at its height.
+        learning_rate: maximum learning rate.
     """
 
     name: str

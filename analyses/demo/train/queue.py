@@ -1,4 +1,4 @@
-"""Train every run, a few at once, each in a process of its own; stop them all, saved, when asked to."""
+"""Train several runs at once, each in its own process. If asked to stop, stop them all with their state saved."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ LOOK_EVERY = 1.0  # seconds
 def train_all(
     names: Sequence[str], folder: Path, at_once: int, stopped: Callable[[], bool], say: Callable[[str], None]
 ) -> list[str]:
-    """Train the runs in this order, `at_once` side by side, each by `run NAME` with its log in `folder/runs/NAME.log`.
+    """Train the runs in this order, `at_once` at a time, and return the names of those that failed.
 
-    Returns the names of those that failed; a failure does not keep the others from running.
+    Each run is trained by `run NAME`, with its log in `folder/runs/NAME.log`. A failure does not stop the other runs.
     """
     waiting, failed = list(names), []
     going: dict[str, subprocess.Popen[bytes]] = {}

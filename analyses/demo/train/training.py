@@ -1,7 +1,7 @@
-"""Train one run, from its last checkpoint on if there is one.
+"""Train one run, resuming from its last checkpoint if there is one.
 
-Batches depend on the run's seed and the step alone, so that a run which was stopped and resumed ends with the
-weights of one that was not, bit for bit.
+Batches depend only on the run's seed and the step, so that a stopped and resumed run ends with the same weights as an
+uninterrupted one, bit for bit.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from analyses.demo.train.files import write_text, write_torch
 from analyses.demo.train.objectives import LaterBlocks, Loss, end_to_end_loss, local_loss
 from analyses.demo.train.plan import Run
 
-TOKENS = 512  # per batch of a local run
-SEQUENCES = 4  # per batch of the others
-POSITIONS = 12  # of each sequence where output distributions are compared
-WARMUP = 100  # steps, of the learning rate
-SPARSITY_WARMUP = 0.1  # first share of the steps, over which the coefficient of sparsity rises to its height
-DECAY = 0.3  # last share of the steps, over which the learning rate falls to LEAST of its height
-LEAST = 0.02
+TOKENS = 512  # tokens per batch of a local run
+SEQUENCES = 4  # sequences per batch of an end-to-end run
+POSITIONS = 12  # positions per sequence at which output distributions are compared
+WARMUP = 100  # steps over which the learning rate rises
+SPARSITY_WARMUP = 0.1  # share of the steps over which the sparsity coefficient rises
+DECAY = 0.3  # share of the steps, at the end, over which the learning rate falls
+LEAST = 0.02  # final learning rate as a share of its maximum
 LOG_EVERY = 10  # steps
 SAVE_EVERY = 180.0  # seconds
 MILESTONES = (
@@ -63,18 +63,18 @@ def train(
     stopped: Callable[[], bool] = lambda: False,
     say: Callable[[str], None] = print,
 ) -> bool:
-    """Train `run` into `folder`; return whether it is finished.
+    """Train a run, with its files in `folder`, and return whether it is finished.
 
-    Writes `state.pt` (everything needed to go on), `log.csv`, `checkpoints/step-N.pt` (float16 weights).
+    Writes `state.pt` (everything needed to resume), `log.csv`, and `checkpoints/step-N.pt` (float16 weights).
 
     Args:
-        run: what to train.
+        run: the run to train.
         data: activations of the training text.
-        tail: the model's later blocks; not needed by a local run.
-        folder: of this run.
+        tail: the model's later blocks; not needed for a local run.
+        folder: the run's folder.
         stop_at: step at which to stop early.
-        stopped: asked after each step; true ends the call, with everything saved.
-        say: is given a line now and then.
+        stopped: called after each step; if it returns true, training stops with everything saved.
+        say: called with a line of progress now and then.
 
     Raises:
         AnalysisError: `folder` holds a run with other settings.
@@ -120,7 +120,7 @@ def batch_loss(run: Run, sae: Autoencoder, data: Cache, tail: LaterBlocks | None
         rows = data.here[flat // (length - FIRST), FIRST + flat % (length - FIRST)]
         return local_loss(sae, torch.from_numpy(rows.astype(np.float32)) * scale, l1=l1)
     if tail is None:
-        raise AnalysisError(f"{run.name} is trained through the model; give its later blocks")
+        raise AnalysisError(f"{run.name} is trained through the model and needs its later blocks")
     here, later = data.rows(np.sort(batch_at(run.order, step, n_sequences, SEQUENCES)))
     random = np.random.default_rng((run.order, step))
     positions = FIRST + np.sort(random.choice(length - FIRST, POSITIONS, replace=False))
@@ -128,7 +128,7 @@ def batch_loss(run: Run, sae: Autoencoder, data: Cache, tail: LaterBlocks | None
 
 
 def batch_at(seed: int, step: int, n: int, size: int) -> np.ndarray:
-    """Return the members of the batch of one step: each of `n` at most once a pass, in an order that the seed gives."""
+    """Return the members of one step's batch; each of `n` occurs at most once per pass, in an order set by the seed."""
     each = n // size
     passes, at = divmod(step, each)
     return _order(seed, passes, n)[at * size : (at + 1) * size]
@@ -140,12 +140,12 @@ def _order(seed: int, passes: int, n: int) -> np.ndarray:
 
 
 def tokens_per_step(run: Run) -> int:
-    """Return the number of tokens of one batch."""
+    """Return the number of tokens in a batch."""
     return TOKENS if run.objective == "local" else SEQUENCES * LENGTH
 
 
 def schedule(step: int, n_steps: int) -> float:
-    """Return the learning rate as a share of its height: a linear rise, a plateau, a linear fall."""
+    """Return the learning rate as a share of its maximum: a linear rise, a plateau, a linear fall."""
     return min(1.0, (step + 1) / WARMUP) * min(1.0, max(LEAST, (n_steps - step) / (DECAY * n_steps)))
 
 
@@ -161,12 +161,12 @@ def center(data: Cache, scale: float) -> Float[Tensor, " d"]:
 
 
 def _first(data: Cache) -> np.ndarray:
-    """Return enough activations for a norm and a mean."""
+    """Return enough activations to estimate a norm and a mean."""
     return data.here[:200, FIRST:].astype(np.float64)
 
 
 def read_autoencoder(folder: Path) -> Autoencoder:
-    """Return the latest state of a run."""
+    """Return the autoencoder of a run's latest state."""
     weights = torch.load(folder / "state.pt", weights_only=True)["weights"]
     sae = Autoencoder(torch.zeros_like(weights["b_dec"]), len(weights["b_enc"]), seed=0)
     sae.load_state_dict(weights)
@@ -180,7 +180,7 @@ def _resume(path: Path, run: Run, sae: Autoencoder, optimizer: torch.optim.Optim
     changed = [key for key, value in asdict(run).items() if state["run"].get(key) != value]
     if changed:
         raise AnalysisError(
-            f"{path.parent} was trained with another {', '.join(changed)}; move it away or set {changed[0]} back"
+            f"{path.parent} was trained with a different {', '.join(changed)}; move it away or set {changed[0]} back"
         )
     sae.load_state_dict(state["weights"])
     optimizer.load_state_dict(state["optimizer"])
