@@ -1,4 +1,4 @@
-"""One latent, one dimension: every question has an answer, or one sentence."""
+"""Tests with one latent or one dimension: every question has an answer, or one sentence."""
 
 from __future__ import annotations
 

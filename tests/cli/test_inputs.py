@@ -1,4 +1,4 @@
-"""What every command takes: arrays in either orientation, bad rows left out, and costs said before they are paid."""
+"""Tests of the inputs of every command: arrays in either orientation, bad rows, and costs that are shown in advance."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run(*arguments: object) -> tuple[int, str, str]:
 
 @pytest.fixture
 def turned(tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> float:
-    """Two arrays whose columns are latents, a.npy and b.npy; their MMCS."""
+    """Save two arrays whose columns are latents, a.npy and b.npy, and return their MMCS."""
     monkeypatch.chdir(tmp_path)
     a = rng.standard_normal((40, 8)).astype(np.float32)
     b = a[rng.permutation(40)] + 0.5 * rng.standard_normal((40, 8)).astype(np.float32)
@@ -63,7 +63,7 @@ def test_the_caveat_of_a_bare_array_names_the_option(turned: float) -> None:
 
 @pytest.fixture
 def bad(tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-    """States of a run with a zero row in the first: samples_1.pt, samples_2.pt; and two arrays, x.npy and y.npy."""
+    """Save two states of a run, samples_1.pt with a zero row and samples_2.pt, and two arrays, x.npy and y.npy."""
     monkeypatch.chdir(tmp_path)
     rows = rng.standard_normal((30, 8)).astype(np.float32)
     for n in (1, 2):

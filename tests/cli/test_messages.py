@@ -1,4 +1,4 @@
-"""Messages advise what is there: every option they name exists on the command, and no Python is asked for."""
+"""Tests that messages advise only what exists: options of the command that shows them, and never Python code."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ READ = {
 TWO = READ - {"within", "drift", "estimate", "tokens"}
 SWEEP = READ - {"drift"}
 SAVE = READ - {"estimate"}
-# Which commands can show what a room's messages advise. A new option in a message needs a row here.
+# The commands that can show the messages of a subpackage. A new option in a message needs a row here.
 WHO = {
     "--drop-bad": READ,
     "--latents": READ - {"drift"},
@@ -55,7 +55,7 @@ ELSEWHERE = {"--help", "--version"}
 
 @cache
 def texts(path: Path) -> list[str]:
-    """The string literals of a file that are no docstrings, f-strings with … for what is filled in."""
+    """Return the string literals of a file except docstrings; in f-strings, … replaces each inserted value."""
     nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
     docs = {
         id(node.body[0].value)
@@ -75,7 +75,7 @@ def texts(path: Path) -> list[str]:
 
 
 def advised(text: str) -> list[str]:
-    """The options in a message; a style sheet has properties of that form."""
+    """Return the options that a message names, without the style-sheet properties that look like options."""
     return [] if "var(--" in text else re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)
 
 
@@ -137,8 +137,8 @@ def test_no_message_asks_a_command_line_for_python() -> None:
 THINGS = "latents|regions|minutes|threads|cores|tiles|checkpoints"
 TWO_OR_MORE = {
     "comparisons/inference.py", "dictionary.py", "io/activity.py", "embedding/regions.py", "matching/shared.py",
-    "comparisons/checkpoints.py",  # a run has two checkpoints or more
-    # "of N latents", all of a dictionary
+    "comparisons/checkpoints.py",  # A run has at least two checkpoints.
+    # These say "of N latents" about all latents of a dictionary.
     "comparisons/by_index.py", "comparisons/flow_result.py", "comparisons/ground_truth.py",
     "comparisons/encoder_agreement.py", "comparisons/nearest_result.py", "comparisons/within.py",
     "labels/attach.py", "labels/tokens.py", "pairwise/mapping.py", "plots/flow.py", "plots/nearest.py",
@@ -147,7 +147,7 @@ TWO_OR_MORE = {
 
 
 def test_one_thing_is_no_plural() -> None:
-    """`counted(n, noun)` knows one from many; only messages about two things or more do without it."""
+    """Require `counted(n, noun)`, which knows singular from plural, unless there are always two or more."""
     found = {
         str(path.relative_to(PACKAGE))
         for path in sorted(PACKAGE.rglob("*.py"))

@@ -1,4 +1,4 @@
-"""`compare` against the dense float64 definition, its invariances, its refusals, and what it tells the reader."""
+"""Tests of `compare`: the dense float64 definition, invariances, refusals and output."""
 
 from __future__ import annotations
 
@@ -297,7 +297,7 @@ def test_without_turns_a_one_to_one_matching_has_no_chance(toy_pair):
     m = sg.compare(*toy_pair, "optimal", turns=0).a_to_b
     assert np.isnan([m.chance, m.own, m.chance_adjusted]).all()
     assert m.expected.turns == 0
-    assert m.q_value.min() < 0.5  # significance needs no turns of the matching
+    assert m.q_value.min() < 0.5  # Significance does not need matchings with the turned dictionary.
 
 
 @pytest.mark.parametrize("matching", ["mutual", "greedy", "optimal"])
@@ -365,7 +365,8 @@ def test_ctrl_c_in_a_matching_nobody_asked_for_stops(toy_pair, monkeypatch):
     asked = sg.compare(*toy_pair, "optimal")
     assert asked.was_interrupted
     assert "stopped (interrupted)" in repr(asked)
-    assert "double_counting" not in asked.summary()  # and nothing is matched again behind the user's back
+    # The decomposition would need another matching, which was not asked for.
+    assert "double_counting" not in asked.summary()
 
 
 def test_the_decomposition_is_of_the_unrestricted_matching(toy_pair):
@@ -408,7 +409,7 @@ def test_unequal_widths_agree_once_adjusted_for_chance():
     source = make(rng.standard_normal((300, 64)), "source")
     narrow, wide = make(rng.standard_normal((100, 64)), "narrow"), make(rng.standard_normal((4000, 64)), "wide")
     to_narrow, to_wide = sg.compare(source, narrow).a_to_b, sg.compare(source, wide).a_to_b
-    assert to_wide.mmcs > to_narrow.mmcs + 0.1  # only because there are more to choose from
+    assert to_wide.mmcs > to_narrow.mmcs + 0.1  # The wide dictionary only offers more candidates.
     assert to_wide.chance_adjusted == pytest.approx(to_narrow.chance_adjusted, abs=0.02)
 
 
@@ -430,7 +431,7 @@ def test_progress_reaches_one(toy_pair):
     sg.compare(*toy_pair, progress=lambda stage, share: seen.append((stage, share)))
     last = dict(seen)
     assert {"similarities", "turned control", "own control", "chance of optimal"} <= last.keys()
-    solver = {stage for stage in last if "gap" in stage}  # its share is of a round
+    solver = {stage for stage in last if "gap" in stage}  # The solver's progress counts one round.
     assert {share for stage, share in last.items() if stage not in solver} == {1.0}
 
 
@@ -445,7 +446,7 @@ def test_progress_of_saving_names_tables_figures_and_report(toy_pair, tmp_path):
 
 
 def test_bars_are_drawn_outside_a_terminal_too(toy_pair, monkeypatch):
-    """In a notebook stderr is no terminal: who asks for bars gets them."""
+    """In a notebook stderr is not a terminal, but bars that are asked for must be drawn."""
     import io
 
     import rich.console
@@ -602,7 +603,7 @@ def test_a_doubt_is_about_the_stronger_control_and_names_the_similarity(toy_pair
         known = replace(one.controls, target=target, own=own[:, 0], turned=turned[:, 0], decoys=decoys)
         return replace(one, controls=known)._too_weak
 
-    assert doubt(own, turned - 0.1) is None  # one fair control is enough
+    assert doubt(own, turned - 0.1) is None  # One fair control is enough.
     weak = doubt(own - 0.1, turned - 0.1)
     assert weak is not None
     assert "by encoder cosine (fair: at most 50%)" in weak

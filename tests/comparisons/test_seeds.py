@@ -1,4 +1,4 @@
-"""Many runs: every pair as `compare` has it, recurrence and matrices by definition, resuming, the command."""
+"""Tests of many runs: pairs against `compare`, recurrence and matrices by definition, resuming, and the command."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(rows, name, **more):
 
 @pytest.fixture(scope="module")
 def four(demo):
-    """Of every demo run its first 400 latents: all of them take seven times as long."""
+    """Return the first 400 latents of each demo run, because all of them take seven times as long."""
     runs = [demo[a.removeprefix("demo:")] for a in FOUR]
     return sg.seeds([d.select(d.latent_ids[:400].numpy()) for d in runs])
 
@@ -62,7 +62,7 @@ def of_three(three):
 
 def test_every_pair_is_what_compare_has(whole):
     four = whole
-    c = sg.compare(four.runs[1], four.runs[2], "optimal")  # the others cost seconds and say the same
+    c = sg.compare(four.runs[1], four.runs[2], "optimal")  # The other pairs would take seconds and test the same code.
     for i, j, nearest, paired in ((1, 2, c.nearest_a_to_b, c.a_to_b), (2, 1, c.nearest_b_to_a, c.b_to_a)):
         assert four.mmcs[i, j] == nearest.mmcs
         assert four.chance[i, j] == nearest.chance
@@ -119,7 +119,7 @@ def test_kinds_and_intervals(four, of_three):
         assert part in text, part
     own = sg.compare(four.runs[0], four.runs[1])
     values = [own.a_to_b.similarity, own.b_to_a.similarity]
-    error = sum(v.std(ddof=1) / np.sqrt(len(v)) for v in values) / 2  # the two directions are not independent
+    error = sum(v.std(ddof=1) / np.sqrt(len(v)) for v in values) / 2  # The two directions are not independent.
     interval = four.interval("local")
     assert interval.over == "latents of one pair"
     assert interval.standard_error == pytest.approx(error, rel=0.01)
@@ -261,8 +261,8 @@ def test_records_of_something_else_are_not_used(three, of_three, tmp_path):
     files = sorted(tmp_path.glob("*.npz"))
     assert len(files) == 3
     sg.seeds(three, keep=tmp_path, threshold=0.5)
-    assert len(list(tmp_path.glob("*.npz"))) == 6  # another threshold is another record
-    files[0].write_bytes(files[1].read_bytes())  # a record under another's name
+    assert len(list(tmp_path.glob("*.npz"))) == 6  # A record is specific to its threshold.
+    files[0].write_bytes(files[1].read_bytes())  # one record under another's name
     files[1].write_bytes(b"half")
     files[2].write_bytes(files[2].read_bytes()[:-40])
     np.testing.assert_array_equal(sg.seeds(three, keep=tmp_path).mmcs, of_three.mmcs)
@@ -281,9 +281,9 @@ def test_a_packed_record_is_not_unpacked(three, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("where", ["the matching", "its chance"])
 def test_ctrl_c_ends_the_comparison_and_keeps_whole_pairs_only(three, of_three, tmp_path, monkeypatch, where):
-    """The best so far of an optimal matching is an answer to `compare`; among many pairs it would pass for one."""
+    """`compare` may return the best matching so far, but among many pairs it would pass for an optimal one."""
     rounds, calls = optimal._Run._rounds, []
-    # A pair is one matching, three against the second run turned, and one between the halves of each.
+    # A pair takes one matching, three against the turned second run, and one between the halves of each run.
     fatal = 2 if where == "its chance" else 7
 
     def interrupted(run, *more):
@@ -376,11 +376,11 @@ def test_the_command_and_its_resume(tmp_path, monkeypatch):
     refused = CliRunner().invoke(app, arguments)
     assert refused.exit_code == 2
     assert "--resume" in refused.stderr
-    other = kept / ("0" * 24 + ".npz")  # a pair of some other comparison
+    other = kept / ("0" * 24 + ".npz")  # a pair of another comparison
     other.write_bytes(b"")
     done = CliRunner().invoke(app, [*arguments, "--resume"])
     assert done.exit_code == 0, done.output
-    assert len(calls) == 4  # the first pair was not compared again
+    assert len(calls) == 4  # The first pair was not compared again.
     assert json.loads(done.stdout)["runs"] == ["r0", "r1", "r2"]
     assert list(kept.iterdir()) == [other]
 
@@ -439,7 +439,7 @@ def test_how_long_many_pairs_take_is_said_once_and_early(capsys, monkeypatch):
     monkeypatch.setattr("sae_geometry.cli.seeds.time.perf_counter", lambda: next(now))
     drawn = []
     tick = _remaining_time(Speaker(quiet=False), 1000, lambda stage, share: drawn.append(share))
-    for share in (0.1, 0.11, 0.12, 0.13, 0.14, 0.15):  # the first pair takes 50 s, the others 2
+    for share in (0.1, 0.11, 0.12, 0.13, 0.14, 0.15):  # The first pair takes 50 s, the others 2 s.
         tick("pairs", share)
     assert drawn == [0.1, 0.11, 0.12, 0.13, 0.14, 0.15]
     said = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Comparisons in several threads, and in processes that were forked from one that has computed."""
+"""Tests of comparisons in several threads, and in processes forked after a computation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cost of a question on a cluster: worked by hand, and what must hold for any numbers."""
+"""Tests of the cost model of a cluster: examples by hand, and invariants for any numbers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_side_that_a_worker_still_has_is_not_sent_again():
     triangle = [Pass(0, 1, 100, 100), Pass(0, 2, 100, 100), Pass(1, 2, 100, 100)]
     assert cluster_plan(triangle, 10, workers=1, **HOW).bytes_sent == 3 * 4000
     wide = [Pass(p.a, p.b, 4096, 4096) for p in triangle]
-    plan = cluster_plan(wide, KEPT // (4 * 4096), workers=1, **HOW)  # one side fills what is kept
+    plan = cluster_plan(wide, KEPT // (4 * 4096), workers=1, **HOW)  # One side fills the worker's cache.
     assert plan.bytes_sent == 4 * KEPT, "1 was gone when it was asked for again"
     assert 2 * KEPT < plan.memory_a_worker < 3 * KEPT, "the oldest goes before the third comes"
 
@@ -123,8 +123,9 @@ def test_the_command():
     assert "8 workers (by a model" in told.stdout
     assert "limited by" in told.stdout
     made = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
-    assert made["cluster"]["n_passes"] == 8  # the comparison, either dictionary itself, three turns, the halves
-    assert made["cluster"]["bytes_sent"] == 8 * 4 * 576 * 2 * (512 + 512)  # halves are sent too
+    # the comparison, each dictionary within itself, three turned controls, and the two halves
+    assert made["cluster"]["n_passes"] == 8
+    assert made["cluster"]["bytes_sent"] == 8 * 4 * 576 * 2 * (512 + 512)  # The halves are sent too.
 
 
 @pytest.mark.parametrize("within", [False, True])

@@ -1,4 +1,4 @@
-"""Measuring, packing and queueing the demo dictionaries' runs, without a model."""
+"""Tests of measuring, packing and queueing the demo runs, without a language model."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_firing_and_labels_are_those_of_a_plain_count(sae, data, tokens):
 
 
 def finished(folder, run, data, tail):
-    """Train and measure a small run as the stages do."""
+    """Train and measure a small run in the same way as the stages."""
     train(run, data, tail, folder / run.name, say=lambda _: None)
     measured = {"ce": 3.5, "ce_model": 3.0, "ce_zero_ablation": 9.0, "l0": 4.0, "alive": 0.75, "activation_scale": 0.5}
     label = torch.tensor([[3, -1]] * run.n_latents)

@@ -1,4 +1,4 @@
-"""Training of the demo dictionaries, on random activations and a small random model."""
+"""Tests of training the demo dictionaries, on random activations and a small random model."""
 
 from __future__ import annotations
 

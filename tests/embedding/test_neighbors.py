@@ -1,4 +1,4 @@
-"""Exact neighbors: swept whole or part by part, they are the same."""
+"""Tests that exact neighbors are the same whether swept at once or part by part."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sae_geometry.kernels.sweep import sweep
 
 
 def points(rng: np.random.Generator, sizes: list[int], d: int = 9, coarse: bool = False) -> list[torch.Tensor]:
-    """Parts of unit rows; coarse ones hold many ties and duplicates."""
+    """Return parts of unit rows; coarse ones have many ties and duplicates."""
     draw = [rng.integers(-1, 2, (n, d)) + np.eye(1, d) * 3 if coarse else rng.standard_normal((n, d)) for n in sizes]
     return [torch.from_numpy(oracles.unit(x)) for x in draw]
 
@@ -42,7 +42,7 @@ def test_the_sweeps_between_parts_are_kept(rng):
 
 
 def test_many_threads_are_no_reason_to_refuse(rng, monkeypatch):
-    """Every thread keeps lists of its own; where nobody set a ceiling, memory follows them."""
+    """Each thread needs its own lists, so memory grows with the threads unless a limit is set."""
     asked = []
     monkeypatch.setattr(listing, "cpu_threads", lambda: 512)
     monkeypatch.setattr(listing, "sweep", lambda a, b, k, **how: asked.append(how["memory"]) or sweep(a, b, k))

@@ -1,4 +1,4 @@
-"""Our start and optimizer: the same bits on any number of threads, steps as written, pictures as good as the peer's."""
+"""Tests of the initial layout and the optimizer: reproducible with any number of threads, and as good as umap-learn."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_powers():
 
 
 def by_the_definition(graph, here, fixed, curve, epoch, alpha, seed, negatives):
-    """One epoch in plain numpy, float64, a vertex at a time."""
+    """Run one epoch in plain numpy, in float64, one vertex at a time."""
     indptr, indices, rate = graph
     a, b = (float(c) for c in curve)
     n, out = len(here), here.astype(np.float64).copy()
@@ -112,7 +112,7 @@ def test_any_number_of_threads_gives_the_same_bits(weights):
 
 
 def test_pictures_are_as_good_as_umap_learns(cloud, weights):
-    """From one start, over the same epochs: nothing lost by more than the seeds' own spread."""
+    """From the same start and over the same epochs, no score may be lower by more than the spread over seeds."""
     start, owner = spectral_start(weights), np.zeros(700, dtype=np.int64)
     near = exact_neighbors(cloud, 16)
 
@@ -148,7 +148,7 @@ def test_the_start_is_the_dense_eigenvectors(cloud):
 
 
 def test_a_graph_in_pieces_has_a_start_that_tells_them_apart():
-    """Three pieces without an edge between them, on which the plain normalized adjacency has no preference."""
+    """The graph has three components, between which the plain normalized adjacency cannot distinguish."""
     block = np.ones((30, 30)) - np.eye(30)
     weights = csr_array(np.kron(np.eye(3), block).astype(np.float32))
     found = spectral_start(weights)

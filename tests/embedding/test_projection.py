@@ -1,4 +1,4 @@
-"""Projection: the picture stands, identical directions share points, a saved picture is verified before use."""
+"""Tests of projection: the layout is unchanged, identical directions share points, and saved layouts are verified."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_identical_directions_have_the_very_point(picture, clusters):
 
 
 def test_a_run_placed_into_its_own_picture_keeps_what_the_picture_keeps():
-    """A latent that is there already has itself in neither list, or every comparison with the picture would flatter."""
+    """A latent that is already in the layout must not be its own neighbor, or all scores would be too favorable."""
     e = sg.umap(NARROW, n_epochs=20, n_seeds=1)
     p = sg.project(NARROW, e)
     assert p.preservation == pytest.approx(e.evidence.neighbor_preservation, abs=0.005)
@@ -63,7 +63,7 @@ def test_a_run_placed_into_its_own_picture_keeps_what_the_picture_keeps():
 
 @pytest.mark.parametrize("refine", [True, False])
 def test_new_latents_fall_among_their_own(picture, clusters, refine):
-    """Clusters planted in both: a new latent's nearest point in the picture is of its own cluster."""
+    """The nearest point of a new latent must belong to its own planted cluster."""
     w, group = clusters
     p = sg.project([make(w[250:330], "c"), make(w[330:], "d")], picture, refine=refine)
     old_group = np.concatenate([group[:150], group[150:250], group[:20]])
@@ -134,7 +134,7 @@ def test_a_dictionary_that_has_changed_is_refused(saved, tmp_path):
         sg.project(WIDE, tmp_path / "nothing")
 
 
-# Tables that another program has written, and whether they can be projected onto.
+# tables that another program has written, and whether they can be projected onto
 TABLES = {
     "no runs": (lambda t: t.drop(columns="run"), False),
     "other runs": (lambda t: t.assign(run=np.where(t.index < 9, "x", t["run"])), False),

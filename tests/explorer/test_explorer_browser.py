@@ -1,4 +1,4 @@
-"""The explorer as a reader meets it: in a real Chromium, with the browser offline and every request watched."""
+"""Tests of the explorer in a real Chromium, with the browser offline and every request recorded."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def opened(browser, path) -> Iterator[Reader]:
 
 @pytest.fixture
 def reader(opened) -> Iterator[Reader]:
-    """The one page, as it was when it opened; whatever a test did there, it must have asked for and said nothing."""
+    """Yield the page in its initial state, and require that the test caused no request and no console message."""
     opened.page.evaluate("() => { clearEverything(); setTheme('light'); }")
     opened.page.mouse.move(5, 5)
     opened.settle()
@@ -331,7 +331,7 @@ def test_every_region_has_a_color_of_its_own(reader, scheme):
         }"""
     )
     assert len(apart) == 26 * 25 / 2
-    assert min(apart) > 0.09  # in OKLab, where 0.02 is just seen
+    assert min(apart) > 0.09  # The distance is in OKLab, where 0.02 is just visible.
 
 
 def test_the_most_and_the_least_alike_pairs_are_listed(reader):
@@ -465,11 +465,11 @@ def test_the_lasso_counts_and_saves_a_table(reader):
         x, y = reader.spot(FRAME.run[i], FRAME.latent_id[i])
         shot = reader.page.screenshot(clip={"x": x - 12, "y": y - 1, "width": 24, "height": 3})
         line = np.asarray(Image.open(io.BytesIO(shot)).convert("L"), dtype=int)[1]
-        assert (line.min() < 120) == (i in caught.index)  # the rim is ink, and no dot is as dark
+        assert (line.min() < 120) == (i in caught.index)  # The rim has the color of text, and no dot is as dark.
     with reader.page.expect_download() as got:
         reader.page.click("#csv")
     assert got.value.suggested_filename == "latents.csv"
-    labels = {"tokens", "explanation"}  # which these results lack
+    labels = {"tokens", "explanation"}  # These results have no labels.
     rows = list(csv.DictReader(io.StringIO(Path(got.value.path()).read_text(encoding="utf-8"))))
     assert set(rows[0]) == set(next(t for t in TABLES if t.file == "latents.csv").columns) - labels
     assert {(r["run"], int(r["latent_id"])) for r in rows} == set(zip(caught.run, caught.latent_id, strict=True))
@@ -493,7 +493,7 @@ def test_the_lasso_counts_and_saves_a_table(reader):
 
 def test_every_control_is_reached_by_tab_and_shows_it(reader):
     reader.page.evaluate("document.querySelector('.skip').focus()")
-    reader.page.keyboard.press("Shift")  # from now on as with keys, not as with a script
+    reader.page.keyboard.press("Shift")  # Pressing a key makes the browser show focus as it does for keyboard users.
     seen: list[dict[str, str]] = []
     for _ in range(40):
         focused = reader.page.evaluate(
@@ -529,7 +529,7 @@ def test_an_arrow_goes_to_the_nearest_point_that_way(reader, key, way):
     along, across = off @ way, np.abs(off @ (-way[1], way[0]))
     far = np.where((along > 0) & (across <= along), np.hypot(*off.T), np.inf)
     there = int(np.argmin(far))
-    if key == "ArrowRight":  # a nearer point lies too far aside, or this would not try the corner
+    if key == "ArrowRight":  # The corner is only tested if some nearer point lies too far to the side.
         assert there != int(np.argmin(np.where(along > 0, np.hypot(*off.T), np.inf)))
     reader.choose(start)
     reader.page.focus("#picture")
@@ -587,14 +587,14 @@ def test_the_wheel_zooms_and_the_buttons_too(reader):
     reader.page.mouse.move(*reader.spot("alpha", FRAME.latent_id[30]))
     reader.page.mouse.wheel(0, -300)
     reader.page.wait_for_function(f"(before) => ({width})() < before", arg=before * 0.95)
-    reader.page.wait_for_timeout(200)  # plotly draws once more when the wheel has come to rest
+    reader.page.wait_for_timeout(200)  # Plotly draws once more after the wheel has stopped.
     reader.page.click("#whole")
     assert reader.page.evaluate(width) == pytest.approx(before)
     reader.page.click("#farther")
     assert reader.page.evaluate(width) == pytest.approx(before * 1.5)
 
 
-# ---- dark, phone, and less than one could wish ---------------------------------------------------------------------
+# ---- dark mode, phones, and limited browsers -----------------------------------------------------------------------
 
 
 def _ground(reader: Reader) -> int:
@@ -687,12 +687,13 @@ def test_without_webgl_it_is_the_same(browser, path):
 
 
 def test_nothing_is_compiled_as_it_goes(reader):
-    """The policy has no unsafe-eval, and nothing on the page tries."""
+    """The policy must not contain unsafe-eval, and nothing on the page may need it."""
     policy = reader.page.locator("meta[http-equiv=Content-Security-Policy]").get_attribute("content")
     assert "unsafe-eval" not in policy
     tried = "try { new Function('')(); done('compiled'); } catch { done('refused'); }"
     own = (
-        f"() => new Promise((done) => setTimeout(() => {{ {tried} }}))"  # what is evaluated here itself is allowed more
+        # Code evaluated by the test itself is allowed more.
+        f"() => new Promise((done) => setTimeout(() => {{ {tried} }}))"
     )
     assert reader.page.evaluate(own) == "refused"
     reader.said.clear()
@@ -716,7 +717,8 @@ def test_fifty_thousand_points_with_labels_open_and_answer(browser, tmp_path):
     big = Reader(browser, viewport={"width": 1300, "height": 850})
     began = time.perf_counter()
     big.open(page)
-    print(f"{page.stat().st_size / 1e6:.2f} MB opened in {time.perf_counter() - began:.1f} s")  # seen with -s
+    # pytest shows this with -s
+    print(f"{page.stat().st_size / 1e6:.2f} MB opened in {time.perf_counter() - began:.1f} s")
     assert big.text("#subtitle") == "50,000 latents of 2 dictionaries"
     began = time.perf_counter()
     big.page.check(".segments input[value=yes]", force=True)
@@ -731,7 +733,7 @@ def test_fifty_thousand_points_with_labels_open_and_answer(browser, tmp_path):
 
 
 def _search_by_word(big: Reader) -> None:
-    """A word lights up its latents in every run, by token or in explanations, and the lasso says it."""
+    """Check that searching a word highlights its latents in every run, by token or explanation."""
     began = time.perf_counter()
     big.page.fill("#wanted", "Because")
     big.page.press("#wanted", "Enter")
@@ -749,7 +751,7 @@ def _search_by_word(big: Reader) -> None:
     assert "because" in big.text("#caught-tokens").split("·")[0]
     big.page.click("#unlight")
     assert big.shown() == 50_000
-    big.page.fill("#wanted", "2020")  # an id of no latent, and a token of a hundred
+    big.page.fill("#wanted", "2020")  # This is the id of no latent, and a token of a hundred.
     big.page.press("#wanted", "Enter")
     assert "There is no latent 2020" in big.text("#answer")
     big.page.click("#as-word")
@@ -762,7 +764,7 @@ def _search_by_word(big: Reader) -> None:
     big.settle()
     first = big.page.locator("#pair-tables tr.meaning").first.inner_text().split("\n")
     assert len(first) == 2
-    assert all("token" in line for line in first)  # of the latent, and of its partner
+    assert all("token" in line for line in first)  # one line for the latent and one for its partner
     big.page.click("#pairs summary")
     for way, legend in (("readable", "readable"), ("frequency", "%")):
         big.page.select_option("#color", way)
@@ -771,7 +773,7 @@ def _search_by_word(big: Reader) -> None:
 
 
 def _hostile_labels(big: Reader) -> None:
-    """Markup in tokens and explanations is shown as it is written."""
+    """Check that markup in tokens and explanations is shown literally."""
     big.page.fill("#wanted", "references to dogs")
     big.page.press("#wanted", "Enter")
     assert big.shown() == 1

@@ -1,4 +1,4 @@
-"""Packing: what the arrays say, read back the long way, is what the table says."""
+"""Tests of packing: the arrays, decoded slowly, must give the table back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sae_geometry.explorer.packing import NO_COSINE, NO_PARTNER, pack
 
 
 def unpacked(packed, names, letters) -> dict[tuple[str, int], dict]:
-    """What is known of each latent, by run and id."""
+    """Return everything that is known about each latent, by run and id."""
     got = arrays_of(packed)
     known = {}
     for i in range(len(got["x"])):

@@ -1,4 +1,4 @@
-"""The page as a file: what is in it, what is refused, what the commands do."""
+"""Tests of the explorer's file: its content, its refusals, and its commands."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run(tmp_path, monkeypatch):
 
 
 def parts(html: str) -> dict[str, str]:
-    """The text of each script of a page, by its id."""
+    """Return the text of each script of a page, by its id."""
     found = re.findall(r"<script(?:[^>]*id=\"([\w-]+)\")?[^>]*>(.*?)</script>", html, re.S)
     return {name or "script": text for name, text in found}
 

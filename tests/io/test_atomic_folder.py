@@ -1,4 +1,4 @@
-"""A folder of results is as it was or complete, wherever the process that writes it is killed."""
+"""Tests that a results folder is either unchanged or complete wherever the writing process is killed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_where_files_are_moved_one_by_one_readers_see_the_old_or_the_new(how):
 
 
 def check_readers(seen: list[dict], before: dict, mine: dict | None = None) -> None:
-    """Whatever moment, a reader has one of the two; the next run ends as if nothing had happened."""
+    """Check that every reader got the old or the new results, and that the next run was not affected."""
     read = [d["read"] for d in seen]
     assert read[0] == before
     assert read[-1] == dying.AFTER
@@ -154,7 +154,8 @@ def test_seeds_killed_at_twenty_random_moments_and_resumed_give_the_same_files()
     )
     told = json.loads(made.stdout.splitlines()[-1])
     assert len(told["kept"]) == 20
-    assert len(set(told["kept"])) > 1, "they came at different moments"  # of which only whole pairs leave a trace
+    # Only finished pairs leave a trace of the moment.
+    assert len(set(told["kept"])) > 1, "they came at different moments"
     assert told["left"] == []
     assert len(told["made"]) == resuming.TRIALS
     truth = told["truth"]
@@ -181,7 +182,7 @@ def test_seeds_killed_at_twenty_random_moments_and_resumed_give_the_same_files()
 
 def _timeless(hexadecimal: str) -> dict:
     summary = json.loads(bytes.fromhex(hexadecimal))
-    del summary["files"]["report.html"]  # the page has the command
+    del summary["files"]["report.html"]  # The page shows the command.
     return {k: v for k, v in summary.items() if k not in ("command", "created", "sweeps")}
 
 
@@ -193,6 +194,6 @@ def test_a_full_disk_says_which_and_a_closed_folder_is_refused_before_the_work(t
         full()
     assert told.value.filename == str(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
-    monkeypatch.setattr(os, "access", lambda *_: False)  # as for another user; root may write anywhere
+    monkeypatch.setattr(os, "access", lambda *_: False)  # os.access is simulated, because root may write anywhere.
     with pytest.raises(PermissionError, match="may not be written to"):
         folders.check_folder(tmp_path / "new")

@@ -1,4 +1,4 @@
-"""Folders of results from others, and folders of others: reading changes nothing, writing removes what we wrote."""
+"""Tests of foreign results and foreign folders: reading changes nothing, and writing removes only our own files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sae_geometry.results.answer import Answer
 
 
 def everything(root: Path) -> dict[str, object]:
-    """What is there: names, kinds, contents, and when each was written."""
+    """Return the names, kinds, contents and modification times of everything in a folder."""
     found: dict[str, object] = {}
     for path in sorted(root.rglob("*")):
         state = path.lstat()
@@ -41,7 +41,7 @@ def renew(folder: Path, contents: dict[str, str] = dying.AFTER) -> None:
 
 @pytest.fixture
 def home(tmp_path) -> Path:
-    """A home with a file that programs run, a folder of results from elsewhere, and one that is private."""
+    """Return a home folder with an executable file, results from elsewhere, and private results."""
     (tmp_path / ".bashrc").write_text("export PS1")
     (tmp_path / "private").mkdir()
     (tmp_path / "private" / "thesis").write_text("years")
@@ -83,7 +83,7 @@ def test_links_in_a_strangers_folder_are_not_followed(home):
 
 
 def check_reading(home: Path) -> None:
-    """Whoever reads, all is as it was; the one file that `explore` writes is where it was asked for."""
+    """Check that reading changes nothing, except that `explore` writes the file that was asked for."""
     before = everything(home)
     for read in (sg.read, lambda folder: sg.explore(folder, home / "page.html", overwrite=True)):
         with contextlib.suppress(OSError, ValueError):
@@ -107,7 +107,7 @@ def test_a_pipe_in_a_strangers_folder_keeps_nobody_waiting(home):
 
 
 class Pairs(Answer):
-    """A result that takes no time to save."""
+    """Result that saves instantly."""
 
     dictionaries, caveats = (), ()
 
@@ -148,7 +148,7 @@ def test_overwrite_in_a_project_replaces_the_results_and_nothing_else(tmp_path, 
         assert not {"figures/split.svg", "split.parquet"} & set(after)
         assert sg.read(".").summary["names"] == ["pairs", "span"]
         assert not [name for name in after if name.startswith(".sae")]
-    os.chdir(tmp_path.parent)  # now the folder may be replaced, and is not
+    os.chdir(tmp_path.parent)  # From here the folder could be replaced as a whole, but must not be.
     inode = tmp_path.stat().st_ino
     sg.save(Pairs("agreement"), tmp_path, overwrite=True)
     assert "figures/pairs.svg" not in everything(tmp_path)
@@ -258,7 +258,8 @@ def test_a_record_is_believed_of_plain_files_only(tmp_path):
 def test_a_file_of_any_name_goes_with_the_results_it_came_with(tmp_path, monkeypatch, name):
     folder = tmp_path / "out"
     folder.mkdir()
-    for cwd in (tmp_path, folder):  # the folder is exchanged; its files are moved one by one
+    # From outside, the folder is exchanged; from inside, its files are moved one by one.
+    for cwd in (tmp_path, folder):
         monkeypatch.chdir(cwd)
         renew(folder, {name: "one"}) if any(folder.iterdir()) else dying.write(folder, {name: "one"})
         renew(folder)

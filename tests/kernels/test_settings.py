@@ -1,4 +1,4 @@
-"""The settings: what they change, for whom, and that they end."""
+"""Tests of the settings: what they change, where, and that they are restored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options for labels: what is printed, saved and refused."""
+"""Tests of the label options on the command line: what is printed, saved and refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ V, D = 60, 12
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
-    """A model, and two dictionaries that are made of its tokens."""
+    """Write a model, and two dictionaries made of its token directions."""
     root = tmp_path_factory.mktemp("labels")
     rows = torch.randn(V, D, generator=torch.Generator().manual_seed(0))
     model = root / "model"

@@ -119,7 +119,7 @@ def test_demo_dictionaries_come_with_tokens():
 
 
 def bomb(kind: str, path: Path) -> Path:
-    """A file of at most a megabyte whose table would take gigabytes."""
+    """Return a file of at most a megabyte whose table would take gigabytes."""
     n = 500_000
     same = pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), ["x" * 5000])
     ids = pa.array(np.arange(1000))

@@ -1,4 +1,4 @@
-"""Margins of pairs, what is left above a margin, and a control dictionary next to a comparison."""
+"""Tests of margins, of selecting pairs by margin, and of a control dictionary."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_margins_are_their_definition(pair, matching, signed):
     column = "margin" if matching == "nearest" else "one_to_one_margin"
     both = np.concatenate([x.margin if matching == "nearest" else x.least for x in c.certainty])
     np.testing.assert_array_equal(frame[column], both)
-    solved = matching in ("optimal", "nearest")  # of the nearest, the optimal matching stands next to them
+    solved = matching in ("optimal", "nearest")  # `compare` solves the optimal matching for "nearest" too.
     assert frame["one_to_one_loss_if_forbidden"].notna().any() == solved
 
 
@@ -52,7 +52,7 @@ def test_pairs_below_a_margin_are_left_out_and_only_these(pair, matching):
         assert m.mean_similarity == pytest.approx(full.similarity[kept].mean())
         assert m.multiplicity.sum() == kept.sum()
         assert not m.significant[~kept].any()
-        assert np.isnan(m.chance)  # which is that of all pairs, not of a selection
+        assert np.isnan(m.chance)  # The null expectation is for all pairs, not for a selection.
     assert "margin below 0.2" in repr(some)
     assert some.rematch("mutual").a_to_b.n_matched == sg.compare(*pair, "mutual").a_to_b.n_matched
     np.testing.assert_array_equal(some.nearest_a_to_b.similarity, whole.nearest_a_to_b.similarity)

@@ -1,4 +1,4 @@
-"""Cosines that rounding takes beyond 1 are 1 wherever they are shown or saved; the decisions use the exact ones."""
+"""Tests that cosines beyond 1 by rounding are shown and saved as 1, while decisions use the exact values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The confound audit flags what was planted and nothing else."""
+"""Tests that the confound audit flags planted differences and nothing else."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_unrelated_dictionaries_raise_no_flag(clean):
 @pytest.mark.parametrize("seed", range(30))
 def test_a_shared_start_is_not_seen_where_there_is_none(seed):
     rng = np.random.default_rng(seed)
-    mean = rng.standard_normal(24)  # a common lean must not look like a common start
+    mean = rng.standard_normal(24)  # A common mean must not look like a common start.
     a, b = (run(rng.standard_normal((120, 24)) + mean, n) for n in "ab")
     audit = confound_audit(a, b)
     assert audit.finding("start of training").verdict == "no sign"
@@ -41,7 +41,7 @@ def test_a_shared_start_is_not_seen_where_there_is_none(seed):
 
 def test_a_shared_start_is_seen(rng):
     start = rng.standard_normal((400, 48))
-    a, b = (run(start + 3 * rng.standard_normal((400, 48)), n) for n in "ab")  # a cosine of 0.1
+    a, b = (run(start + 3 * rng.standard_normal((400, 48)), n) for n in "ab")  # This gives a cosine of 0.1.
     found = confound_audit(a, b).finding("start of training")
     assert (found.verdict, found.flagged) == ("shared", True)
     assert "before training" in found.effect

@@ -1,4 +1,4 @@
-"""Small multiples: the same bins everywhere, shares that add up, and what is not known said to be so."""
+"""Tests of small multiples: common bins, shares that add up, and a note for what is unknown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Addresses, spelled in every way."""
+"""Tests of addresses in every spelling."""
 
 from __future__ import annotations
 

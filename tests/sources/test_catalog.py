@@ -1,4 +1,4 @@
-"""The paper's runs by name, and SAELens's releases with and without its package."""
+"""Tests of the paper's runs by name, and of SAELens's releases with and without its package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small files that ask for much: each is one sentence, or a dictionary, within a bound on memory and time."""
+"""Tests of small files that would take much memory or time: each gives one sentence, or a dictionary, within limits."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_limits_bite() -> None:
     with pytest.raises(MemoryError), limited(megabytes=50):
         bytearray(200 << 20)
     with pytest.raises(TooLongError), limited(seconds=0.1):
-        sum(1 for _ in range(10**12))  # signals are handled between bytecodes: C alone would not stop
+        sum(1 for _ in range(10**12))  # Signals are handled between bytecodes, so a single call into C would not stop.
 
 
 # --- pickles -------------------------------------------------------------------------------------------------------
@@ -50,21 +50,21 @@ def text(value: str) -> bytes:
 
 
 def nested_names(levels: int, length: int, leaves: int) -> bytes:
-    """Tables in tables with long names, and many leaves at the bottom."""
+    """Return a pickle of nested dictionaries with long names and many leaves at the bottom."""
     body = b"\x80\x02" + (b"}" + text("k" * length)) * levels + b"}("
     body += b"".join(text(f"{i:x}") + b"N" for i in range(leaves))
     return body + b"u" + b"s" * levels + b"."
 
 
 def names_of_one_hash(n: int) -> bytes:
-    """A table whose keys are whole numbers that Python hashes alike."""
+    """Return a pickle of a dictionary whose integer keys have the same hash."""
     keys = (i * ((1 << 61) - 1) for i in range(n))
     pairs = b"".join(b"\x8a" + bytes([len(r)]) + r + b"N" for k in keys if (r := k.to_bytes(14, "little")))
     return b"\x80\x02}(" + pairs + b"u."
 
 
 def nested_tuples(levels: int, of: bytes) -> bytes:
-    """A tuple that holds the one before it twice, and so on, given to a name that describes it."""
+    """Return a pickle that passes tuples, each holding the previous one twice, to a function that may format them."""
     body = b"\x80\x02)q\0" + b"".join(b"h" + bytes([i]) + b"h" + bytes([i]) + b"\x86q" + bytes([i + 1])
                                       for i in range(levels))  # fmt: skip
     return body + of + b"h" + bytes([levels]) + b"\x85R."
@@ -150,7 +150,7 @@ def test_numbers_in_names(key: str, number: str, tmp_path: Path) -> None:
 
 
 def sparse(path: Path, header: dict[str, object], n_bytes: int) -> Path:
-    """A safetensors file of `n_bytes` of tensors, most of them a hole that takes no disk."""
+    """Write a safetensors file with `n_bytes` of tensors, most of it a hole that takes no disk space."""
     raw = json.dumps(header).encode()
     with path.open("wb") as f:
         f.write(struct.pack("<Q", len(raw)) + raw)
@@ -220,7 +220,7 @@ def test_headers_of_nonsense(raw: bytes, tmp_path: Path) -> None:
 
 
 def directory(path: Path, change: Callable[[bytearray, int], None]) -> Path:
-    """Change the first entry of a zip directory, given its place."""
+    """Change the first entry of a zip directory, given its offset."""
     raw = bytearray(path.read_bytes())
     change(raw, raw.find(b"PK\x01\x02"))
     path.write_bytes(raw)
@@ -264,7 +264,7 @@ def test_other_ways_of_packing(method: int, tmp_path: Path) -> None:
 
 
 def big_directory(path: Path, entries: int, zip64: bool) -> Path:
-    """An archive whose directory is longer than all else; with zip64, behind a record that says it is short."""
+    """Write an archive whose directory is longer than the rest; a zip64 record states that it is short."""
     name = b"W_dec.npy"
     one = struct.pack("<4s6H3I5H2I", b"PK\x01\x02", 20, 20, 0, 0, 0, 0, 0, 0, 0, len(name), 0, 0, 0, 0, 0, 0) + name
     body = one * entries
@@ -317,7 +317,7 @@ def test_npy_headers(shape: str, descr: str, tmp_path: Path) -> None:
 
 
 def merges(levels: int, width: int) -> str:
-    """Tables that merge the one before many times: a few hundred bytes, and width^levels merges."""
+    """Return YAML mappings that merge the previous one many times: a few hundred bytes, but width^levels merges."""
     lines = ["a0: &a0 {x: 1}"]
     lines += [f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * width)}]}}" for i in range(1, levels)]
     return "\n".join(lines)
@@ -429,7 +429,7 @@ def test_one_output_of_a_tensor_larger_than_memory(axis: int, tmp_path: Path) ->
     start = path.stat().st_size - n
     whole = Entry(tuple(shape), torch.float32)
     rest = tuple(s for i, s in enumerate(shape) if i != axis)
-    with path.open("r+b") as f:  # mark the second place of the axis
+    with path.open("r+b") as f:  # This marks index 1 along the axis.
         inner = 4 * int(np.prod(shape[axis + 1 :]))
         for outer in range(int(np.prod(shape[:axis]))):
             f.seek(start + (outer * shape[axis] + 1) * inner)
@@ -482,7 +482,7 @@ def test_a_file_that_changes_after_it_was_opened(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", w.numpy())
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run([sys.executable, "-c", CUT, str(tmp_path), *CHANGES], capture_output=True, text=True, env=env)
-    assert done.returncode == 0, done.stderr  # a mapped file would end the process with SIGBUS
+    assert done.returncode == 0, done.stderr  # A memory-mapped file would end the process with SIGBUS.
     said = done.stdout.splitlines()
     assert len(said) == 4 * len(CHANGES)
     assert all("was changed while it was read" in line or "cannot be read" in line for line in said), said

@@ -1,4 +1,4 @@
-"""Hugging Face through its real client, against a loopback server."""
+"""Tests of Hugging Face through its real client, against a loopback server."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def asked(world: HuggingFace) -> list[str]:
 
 
 def test_a_repository_stands_for_its_dictionaries(world: HuggingFace) -> None:
-    """Every folder at one pinned commit, without reading weights; the damaged one is named and left out of a search."""
+    """Resolve every folder at one commit without reading weights; a search names the damaged one and skips it."""
     found = checkpoints_at(f"hf://{REPO}", Context())
     assert found == [f"hf://{REPO}@{COMMIT}/{layer}-res/sae_weights.safetensors" for layer in (6, 10)]
     assert not [line for line in asked(world) if "safetensors" in line]
@@ -127,7 +127,7 @@ def test_the_token_goes_to_no_other_host(world: HuggingFace, monkeypatch: pytest
     try:
         content = (STANDARD / "sae_weights.safetensors").read_bytes()
         cdn.runs["a/b/c"] = type("Run", (), {"files": {"w": content}})()
-        # another name of this machine, so that it is another origin in every respect
+        # This other name of the same machine is another origin in every respect.
         world.faults[WEIGHTS] = redirect(cdn.url.replace("127.0.0.1", "localhost") + "/files/a/b/c/w")
         assert load(ADDRESS).n_latents == 232
         assert cdn.requests

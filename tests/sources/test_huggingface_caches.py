@@ -1,4 +1,4 @@
-"""Branches with slashes, dataset repositories, and caches of Hugging Face's client in every state."""
+"""Tests of branches with slashes, dataset repositories, and the Hugging Face client's cache in every state."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def world(hf_world: HuggingFace) -> HuggingFace:
 
 @pytest.fixture
 def folder(world: HuggingFace, tmp_path: Path) -> Path:
-    """The cache's folder of a repository that was fetched."""
+    """Return the cache folder of a repository that was fetched."""
     load("hf://a/b/6-res")
     return tmp_path / "hf" / "hub" / "models--a--b" if (tmp_path / "hf" / "hub").is_dir() else next(
         tmp_path.rglob("models--a--b"))  # fmt: skip

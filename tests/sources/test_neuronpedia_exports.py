@@ -1,4 +1,4 @@
-"""Neuronpedia's exports from a bucket on loopback, and which run a table of labels is for."""
+"""Tests of Neuronpedia's exports from a loopback bucket, and of the run that a table of labels belongs to."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_a_downloaded_folder_says_itself_of_what_it_is(bucket, tmp_path):
     ("hook", "said"),
     [
         ("blocks.8.hook_resid_pre", None),
-        ("transformer.h.7", None),  # its output is the stream before layer 8
+        ("transformer.h.7", None),  # Its output is the residual stream before layer 8.
         ("blocks.8.hook_resid_post", None),
         ("blocks.6.hook_resid_pre", "another layer"),
         ("blocks.8.hook_mlp_out", "another site"),

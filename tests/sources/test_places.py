@@ -1,4 +1,4 @@
-"""One place under several names is one place, two places are two, and so with models."""
+"""Tests that several names of one place or model are recognized as one, and that different places stay different."""
 
 from __future__ import annotations
 

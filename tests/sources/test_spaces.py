@@ -1,4 +1,4 @@
-"""The guard sees what files say of model and hook point, in whatever words, and nothing that they do not say."""
+"""Tests that the guard recognizes model and hook point however a file states them, and infers nothing else."""
 
 from __future__ import annotations
 
@@ -466,7 +466,7 @@ def test_a_list_of_hook_points_names_one_per_layer(tmp_path: Path) -> None:
     assert place_key(load(twin)) == place_key(load(crosscoder))
     models = {"hook_points": points, "model_names": ["base", "tuned"]}
     over_models = stacks(tmp_path / "models", models, {"W_dec": w.transpose(0, 1), "W_enc": w.transpose(1, 2)})
-    assert load(f"{over_models}::model=1").hook_point is None  # its outputs are models, not layers
+    assert load(f"{over_models}::model=1").hook_point is None  # Its outputs are models, not layers.
 
 
 @pytest.mark.parametrize(

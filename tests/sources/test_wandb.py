@@ -1,4 +1,4 @@
-"""Weights & Biases against a loopback server, with a key and without."""
+"""Tests of Weights & Biases against a loopback server, with a key and without."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LAST = "samples_400000.pt"
 
 @pytest.fixture(params=["keyless", "with a key"])
 def world(request: pytest.FixtureRequest, wandb_world: Loopback, monkeypatch: pytest.MonkeyPatch) -> Loopback:
-    """The same server, asked in both ways."""
+    """Return the same server, with a key and without."""
     if request.param == "with a key":
         monkeypatch.setenv("WANDB_API_KEY", KEY)
     return wandb_world
@@ -312,7 +312,7 @@ def test_the_record_and_the_alive_list_lie_beside_the_weights(wandb_world: Loopb
 
 
 def project(world: Loopback) -> None:
-    """Nine runs of three kinds at two layers."""
+    """Publish nine runs of three kinds at two layers."""
     losses = {
         "local": {"logits_kl": None, "in_to_orig": None},
         "e2e": {"logits_kl": {"coeff": 0.5}, "in_to_orig": None},
@@ -344,7 +344,7 @@ def test_runs_are_listed_by_kind_and_paired_as_the_paper_pairs_them(world: Loopb
     assert [r.ce_increase for r in local] == pytest.approx([0.30, 0.10])
     by_ce = similar_runs("sparsify/gpt2/local0", listed, by="ce")
     assert [r.address.rpartition("/")[2] for r in by_ce] == ["local0", "e2e0", "e2eds0"]
-    highest = similar_runs("local1", listed, by="ce")  # the nearest is not the lowest
+    highest = similar_runs("local1", listed, by="ce")  # The nearest run is not the lowest one.
     assert [r.address.rpartition("/")[2] for r in highest] == ["local1", "e2e1", "e2eds1"]
     by_l0 = similar_runs("local1", listed, by="l0")
     assert [r.address.rpartition("/")[2] for r in by_l0] == ["local1", "e2e1", "e2eds0"]

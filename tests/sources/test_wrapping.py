@@ -1,4 +1,4 @@
-"""Dictionaries inside tables, lists and stacks: read the same from a file and from memory, or a choice is asked for."""
+"""Tests of dictionaries inside mappings, lists and stacks, read from files and from memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real cluster of processes gives the single process's answer, to the bit, whatever happens to its workers."""
+"""Tests on a real cluster of processes: its answers are bit-identical to those of one process, whatever happens."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ import oracles
 import pytest
 import safetensors.numpy
 import torch
-from pretend_cuda import pretended
+from simulated_gpu import simulated_gpu
 from typer.testing import CliRunner
 
 import sae_geometry as sg
@@ -55,7 +55,7 @@ PARAMETERS = PairParameters("greedy", "decoder", True, 0.7)
 
 @contextlib.contextmanager
 def local_workers(n: int) -> Iterator[distributed.Client]:
-    """Worker processes of one thread each, whatever the environment says."""
+    """Start worker processes of one thread each, whatever the environment says."""
     with pytest.MonkeyPatch.context() as patched, contextlib.ExitStack() as stack:
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             patched.setenv(name, "7")
@@ -66,14 +66,14 @@ def local_workers(n: int) -> Iterator[distributed.Client]:
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[distributed.Client]:
-    """Two workers, which the tests at the end kill: on a busy machine Dask may give one up that dies as it starts."""
+    """Start two workers, which the tests at the end kill: Dask may give up a worker that dies while it starts."""
     with local_workers(2) as client:
         yield client
 
 
 @pytest.fixture
 def workers_do(monkeypatch: pytest.MonkeyPatch) -> Callable[[object], None]:
-    """Has workers do something else than sweep a tile."""
+    """Return a function that replaces the sweep of a tile on workers."""
     from sae_geometry.distributed import dask_runner
 
     return partial(monkeypatch.setattr, dask_runner, "sweep_tile")
@@ -163,7 +163,7 @@ def test_equal_to_the_bit_for_any_number_of_workers(client, n_workers, toy_pair)
 
 
 def _answer(c: sg.Comparison) -> str:
-    """The summary without how the sweep was run and how long the matching took."""
+    """Return the summary without how the sweep was run and how long the matching took."""
     summary = {k: v for k, v in c.summary().items() if k != "sweep"}
     for holder in (summary, summary.get("one_to_one", {})):
         if holder.get("certificate"):
@@ -223,7 +223,7 @@ def test_pairs_of_seeds_go_whole_and_are_kept(client, tmp_path, rng):
     "adds_up", [lambda: {"process": os.getpid()}, lambda: {"processor": "another"}], ids=["seen", "found out there"]
 )
 def test_workers_that_add_up_otherwise_get_no_pairs(client, monkeypatch, toy_pair, adds_up):
-    """Seen before any pair is sent; or by a worker as it is given one, as by those that came later."""
+    """Detect such workers before any pair is sent or, for workers that joined later, when a pair arrives."""
     from sae_geometry.distributed import dask_runner as module
 
     monkeypatch.setattr(module, "arithmetic", adds_up)
@@ -250,7 +250,7 @@ def test_workers_of_many_threads_give_way_to_a_ceiling(client, workers_do):
             sweep(a, b, 2, threads=64)
         with changed(runner=dask_runner(client, worth=10_000)):
             there = sweep(a, b, 2, threads=1)
-            assert_same(sweep(a, b, 2, threads=64), truth)  # what this process would refuse, tiles can do
+            assert_same(sweep(a, b, 2, threads=64), truth)  # Tiles can do what this process would refuse.
     assert_same(there, truth)
     assert 1 < there.report.threads < 64
     assert there.report.memory == 4 << 20
@@ -286,7 +286,7 @@ def test_workers_use_their_gpu_unless_told_not_to(client, monkeypatch, toy_pair,
 
 def test_what_is_on_a_gpu_here_is_done_on_workers_without_one(client):
     a, b = points(60, 0), points(50, 1)
-    with pretended(), changed(runner=dask_runner(client)):
+    with simulated_gpu(), changed(runner=dask_runner(client)):
         found = sweep(a.to("cuda"), b.to("cuda"), 2)
         assert found.rows.index.is_cuda
         assert torch.equal(found.rows.index.cpu(), sweep(a, b, 2).rows.index)
@@ -310,7 +310,7 @@ def test_sweeps_of_whole_pairs_are_in_the_ledger(client, rng):
 def test_workers_load_what_they_can_and_are_sent_the_rest(client, tmp_path, monkeypatch, rng):
     from sae_geometry.distributed import operands as holding
 
-    monkeypatch.chdir(tmp_path)  # the workers are elsewhere
+    monkeypatch.chdir(tmp_path)  # The workers run in another folder.
     for name in ("kept", "changed", "gone"):
         weights = rng.standard_normal((30, 6)).astype(np.float32)
         safetensors.numpy.save_file(
@@ -378,7 +378,7 @@ def test_an_error_on_a_worker_is_raised_here(client, workers_do):
 
 
 def test_the_scheduler_lost_is_one_sentence_and_finished_pairs_are_kept(tmp_path, rng, monkeypatch):
-    """A scheduler in a process of its own is killed as the first pair is done."""
+    """Kill a scheduler in a subprocess as the first pair is finished."""
     from sae_geometry.distributed import scheduler as module
 
     monkeypatch.setattr(module, "_GRACE", 1)
@@ -427,7 +427,7 @@ def test_the_scheduler_lost_is_one_sentence_and_finished_pairs_are_kept(tmp_path
     ],
 )
 def test_a_signal_ends_client_and_workers(tmp_path, rng, kill, sent, code, said):
-    """Ctrl-C goes to all of them, as a terminal sends it: one sentence, finished pairs kept, nobody left."""
+    """Ctrl-C reaches all processes, as from a terminal: one sentence, finished pairs are kept, no process is left."""
     for k in range(12):
         np.save(tmp_path / f"r{k}.npy", rng.standard_normal((12, 5)))
     command = [sys.executable, "-m", "sae_geometry", "seeds", *(f"./r{k}.npy" for k in range(12)), "-o", "out"]
@@ -478,7 +478,7 @@ def _nobody_is_left_of(session: int) -> None:
 def _session(process: psutil.Process) -> int | None:
     try:
         return os.getsid(process.pid)
-    except OSError:  # it has just ended
+    except OSError:  # The process has just ended.
         return None
 
 
@@ -571,18 +571,18 @@ def test_what_is_no_executor_is_told(toy_pair):
 
 
 def _greeting(port: int, context: ssl.SSLContext | None) -> bytes:
-    """What a port says to who connects: a Dask server greets whom it lets in."""
+    """Return what a port sends to a new connection; a Dask server greets clients that it admits."""
     with socket.create_connection(("127.0.0.1", port), timeout=1) as plain:
         try:
             said = plain if context is None else context.wrap_socket(plain)
             with said:
                 return said.recv(64)
-        except OSError:  # refused, closed, or nothing said within a second
+        except OSError:  # The connection was refused or closed, or nothing was sent within a second.
             return b""
 
 
 def test_local_workers_let_in_only_who_has_their_certificate(client):
-    """Every port that they listen on: to another account of the machine all of them are open."""
+    """Check every port that they listen on, because other accounts of the machine can reach all of them."""
     address = client.scheduler.address
     assert address.startswith("tls://127.0.0.1:")
     ports = {int(there.rpartition(":")[2]) for there in [address, *workers(client)]}
@@ -594,14 +594,14 @@ def test_local_workers_let_in_only_who_has_their_certificate(client):
     }  # fmt: skip
     assert ports <= listening
     stranger = distributed.Security.temporary().get_connection_args("client")["ssl_context"]
-    stranger.verify_mode = ssl.CERT_NONE  # it believes whoever answers
+    stranger.verify_mode = ssl.CERT_NONE  # This client accepts any certificate.
     assert _greeting(min(ports), client.security.get_connection_args("client")["ssl_context"])
     with ThreadPoolExecutor(8) as at_once:
         assert all(at_once.map(partial(_is_closed, stranger=stranger), listening & {*ports, *range(1024, 65536)}))
 
 
 def _is_closed(port: int, stranger: ssl.SSLContext) -> bool:
-    """Whether a port tells nothing to who has no certificate, or another's, or asks it as a web server."""
+    """Return whether a port sends nothing without a certificate, with a wrong one, or to an HTTP request."""
     assert not _greeting(port, None)
     assert not _greeting(port, stranger)
     asked = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
@@ -616,7 +616,7 @@ def test_the_environment_is_as_it_was(client):
 
 
 def in_one_row(a, change):
-    """The answer with one row's lists changed, which a sample of rows would hardly meet."""
+    """Return the answer with one row's lists changed, which a sample of rows would rarely include."""
     cosine, index = (x.copy() for x in a.rows)
     cosine[7], index[7] = change(cosine[7], index[7])
     return replace(a, rows=(cosine, index))
@@ -667,7 +667,7 @@ def test_a_wrong_answer_is_not_believed(spoil, kind):
     check_tile(task, tile, good)
     try:
         wrong = spoil(good)
-    except TypeError:  # this kind has no lists of columns to spoil
+    except TypeError:  # This kind has no lists of columns to spoil.
         return
     if kind in ("within", "biased") and wrong is not None and getattr(wrong, "cols", 1) is None:
         return
@@ -683,7 +683,7 @@ def test_a_command_stops_at_a_wrong_answer_and_saves_nothing(client, workers_do)
 
 @cache
 def recorded() -> tuple[sg.Dictionary, sg.Dictionary, PairRecord]:
-    """A pair and its record."""
+    """Return a pair and its record."""
     rows = oracles.related_decoders(np.random.default_rng(0), n=60, m=47, d=12, shared=30)
     a, b = (sg.Dictionary.from_decoder(x, latent_axis=0, name=name) for name, x in zip("ab", rows, strict=True))
     return a, b, _compare_pair(a, b, PARAMETERS)
@@ -754,7 +754,7 @@ def test_a_cluster_error_is_an_os_error():
     assert issubclass(ClusterError, OSError)
 
 
-# Workers are killed from here on.
+# The tests below kill workers.
 
 
 def test_a_worker_killed_in_the_middle_costs_its_tiles_only(client, workers_do):
@@ -801,7 +801,7 @@ def test_a_tile_that_kills_its_workers_is_cut(client, workers_do):
 
 def test_a_pair_that_kills_its_workers_is_done_here(client, toy_pair):
     a, b = toy_pair
-    c = b.renamed("c")  # the same weights by another name
+    c = b.renamed("c")  # the same weights under another name
     with changed(runner=dask_runner(client)):
         done = dict(spread(on_workers.dies_of_the_first, [a, b, c], [(0, 1), (1, 2), (2, 1)], os.getpid()))
     assert {pair: name for pair, (name, _) in done.items()} == {(0, 1): "ab", (1, 2): "bc", (2, 1): "cb"}
