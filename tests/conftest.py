@@ -174,7 +174,7 @@ SLOW = (
     "tests/demo/test_stages.py::test_the_queue_stops_on_sigterm",
     "tests/embedding/test_embedding.py::test_fuzzy_graph_equals_umap_learns",
     "tests/embedding/test_embedding.py::test_the_weights_are_those_of_umap_learns",
-    "tests/explorer/test_explorer_browser.py::test_fifty_thousand_points",
+    "tests/explorer/test_explorer_devices.py::test_fifty_thousand_points",
     "tests/io/test_escaping.py::test_a_file_of_any_name_is_compared",
     "tests/kernels/test_sweep.py::test_cases_give_the_same_bits_from_every_screen_block_size_and_thread_count[200]",
     "tests/kernels/test_sweep.py::test_a_thousand_rows_with_awkward_blocks",
@@ -192,10 +192,10 @@ SLOW = (
         for x in ("agreement", "greedy", "mutual", "umap")
     ),
     "tests/workers/test_distributed.py::test_equal_to_the_bit_for_any_number_of_workers[1]",
-    "tests/workers/test_distributed.py::test_all_workers_killed",
-    "tests/workers/test_distributed.py::test_a_signal_ends_client_and_workers[sigterm]",
-    "tests/workers/test_distributed.py::test_a_signal_ends_client_and_workers[sigkill]",
-    "tests/workers/test_distributed.py::test_a_tile_that_kills_its_workers",
+    "tests/workers/test_lost_workers.py::test_all_workers_killed",
+    "tests/workers/test_lost_workers.py::test_a_signal_ends_client_and_workers[sigterm]",
+    "tests/workers/test_lost_workers.py::test_a_signal_ends_client_and_workers[sigkill]",
+    "tests/workers/test_lost_workers.py::test_a_tile_that_kills_its_workers",
 )
 
 

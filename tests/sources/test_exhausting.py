@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import pickle
 import struct
-import subprocess
-import sys
 import warnings
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,8 +19,6 @@ from test_hostile import FLOATS, entry, npy, npz, safetensors, stored, torch_zip
 
 from sae_geometry.sources import SourceError, load
 from sae_geometry.sources.files.bytes import FileBytes
-from sae_geometry.sources.layouts.config import read_config
-from sae_geometry.sources.plain import parse_json, parse_yaml
 
 
 def refused(path: Path, sentence: str, megabytes: int = 400) -> None:
@@ -114,11 +108,7 @@ def test_strides_that_no_number_holds(step: int, shape: tuple[int, int], place: 
         refused(path, "more numbers than|holds no decoder|is empty|impossible|damaged")
 
 
-# --- safetensors ---------------------------------------------------------------------------------------------------
-
 HUGE = 1 << 47
-
-
 SHAPES = [
     [0, HUGE],
     [HUGE, 0],
@@ -313,96 +303,6 @@ def test_npy_headers(shape: str, descr: str, tmp_path: Path) -> None:
         refused(npz(tmp_path / "x.npz", {"W_dec": raw}), "x.npz|is empty|impossible")
 
 
-# --- configurations ------------------------------------------------------------------------------------------------
-
-
-def merges(levels: int, width: int) -> str:
-    """Return YAML mappings that merge the previous one many times: a few hundred bytes, but width^levels merges."""
-    lines = ["a0: &a0 {x: 1}"]
-    lines += [f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * width)}]}}" for i in range(1, levels)]
-    return "\n".join(lines)
-
-
-def laughs(levels: int) -> str:
-    return "\n".join(["a0: &a0 [x]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, levels)])
-
-
-@pytest.mark.parametrize(
-    "document",
-    [
-        merges(9, 9),
-        merges(30, 4),
-        laughs(60),
-        "a: &a [*a]",
-        "a: &a {<<: *a}",
-        "[" * 100_000,
-        "{a: " * 50_000,
-        "- " * 60_000,
-        "? " * 60_000,
-        "a: [" + "b, " * 80_000 + "]",
-        "a: " + "1:" * 100_000 + "1",
-        "a: 0x" + "f" * 200_000,
-        "a: !!bool maybe",
-        "a: !!int ''",
-        "a: !!int '-'",
-        "a: !!float 'e'",
-        "a: !!float ''",
-        "a: !!null {}",
-        "a: !!timestamp 2020-99-99",
-        "a: 2020-99-99",
-        "a: !!binary '%'",
-        "a: !!set {b, c}",
-        "a: !!omap [b]",
-        "a: !!pairs [b]",
-        "a: !!python/object/apply:os.system [id]",
-        "a: !<tag:yaml.org,2002:int> [x]",
-        "[a]: b",
-        "? {a: b}\n: c",
-        "? !!set {a}\n: c",
-        '"\\UFFFFFFFF": 1',
-        '"\\uD800": 1',
-        "%YAML 9.9\n---\na",
-        "%TAG ! !\n---\n!x a",
-        "--- a\n--- b",
-        "*a",
-        "<<: 3",
-        "<<: [3, *a]",
-        "\0",
-        "a: 1e999999999",
-        "a: 190:20:30.15:" + "59:" * 10,
-    ],
-)
-@pytest.mark.parametrize("name", ["config.yaml", "cfg.json"])
-def test_configurations_of_nonsense(document: str, name: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_text(document)
-    np.save(tmp_path / "x.npy", np.eye(3, 5, dtype=np.float32))
-    with limited():
-        table, unread = read_config((tmp_path / name,))
-        assert isinstance(table, dict)
-        assert all("\n" not in note for note in unread)
-        assert load(tmp_path / "x.npy").n_latents == 3
-
-
-@pytest.mark.parametrize(
-    ("document", "value"),
-    [
-        ("a: &x {b: 1, c: [1.5, no, ~, text]}\nd: *x", {"a": (t := {"b": 1, "c": [1.5, False, None, "text"]}), "d": t}),
-        ("a: &x {b: 1, c: 2}\nd: {<<: *x, c: 3}", {"a": {"b": 1, "c": 2}, "d": {"b": 1, "c": 3}}),
-        ("a: {<<: [{b: 1}, {b: 2, c: 3}]}", {"a": {"b": 1, "c": 3}}),
-        ("1: one\nyes: two", {"1": "one", "yes": "two"}),
-        ("a: 2020-01-01", {"a": "2020-01-01"}),
-        ("a: '1'\nb: 1", {"a": "1", "b": 1}),
-        ("", None),
-    ],
-)
-def test_what_yaml_means(document: str, value: object) -> None:
-    assert parse_yaml(document) == value
-
-
-def test_whole_numbers_that_no_format_holds_are_floats() -> None:
-    assert parse_json('{"a": 9223372036854775807, "b": 1' + "0" * 400 + "}") == {"a": (1 << 63) - 1, "b": float("inf")}
-
-
 # --- files that change while they are read -------------------------------------------------------------------------
 
 
@@ -441,57 +341,6 @@ def test_one_output_of_a_tensor_larger_than_memory(axis: int, tmp_path: Path) ->
         assert not bool(read_stored(FileBytes(path), start, whole, (axis, 2)).any())
     with pytest.raises(SourceError, match="was changed"):
         read_stored(file, start, whole, (axis, 1))
-
-
-CUT = """
-import sys
-from pathlib import Path
-from sae_geometry.sources.files.open import open_tensors
-
-for whole in sorted(Path(sys.argv[1]).iterdir()):
-    for at, change in enumerate(sys.argv[2:]):
-        path = whole.with_stem(f"copy{at}")
-        path.write_bytes(whole.read_bytes())
-        file = open_tensors(path)
-        exec(change)
-        try:
-            for key in file.entries:
-                file.read(key).sum()
-            print(whole, "is read as if nothing had happened")
-        except ValueError as error:
-            print(error)
-"""
-CHANGES = (
-    "import os; os.truncate(path, 9000)",
-    "import os; os.truncate(path, 0)",
-    "raw = bytearray(path.read_bytes()); raw[-9] ^= 1; path.write_bytes(raw)",
-    "path.write_bytes(path.read_bytes() + b'more')",
-    "path.with_name('y').write_bytes(path.read_bytes()); path.with_name('y').replace(path)",
-    "import os; s = path.stat(); path.open('r+b').write(b'x'); os.utime(path, ns=(s.st_atime_ns, s.st_mtime_ns))",
-    "path.unlink()",
-)
-
-
-def test_a_file_that_changes_after_it_was_opened(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
-    w = torch.ones(256, 64)
-    save_file({"W_dec": w}, tmp_path / "x.safetensors")
-    torch.save({"W_dec": w}, tmp_path / "x.pt")
-    np.savez(tmp_path / "x.npz", W_dec=w.numpy())
-    np.save(tmp_path / "x.npy", w.numpy())
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run([sys.executable, "-c", CUT, str(tmp_path), *CHANGES], capture_output=True, text=True, env=env)
-    assert done.returncode == 0, done.stderr  # A memory-mapped file would end the process with SIGBUS.
-    said = done.stdout.splitlines()
-    assert len(said) == 4 * len(CHANGES)
-    assert all("was changed while it was read" in line or "cannot be read" in line for line in said), said
-
-
-def test_crc_of_part_of_a_storage(tmp_path: Path) -> None:
-    (tmp_path / "x").write_bytes(raw := bytes(range(256)) * 50_000)
-    part, crc = FileBytes(tmp_path / "x").checked(100, len(raw) - 300, 4_194_200, 5000)
-    assert (part.tobytes(), crc) == (raw[100 + 4_194_200 :][:5000], zlib.crc32(raw[100:-200]))
 
 
 def test_a_pickle_of_a_real_checkpoint_takes_few_steps() -> None:

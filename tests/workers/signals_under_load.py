@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SIGNALS = ("tests/workers/test_distributed.py::test_a_signal_ends_client_and_workers", "tests/cli/test_lifecycle.py")
+SIGNALS = ("tests/workers/test_lost_workers.py::test_a_signal_ends_client_and_workers", "tests/cli/test_lifecycle.py")
 
 
 def main() -> int:
