@@ -148,7 +148,7 @@ SLOW = (
     "tests/kernels/test_triton_compiled.py::test_kernels_compiled_for[90]",
     "tests/kernels/test_triton_compiled.py::test_kernels_compiled_for[100]",
     *(
-        f"tests/matching/test_matching_{method}.py::test_of_many_latents_too[{index}]"
+        f"tests/matching/test_matching_{method}.py::test_it_holds_for_many_latents[{index}]"
         for method in ("greedy", "optimal")
         for index in (0, 58, 87, 116, 174, 203, 232, 290)
     ),
@@ -159,7 +159,7 @@ SLOW = (
     "tests/cli/test_cli.py::test_doctor_checks_exactness",
     "tests/cost/test_rates.py::test_a_doctor_on_a_gpu",
     "tests/embedding/test_cross_run.py::test_more_runs_than_letters",
-    "tests/embedding/test_embedding.py::test_a_picture_of_very_many_runs",
+    "tests/embedding/test_embedding.py::test_many_runs_are_embedded",
     "tests/comparisons/test_seeds.py::test_figures_for_many_runs",
     "tests/test_docs.py::test_a_notebook_runs",
     "tests/test_pages.py::test_every_block_runs_and_prints_what_the_page_says[docs/which-number.md]",
@@ -191,7 +191,7 @@ SLOW = (
         f"tests/test_simulated_gpu.py::test_the_answer_is_the_cpus[{x}]"
         for x in ("agreement", "greedy", "mutual", "umap")
     ),
-    "tests/workers/test_distributed.py::test_equal_to_the_bit_for_any_number_of_workers[1]",
+    "tests/workers/test_distributed.py::test_bit_identical_for_any_number_of_workers[1]",
     "tests/workers/test_lost_workers.py::test_all_workers_killed",
     "tests/workers/test_lost_workers.py::test_a_signal_ends_client_and_workers[sigterm]",
     "tests/workers/test_lost_workers.py::test_a_signal_ends_client_and_workers[sigkill]",

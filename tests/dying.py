@@ -49,7 +49,7 @@ def add(folder: Path, contents: dict[str, str]) -> None:
 
 
 def held(folder: Path) -> dict[str, str]:
-    """Return the text of every file by name, without a summary whose checksums are right."""
+    """Return the text of every file by name, leaving out a summary whose checksums are right."""
     found = {str(p.relative_to(folder)): p.read_text() for p in sorted(folder.rglob("*")) if p.is_file()}
     summary = found.pop("summary.json", None)
     if summary is not None:

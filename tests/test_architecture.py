@@ -249,7 +249,7 @@ def mutable_fields(source: str) -> set[str]:
     return {f"{name}.{ast.unparse(f.target)}" for name, f in fields if ast.unparse(f.annotation).startswith(kinds)}
 
 
-def test_nothing_frozen_holds_what_changes():
+def test_frozen_classes_hold_nothing_mutable():
     assert set().union(*(mutable_fields(p.read_text("utf-8")) for p in PACKAGE.rglob("*.py"))) == MUTABLE
     assert mutable_fields("@dataclass(frozen=True)\nclass A:\n    x: dict[str, int]\n    y: int") == {"A.x"}
 
@@ -279,7 +279,7 @@ def ambient(source: str) -> list[str]:
     return calls + [name for n in nodes if isinstance(n, ast.Global) for name in n.names]
 
 
-def test_what_holds_for_a_while_is_in_the_settings():
+def test_temporary_state_is_in_the_settings():
     assert {p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py") if ambient(p.read_text("utf-8"))} == {
         "kernels/settings.py"
     }

@@ -248,7 +248,7 @@ def test_a_notebook_runs_and_its_outputs_are_kept(name):
     NotebookClient(fresh, timeout=300, resources={"metadata": {"path": str(ROOT)}}).execute()
     texts = texts_of(notebook)
     assert any("shared one to one" in t for t in texts)
-    assert texts == texts_of(fresh), "run them anew: make notebooks"
+    assert texts == texts_of(fresh), "run them again: make notebooks"
     warned = [o for c in fresh.cells for o in c.get("outputs", []) if o.get("name") == "stderr"]
     assert not warned
 

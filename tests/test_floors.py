@@ -78,7 +78,7 @@ def test_what_ci_installs_is_within_the_ranges() -> None:
 def test_ci_and_the_floors_are_two_ends() -> None:
     exact = constraints()
     same = {name for name, floor in floors().items() if name in exact and Version(floor) == exact[name]}
-    assert same <= {"wandb"}, "these ranges have one end only"
+    assert same <= {"wandb"}, "these ranges have only one end"
 
 
 if __name__ == "__main__":

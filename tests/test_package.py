@@ -69,7 +69,7 @@ def test_the_sdist_can_be_tested(built: Path) -> None:
     }  # fmt: skip
 
 
-def test_twine_finds_nothing_to_complain_of(built: Path) -> None:
+def test_twine_accepts_the_package(built: Path) -> None:
     done = run(sys.executable, "-m", "twine", "check", "--strict", *map(str, built.iterdir()), NO_COLOR="1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("PASSED") == 2
@@ -139,7 +139,7 @@ def test_cu13_asks_nothing_of_a_mac(tmp_path: Path) -> None:
     assert set(found) == {"numpy"}
 
 
-def test_the_version_is_told_alike_everywhere() -> None:
+def test_the_version_is_the_same_everywhere() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert str(citation["version"]) == PROJECT["version"] == sg.__version__
     assert {"cff-version", "message", "title", "authors", "license"} <= citation.keys()
@@ -155,7 +155,7 @@ def test_the_hooks_are_local_and_understood() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for hook in hooks["repos"][0]["hooks"]:
         tool = hook["entry"].removeprefix(".venv/bin/").split()[0]
-        assert f"$(BIN)/{tool}" in makefile, "a hook that CI does not run"
+        assert f"$(BIN)/{tool}" in makefile, "CI does not run this hook"
     pytest.importorskip("pre_commit", reason="pre-commit comes with the dev extra")
     done = run(sys.executable, "-m", "pre_commit", "validate-config")
     assert done.returncode == 0, done.stdout

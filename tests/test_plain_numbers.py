@@ -44,7 +44,7 @@ NOT_PLAIN: dict[str, Callable[[np.ndarray], Any]] = {
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", NOT_PLAIN)
-def test_what_is_no_plain_array_is_one_sentence(kind: str) -> None:
+def test_what_is_not_a_plain_array_is_one_sentence(kind: str) -> None:
     made = NOT_PLAIN[kind]
     calls: list[Callable[[], object]] = [
         lambda: Dictionary.from_decoder(made(W), latent_axis=0),

@@ -263,7 +263,7 @@ def test_long_labels_make_a_folder_all_the_same(run):
     assert result.exit_code == 0, result.stderr
 
 
-def test_an_unforeseen_error_is_owned_up_to(run, monkeypatch):
+def test_an_unexpected_error_is_reported_as_a_bug(run, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("gears\nfell out")
 

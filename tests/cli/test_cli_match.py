@@ -65,7 +65,7 @@ def test_out_writes_the_record_and_never_over_another(run):
     assert "not empty" in again.stderr
     assert run("match", A, B, "-o", "here", "--overwrite", "-q").exit_code == 0
     assert run("within", A, "-o", "here", "--overwrite", "-q").exit_code == 0
-    assert not Path("here/match.json").exists(), "the record went with its results"
+    assert not Path("here/match.json").exists(), "the record was removed with its results"
 
 
 def test_fail_under_and_wrong_use(run):

@@ -39,7 +39,7 @@ def turned(tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyP
     [("./a.npy", "./b.npy", "--latent-axis", 1), ("./a.npy::latent_axis=1", "./b.npy::latent_axis=1"),
      ("./a.npy::latent_axis=1", "./b.npy", "--latent-axis", 1)],
 )  # fmt: skip
-def test_columns_are_latents_where_that_is_said(turned: float, arguments: tuple[object, ...]) -> None:
+def test_columns_are_latents_if_stated(turned: float, arguments: tuple[object, ...]) -> None:
     code, out, error = run("compare", *arguments, "-q", "--json", "--format", "png")
     assert code == 0, error
     summary = json.loads(out)
@@ -100,12 +100,12 @@ def test_drift_leaves_out_what_is_bad_in_any_state(bad: np.ndarray) -> None:
     assert np.isfinite(whole.to_final).all()
 
 
-def test_match_says_what_it_will_take(bad: np.ndarray) -> None:
+def test_match_prints_its_expected_cost(bad: np.ndarray) -> None:
     _, _, error = run("match", "./x.npy", "./x.npy", "--drop-bad")
     assert re.search(r"matching takes about [\d.e-]+ GB above the inputs", error)
 
 
-def test_a_dry_run_refuses_nothing_that_the_real_run_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_accepts_what_the_real_run_accepts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(planning, "_probe", lambda *_: (0.0, 1e-12))
     big = np.random.default_rng(0).standard_normal((250_000, 4)).astype(np.float32)

@@ -49,7 +49,7 @@ def test_no_signal_is_lost(
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
-def test_other_exceptions_that_are_ignored_are_told_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_ignored_exceptions_are_reported_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[type[BaseException]] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda lost: told.append(lost.exc_type))
 

@@ -86,7 +86,7 @@ def test_an_option_that_a_message_advises_exists_where_it_can_be_shown() -> None
     advice = {(o, str(p.relative_to(PACKAGE))) for p in LIBRARY for t in texts(p) for o in advised(t)}
     assert {option for option, _ in advice} >= {"--drop-bad", "--allow-mismatch", "--memory", "--offline"}
     unknown = {(option, where) for option, where in advice if option not in WHO and option not in ELSEWHERE}
-    assert unknown == set(), "say in WHO which commands can show it"
+    assert unknown == set(), "add it to WHO with the commands that can show it"
     missing = [(o, n) for o in {option for option, _ in advice} - ELSEWHERE for n in WHO[o] if o not in COMMANDS[n]]
     assert missing == []
 
@@ -122,7 +122,7 @@ def test_an_option_that_a_command_advises_is_its_own(path: Path) -> None:
         ("write NAME=ADDRESS or https://x.y/z?a=1", "write NAME=ADDRESS or https://x.y/z?a=1"),
     ],
 )
-def test_a_command_line_speaks_of_options(python: str, line: str) -> None:
+def test_messages_on_the_command_line_name_options(python: str, line: str) -> None:
     assert in_options(python) == line
 
 
@@ -146,8 +146,8 @@ TWO_OR_MORE = {
 }  # fmt: skip
 
 
-def test_one_thing_is_no_plural() -> None:
-    """Require `counted(n, noun)`, which knows singular from plural, unless there are always two or more."""
+def test_one_thing_is_not_plural() -> None:
+    """Require `counted(n, noun)`, which handles the singular, unless there are always two or more things."""
     found = {
         str(path.relative_to(PACKAGE))
         for path in sorted(PACKAGE.rglob("*.py"))
@@ -157,7 +157,7 @@ def test_one_thing_is_no_plural() -> None:
     assert found <= TWO_OR_MORE
 
 
-def test_out_of_memory_is_no_bug_of_ours():
+def test_out_of_memory_is_not_reported_as_a_bug():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60, dtype=torch.uint8)
     for error in (caught.value, MemoryError(), torch.cuda.OutOfMemoryError("CUDA out of memory. Tried …")):

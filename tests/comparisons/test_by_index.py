@@ -53,7 +53,7 @@ def test_planted_classes_are_counted(planted):
     assert abs(c.by_chance) < 0.1
 
 
-def test_it_says_cuts_and_the_artifact(planted):
+def test_it_shows_its_thresholds_and_the_artifact(planted):
     text = " ".join(repr(planted[2]).split())
     for part in (
         "at most 0.1",

@@ -131,5 +131,5 @@ def test_the_figure_draws_on_the_axes_given(by_hand: Drift) -> None:
     ax.figure.draw_without_rendering()
     names = ax.get_legend().get_texts()
     assert [t.get_text().partition(" (")[0] for t in names][::3] == ["median", "share born"]
-    assert all(ax.bbox.containsy(t.get_window_extent().y0) for t in names), "without a layout, words stand inside"
+    assert all(ax.bbox.containsy(t.get_window_extent().y0) for t in names), "without a layout, labels should be inside"
     plt.close("all")

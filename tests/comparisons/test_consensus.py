@@ -143,7 +143,7 @@ def test_members_are_original_ids(planted, groups):
     assert len(c.orphans_table()) == 60
 
 
-def test_wrong_use_is_told(planted, tmp_path):
+def test_wrong_use_is_refused(planted, tmp_path):
     with pytest.raises(ValueError, match=r"\.safetensors file; got 'x.pt'"):
         planted.consensus.save(tmp_path / "x.pt")
     with pytest.raises(ValueError, match="found in 5 runs"):

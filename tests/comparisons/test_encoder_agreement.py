@@ -84,7 +84,7 @@ def test_frequency_is_a_stratum(of_the_demo):
     assert (strata["low"] < strata["mean_decoder_cosine"]).all()
 
 
-def test_what_is_not_known_is_not_shown(rng):
+def test_unknown_values_are_not_shown(rng):
     a = run(rng.standard_normal((30, 16)), "a", encoder=rng.standard_normal((30, 9)))
     b = run(rng.standard_normal((30, 16)), "b", encoder=rng.standard_normal((30, 9)))
     r = sg.agreement(a, b)
@@ -117,7 +117,7 @@ def test_saved_and_drawn(planted, tmp_path):
         assert part in repr(r)
 
 
-def test_wrong_use_is_told(planted, toy_pair):
+def test_wrong_use_is_refused(planted, toy_pair):
     with pytest.raises(ValueError, match="has no encoder"):
         sg.agreement(*toy_pair)
     with pytest.raises(ValueError, match="within −1…1; got 2"):

@@ -106,7 +106,7 @@ def test_every_latent_has_one_fate_and_is_in_one_chain(flowed):
         assert step.n_continuing + step.n_splits + step.n_births == b.n_latents
 
 
-def test_ten_lines_say_what_is_still_there(flowed):
+def test_ten_lines_summarize_what_persists(flowed):
     f, _, left = flowed
     lines = repr(f).splitlines()
     assert len(lines) == 10

@@ -90,7 +90,7 @@ def test_two_failed_runs_do_not_hide_each_other():
     assert sorted(runs_apart(between(rng, level, 0.01, 0.02))) == [0, 1]
 
 
-def test_runs_that_are_alike_are_rarely_named():
+def test_similar_runs_are_rarely_named():
     rng = np.random.default_rng(2)
     named = [bool(runs_apart(between(rng, np.full((6, 6), 0.75), 0.02, 0.02))) for _ in range(400)]
     assert np.mean(named) <= 0.035  # nominal 0.01 in each of at most three steps
@@ -184,7 +184,7 @@ def test_the_test_between_kinds_is_its_definition(rng):
 
 
 @pytest.mark.parametrize("sizes", [(3, 4), (3, 6), (6, 3), (4, 8), (8, 4), (4, 4)])
-def test_kinds_are_told_apart_whatever_their_numbers(sizes):
+def test_different_kinds_are_significant_for_any_numbers_of_runs(sizes):
     """If pairs across kinds are not shifted, the power is 0 whenever the numbers of runs differ."""
     rng = np.random.default_rng(sizes)
     p = np.array([p_of_kinds(rng, sizes, (0.74, 0.60), (0.005, 0.005)) for _ in range(30)])
@@ -196,7 +196,7 @@ def test_kinds_are_told_apart_whatever_their_numbers(sizes):
     [((3, 6), s) for s in ((0.02, 0.02), (0.06, 0.01), (0.01, 0.06), (0.0, 0.0))]
     + [((4, 8), (0.06, 0.01)), ((5, 4), (0.01, 0.06))],
 )
-def test_equal_kinds_are_rarely_told_apart_whatever_their_spread(sizes, spreads):
+def test_equal_kinds_are_rarely_significant_for_any_spread(sizes, spreads):
     """Plain permutations reject 0.2 and more if the smaller kind varies more."""
     rng = np.random.default_rng([*sizes, round(1000 * spreads[0])])
     p = np.array([p_of_kinds(rng, sizes, (0.7, 0.7), spreads) for _ in range(150)])
@@ -239,7 +239,7 @@ def test_too_few_runs_are_refused_with_what_it_takes(rng, n, m, enough):
     assert many.refusal is None
 
 
-def test_wrong_use_is_told(rng):
+def test_wrong_use_is_refused(rng):
     with pytest.raises(ValueError, match="at least three runs; got 2"):
         interval_over_runs(np.ones((2, 2)))
     with pytest.raises(ValueError, match="finite value"):

@@ -115,7 +115,7 @@ def test_latents_of_a_dictionary_are_vectors(demo):
         (np.ones(5), "5 coordinates and 'a' lives in 6"),
     ],
 )
-def test_what_is_no_vector_is_refused(three, vectors, said):
+def test_what_is_not_a_vector_is_refused(three, vectors, said):
     with pytest.raises((ValueError, sg.SourceError), match=said):
         sg.nearest(vectors, three)
 
@@ -126,7 +126,7 @@ def test_wrong_numbers_are_refused(three, how, said):
         sg.nearest(np.ones(6), three, **how)
 
 
-def test_another_space_is_refused_where_it_is_known(demo):
+def test_another_space_is_refused_if_known(demo):
     other = make(np.eye(4, 576), "other", model="gpt2", hook_point="blocks.1.hook_resid_pre")
     with pytest.raises(ValueError, match="different model"):
         sg.nearest("demo:local-seed0::latent=7", other, turns=0)

@@ -159,7 +159,7 @@ def with_encoders(rng):
 
 @pytest.mark.parametrize("matching", MATCHINGS)
 @pytest.mark.parametrize("on", ["decoder", "encoder", "both"])
-def test_what_is_compared(with_encoders, on, matching):
+def test_each_side_is_compared(with_encoders, on, matching):
     a, b = with_encoders
     decoder, encoder = (
         exact_cosines(a.directions, b.directions),

@@ -109,7 +109,7 @@ def test_one_model_under_two_names_is_one_model(rng):
     assert not any("different" in c for c in sg.compare(a, b).caveats)
 
 
-def test_unknown_space_is_said(rng):
+def test_unknown_spaces_are_reported(rng):
     w = rng.standard_normal((5, 4))
     c = sg.compare(make(w, "a"), Dictionary.from_decoder(w, latent_axis=0, name="b"))
     assert any("hook point of b unknown" in caveat for caveat in c.caveats)

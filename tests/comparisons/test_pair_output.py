@@ -91,7 +91,7 @@ def test_an_optimal_matching_with_a_floor_has_its_own_chance():
     assert m.chance > 0.7
 
 
-def test_turns_are_a_number(toy_pair):
+def test_the_number_of_turns_is_checked(toy_pair):
     with pytest.raises(ValueError, match="0 or more; got -1"):
         sg.compare(*toy_pair, turns=-1)
 
@@ -108,7 +108,7 @@ def test_an_optimal_matching_that_stopped_says_so():
     assert c.rematch("optimal").assignment.certificate.certified
 
 
-def test_ctrl_c_in_a_matching_nobody_asked_for_stops(toy_pair, monkeypatch):
+def test_ctrl_c_in_an_implied_matching_stops(toy_pair, monkeypatch):
     from sae_geometry.matching import optimal
 
     def interrupted(*_, **__):
@@ -217,7 +217,7 @@ def test_bars_are_drawn_outside_a_terminal_too(toy_pair, monkeypatch):
 def test_no_cosine_that_is_shown_or_saved_exceeds_one(rng):
     a = make(rng.standard_normal((400, 7)), "a")
     exact = (a.directions.double() ** 2).sum(dim=1)
-    assert float(exact.max()) > 1, "unit rows in float32 are not quite"
+    assert float(exact.max()) > 1, "the norms of float32 rows should differ from 1 slightly"
     for c in (sg.compare(a, a), sg.compare(a, a, "optimal", turns=0)):
         assert c.to_pandas().cosine.max() == 1.0
         assert c.a_to_b.mean_similarity <= 1.0

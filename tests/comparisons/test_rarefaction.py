@@ -32,7 +32,7 @@ def test_the_curve_is_the_mean_over_choices_of_runs(rng):
 
 
 @pytest.mark.parametrize("case", COMMUNITIES)
-def test_what_is_extrapolated_comes_true(case):
+def test_extrapolations_hold_for_more_runs(case):
     """N runs must predict the count for 2N runs, for 600 latents with any distribution of detection probabilities."""
     for n in (3, 6):
         rng = np.random.default_rng([n, len(case)])
@@ -106,7 +106,7 @@ def test_the_mixture_has_the_largest_likelihood_on_its_grid(rng):
     assert slope[weights > 1e-3] == pytest.approx(1, abs=1e-3)
 
 
-def test_two_runs_foretell_nothing():
+def test_two_runs_extrapolate_nothing():
     r = rarefaction(np.array([50, 30]))
     assert len(r.further) == 0
     assert "no extrapolation: it takes at least three runs" in str(r)
@@ -152,7 +152,7 @@ def test_nothing_unseen_where_all_is_shared():
     assert "7 distinct latents in 3 runs" in str(r)
 
 
-def test_wrong_use_is_told():
+def test_wrong_use_is_refused():
     with pytest.raises(ValueError, match="two runs; got 1"):
         rarefaction(np.array([3]))
     for wrong in ([0, 0], [-1, 4]):

@@ -138,7 +138,7 @@ def test_a_kind_of_one_run_has_a_dash_and_no_nan(three):
     assert "nan" not in text
 
 
-def test_chance_stands_beside_the_shares(four):
+def test_the_null_expectation_is_shown_next_to_the_shares(four):
     between = sg.compare(four.runs[0], four.runs[1]).a_to_b
     assert four.shared_chance[0, 1] == (between.controls.turned > 0.7).mean()
     assert (four.shared_chance[~np.eye(4, dtype=bool)] < 0.04).all()
@@ -177,7 +177,7 @@ def test_the_details_name_the_pair_that_shares_its_start(demo):
     assert any(line.strip().startswith("! start of training, [1] and [2]") for line in lines)
 
 
-def test_the_first_screen_says_who_was_found_where(four):
+def test_the_first_screen_shows_where_latents_recur(four):
     lines = repr(four).splitlines()
     assert len(lines) <= 20
     assert max(map(len, lines)) <= 80
@@ -200,7 +200,7 @@ def test_encoders_are_matched_too(four):
     assert four.shared_by_both[0, 1] == pytest.approx(both)
 
 
-def test_without_encoders_it_is_said(of_three):
+def test_missing_encoders_are_reported(of_three):
     s = of_three
     assert np.isnan(s.shared_by_both).all()
     assert s.summary()["same_partner_by_decoder_and_encoder"][0][1] is None
@@ -252,13 +252,13 @@ def test_figures_for_many_runs(rng):
         (["demo:local-seed0", np.ones((3, 5))], {}, "dimensions"),
     ],
 )
-def test_wrong_use_is_told(runs, more, said):
+def test_wrong_use_is_refused(runs, more, said):
     with pytest.raises(ValueError, match=said):
         sg.seeds(runs, **more)
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_an_unknown_matching_is_told(three):
+def test_an_unknown_matching_is_refused(three):
     with pytest.raises(ValueError, match="matching must be one of mutual, greedy, optimal"):
         sg.seeds(three, matching="nearest")
 

@@ -137,7 +137,7 @@ def test_where_nothing_may_be_written_around_the_results_pairs_wait_in_the_cache
     assert checkpoint_folder(other).name.startswith("out-")
     runs = [sg.Dictionary.from_decoder(np.eye(3, 4) + i, latent_axis=0, name=str(i)) for i in range(2)]
     sg.seeds(runs, keep=checkpoint_folder(out))
-    assert [p.suffix for p in to_clear()] == [".npz"], "what is in the cache is listed as ours"
+    assert [p.suffix for p in to_clear()] == [".npz"], "files in the cache should be listed as ours"
 
 
 def test_a_full_disk_says_where_and_keeps_what_is_whole(three, tmp_path, monkeypatch):
@@ -156,7 +156,7 @@ def test_a_full_disk_says_where_and_keeps_what_is_whole(three, tmp_path, monkeyp
     assert len(list((tmp_path / "kept").iterdir())) == 2
 
 
-def test_how_long_many_pairs_take_is_said_once_and_early(capsys, monkeypatch):
+def test_the_time_for_many_pairs_is_estimated_once_and_early(capsys, monkeypatch):
     now = iter([0.0, 50.0, 52.0, 54.0, 60.0, 70.0])
     monkeypatch.setattr("sae_geometry.cli.seeds.time.perf_counter", lambda: next(now))
     drawn = []
@@ -172,11 +172,11 @@ def test_how_long_many_pairs_take_is_said_once_and_early(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("seconds", "words"), [(61.0, "2 minutes"), (7199.0, "120 minutes"), (7200.0, "2 hours"), (2.6e5, "3 days")]
 )
-def test_durations_are_told_in_words(seconds, words):
+def test_durations_are_printed_in_words(seconds, words):
     assert _in_words(seconds) == words
 
 
-def test_few_pairs_are_not_worth_a_word(capsys):
+def test_few_pairs_print_no_estimate(capsys):
     tick = _remaining_time(Speaker(quiet=False), 6, None)
     for done in range(7):
         tick("pairs", done / 6)

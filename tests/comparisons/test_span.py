@@ -89,7 +89,7 @@ def test_where_everything_is_matched(demo):
 
 
 @pytest.mark.parametrize("ks", [(), (0, 2), (4, 2), (1, 65), (2, 2)])
-def test_wrong_numbers_are_told(toy_pair, ks):
+def test_wrong_numbers_are_refused(toy_pair, ks):
     with pytest.raises(ValueError, match="ascending numbers from 1 to 64"):
         sg.span(*toy_pair, n_nearest=ks)
 

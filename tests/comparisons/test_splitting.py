@@ -169,12 +169,12 @@ def test_one_latent_and_one_term():
         ({"false_discovery_rate": 1.5}, "between 0 and 1; got 1.5"),
     ],
 )
-def test_wrong_use_is_told(toy_pair, arguments, said):
+def test_wrong_use_is_refused(toy_pair, arguments, said):
     with pytest.raises(ValueError, match=said):
         sg.split(toy_pair[1], toy_pair[0], **arguments)
 
 
-def test_the_wrong_way_round_is_told(toy_pair):
+def test_the_wrong_order_is_reported(toy_pair):
     with pytest.raises(ValueError, match="give them the other way round"):
         sg.split(*toy_pair)
 
@@ -196,7 +196,7 @@ def test_the_command(tmp_path):
     assert (out / "parents.parquet").exists()
 
 
-def test_the_command_the_wrong_way_round(tmp_path):
+def test_the_command_in_the_wrong_order(tmp_path):
     result = CliRunner().invoke(
         app, ["split", "demo:local-seed0", "demo:local-narrow-seed0", "-o", str(tmp_path / "x")]
     )

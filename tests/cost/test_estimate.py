@@ -97,7 +97,7 @@ def test_what_is_counted_is_what_is_swept(question: str, monkeypatch: pytest.Mon
         assert 0.2 * sum(swept) <= told.flops <= 2 * sum(swept), (told.flops / sum(swept), len(swept))
 
 
-def test_of_a_runs_states_no_sweep_is_made() -> None:
+def test_states_of_a_run_are_not_swept() -> None:
     states = [dictionary(50, 8, i) for i in range(4)]
     told = estimate(states, "drift", probe_seconds=0.01)
     assert (told.n_sweeps, told.flops) == (0, 6 * 7 * 50 * 8)

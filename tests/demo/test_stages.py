@@ -153,7 +153,7 @@ def test_caching_resumes_where_it_stopped(tail, tokens, tmp_path):
     ids = torch.from_numpy(many).long()
     assert cached.later.shape == (len(many), LENGTH, 2, D)
     np.testing.assert_array_equal(cached.here, table[ids].half().numpy())
-    activations.cache(many, lambda _: pytest.fail("nothing is left to do"), tmp_path, lambda _: None)
+    activations.cache(many, lambda _: pytest.fail("a finished stage should not run again"), tmp_path, lambda _: None)
 
 
 def test_an_unknown_run_is_refused(tmp_path, capsys):

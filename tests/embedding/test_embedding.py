@@ -181,7 +181,7 @@ def test_same_seed_same_coordinates_even_with_duplicates(clustered, backend):
     assert not np.array_equal(one, other)
 
 
-def test_the_picture_is_that_of_the_seed_alone(clustered):
+def test_the_layout_depends_on_its_seed_alone(clustered):
     """Layouts with other seeds, made to judge stability, must not change it."""
     one, three = (sg.umap(make(clustered), n_epochs=15, n_seeds=n) for n in (1, 3))
     np.testing.assert_array_equal(one.coords, three.coords)
@@ -263,7 +263,7 @@ def test_it_says_how_it_was_made(embedding):
     assert embedding.summary()["points"] == {"a": 200, "b": 100}
 
 
-def test_names_are_told_apart(clustered):
+def test_equal_names_are_made_distinct(clustered):
     parts = [make(clustered[:50]), make(clustered[50:100]), make(clustered[100:150], "x (2)")]
     e = sg.umap(parts, n_epochs=10)
     assert len(set(e.names)) == 3
@@ -340,7 +340,7 @@ def test_coordinates_cannot_be_written_through(embedding):
         embedding.coords[0] = 0
 
 
-def test_a_picture_of_very_many_runs_is_laid_out_without_comparing_every_two(rng, tmp_path):
+def test_many_runs_are_embedded_without_comparing_every_pair(rng, tmp_path):
     runs = [Dictionary.from_decoder(rng.standard_normal((4, 8)), latent_axis=0, name=f"r{k}") for k in range(25)]
     few, many = (sg.umap(runs[:n], n_neighbors=5, n_epochs=5) for n in (24, 25))
     assert few.across() is not None

@@ -41,7 +41,7 @@ def test_the_sweeps_between_parts_are_kept(rng):
     assert torch.equal(kept.cols.cosine, again.cols.cosine)
 
 
-def test_many_threads_are_no_reason_to_refuse(rng, monkeypatch):
+def test_many_threads_are_not_refused(rng, monkeypatch):
     """Each thread needs its own lists, so memory grows with the threads unless a limit is set."""
     asked = []
     monkeypatch.setattr(listing, "cpu_threads", lambda: 512)
@@ -53,7 +53,7 @@ def test_many_threads_are_no_reason_to_refuse(rng, monkeypatch):
     assert min(asked) > DEFAULT_MEMORY + 512 * 20 * 4 * 16
 
 
-def test_one_neighbor_is_oneself(rng):
+def test_one_neighbor_is_the_point_itself(rng):
     parts = points(rng, [4, 3])
     found = joint_neighbors(parts, 1)[0]
     np.testing.assert_array_equal(found.indices, np.arange(7)[:, None])

@@ -49,7 +49,7 @@ def test_one_run_has_no_null():
     assert np.isnan([score.expected, score.sd, score.z]).all()
 
 
-def test_a_picture_turned_mirrored_and_scaled_has_not_moved(rng):
+def test_a_layout_that_is_rotated_mirrored_and_scaled_is_unchanged(rng):
     a = rng.standard_normal((200, 2))
     turn = np.array([[0.6, -0.8], [0.8, 0.6]])
     b = 3 * a @ turn * [1, -1] + [5, 7]

@@ -71,7 +71,7 @@ def test_what_is_wrong_is_named(tmp_path, text, said):
     assert "\n" not in str(caught.value)
 
 
-def test_a_device_is_no_file_of_regions():
+def test_a_device_file_is_refused_as_a_region_file():
     with limited(), pytest.raises(ValueError, match="more than 1,000,000 bytes"):
         read_shapes("/dev/zero")
 

@@ -53,7 +53,7 @@ def test_counts_shares_and_verdicts(blobs):
         assert (region.q_values >= region.p_values).all()
 
 
-def test_chance_alone_is_called_mixed():
+def test_random_labels_are_called_mixed():
     """With random labels, the share of layouts with a false "mostly" must stay below the controlled rate."""
     rng = np.random.default_rng(0)
     coords = np.concatenate([c + rng.standard_normal((60, 2)) for c in CENTERS * 2]).astype(np.float32)

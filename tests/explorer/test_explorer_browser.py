@@ -13,7 +13,7 @@ from explorer_reader import FRAME, NAMES, SIZE, Reader, address, color_at, near
 # ---- it opens, and it draws ----------------------------------------------------------------------------------------
 
 
-def test_it_opens_quietly_and_draws_each_run_in_its_color(reader):
+def test_it_opens_without_messages_and_draws_each_run_in_its_color(reader):
     assert reader.page.title() == f"{' · '.join(NAMES)} · sae-geometry"
     assert reader.text("#subtitle") == "180 latents of 3 dictionaries"
     assert reader.page.locator("#dots").count() == 1
@@ -28,7 +28,7 @@ def test_the_browser_itself_forbids_the_network(reader):
     reader.said.clear()
 
 
-def test_the_foot_says_how_far_to_believe_it_and_how_it_was_made(reader):
+def test_the_footer_shows_the_evidence_and_the_provenance(reader):
     assert "trustworthiness 0.912; neighbors preserved 34%" in reader.text("#evidence")
     assert reader.text("#caveats") == f"caveat {HOSTILE}"
     reader.page.click("footer summary")
@@ -48,7 +48,7 @@ def test_the_foot_says_how_far_to_believe_it_and_how_it_was_made(reader):
 
 
 @pytest.mark.parametrize("row", [5, SIZE + 7])
-def test_hover_says_who_it_is_and_whom_it_matches(reader, row):
+def test_hover_shows_the_latent_and_its_partners(reader, row):
     reader.page.mouse.move(*reader.spot(FRAME.run[row], FRAME.latent_id[row]))
     reader.page.wait_for_selector("#tip", state="visible")
     tip, p = reader.text("#tip"), partner(FRAME, row)
@@ -112,7 +112,7 @@ def test_the_panel_names_the_partners_and_goes_there(reader):
     reader.wait_for_latent(FRAME.latent_id[row])
 
 
-def test_nobody_selected_is_a_place_to_begin(reader):
+def test_without_a_selection_the_panel_suggests_a_start(reader):
     reader.page.click("text=the surest match")
     top = int(np.nanargmax(best(FRAME)))
     assert str(FRAME.latent_id[top]) in reader.text("#chosen h2")

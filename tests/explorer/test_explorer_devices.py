@@ -128,7 +128,7 @@ def _ground(reader: Reader) -> int:
     return sum(int(v) for v in re.findall(r"\d+", color)[:3])
 
 
-def test_dark_at_the_press_of_a_button(reader):
+def test_a_button_switches_to_dark_mode(reader):
     assert _ground(reader) > 3 * 230
     reader.page.click("#theme")
     assert _ground(reader) < 3 * 40
@@ -140,7 +140,7 @@ def test_dark_at_the_press_of_a_button(reader):
     assert _ground(reader) > 3 * 230
 
 
-def test_dark_where_the_reader_prefers_it_and_words_stay_legible(browser, path):
+def test_dark_mode_follows_the_preference_and_stays_legible(browser, path):
     dark = Reader(browser, viewport={"width": 1300, "height": 850}, color_scheme="dark").open(path, address(3))
     assert _ground(dark) < 3 * 40
     ratio = """() => [...document.querySelectorAll('h1, h2, h3, p, dt, dd, button, summary, legend, .kind, .cosine')].filter((e) => e.offsetParent && e.textContent.trim()).map((e) => {
@@ -212,7 +212,7 @@ def test_without_webgl_it_is_the_same(browser, path):
     poor.context.close()
 
 
-def test_nothing_is_compiled_as_it_goes(reader):
+def test_the_page_never_compiles_code(reader):
     """The policy must not contain unsafe-eval, and nothing on the page may need it."""
     policy = reader.page.locator("meta[http-equiv=Content-Security-Policy]").get_attribute("content")
     assert "unsafe-eval" not in policy
@@ -225,7 +225,7 @@ def test_nothing_is_compiled_as_it_goes(reader):
     reader.said.clear()
 
 
-def test_a_browser_that_is_too_old_is_told_so(browser, path):
+def test_a_browser_that_is_too_old_gets_a_message(browser, path):
     old = Reader(browser)
     old.page.add_init_script("delete window.DecompressionStream")
     old.page.goto(path.as_uri())

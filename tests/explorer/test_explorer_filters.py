@@ -163,7 +163,7 @@ def test_the_link_has_the_filters_and_opens_with_them(reader, browser, path):
     new.context.close()
 
 
-def test_a_link_with_filters_that_are_none_filters_nothing(reader):
+def test_a_link_with_invalid_filters_filters_nothing(reader):
     for link in ("#only=nobody", "#from=2", "#from=x&partner=perhaps", "#region=Z&color=plaid&counting=all"):
         reader.page.evaluate("(hash) => { state.threshold = 0.1; location.hash = hash }", link)
         reader.page.wait_for_function("() => state.threshold === 0.7")

@@ -77,7 +77,7 @@ def test_arrays_start_where_their_type_can():
         assert offset % 8 == 0
 
 
-def test_a_partner_that_is_not_in_the_table_is_nobody():
+def test_a_partner_outside_the_table_is_dropped():
     frame = table(["a", "b"], 20)
     frame.loc[frame.index[0], "partner_id:b"] = 4  # ids are 3, 10, …
     known = unpacked(pack(frame, ["a", "b"], ["A", "B"]), ["a", "b"], ["A", "B"])

@@ -218,7 +218,7 @@ def _table(folder: Path, change) -> None:
         (lambda f: (f / "explorer.html").mkdir(), 2, "is a folder; give a file"),
     ],
 )  # fmt: skip
-def test_what_is_no_umap_is_refused_in_one_sentence(run, folder, spoil, code, part):
+def test_other_results_are_refused_in_one_sentence(run, folder, spoil, code, part):
     spoil(folder)
     result = run("explore", folder)
     assert result.exit_code == code, result.stderr

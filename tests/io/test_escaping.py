@@ -177,7 +177,7 @@ def test_progress_is_no_markup(monkeypatch):
     assert made == [{"markup": False}]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="names of bytes")
+@pytest.mark.skipif(os.name == "nt", reason="file names are not bytes on Windows")
 def test_a_file_of_any_name_is_compared_inspected_and_shown(tmp_path):
     names = [b"a\x1b[2J\nb", b"\xff\xfe", "\u202egnp".encode(), b"[red]x", b"$x_{"]
     for at, name in enumerate(names):

@@ -58,7 +58,7 @@ JOURNALS = [
 
 @pytest.mark.parametrize("journal", JOURNALS)
 @pytest.mark.parametrize("state", [".journal", ".journal-half"])
-def test_a_journal_in_a_strangers_folder_is_not_obeyed(home, journal, state):
+def test_a_journal_in_a_foreign_folder_is_ignored(home, journal, state):
     ready = home / "got" / READY
     ready.mkdir()
     (ready / state).write_text(json.dumps(journal))
@@ -66,7 +66,7 @@ def test_a_journal_in_a_strangers_folder_is_not_obeyed(home, journal, state):
     check_reading(home)
 
 
-def test_links_in_a_strangers_folder_are_not_followed(home):
+def test_links_in_a_foreign_folder_are_not_followed(home):
     got = home / "got"
     (got / READY).symlink_to(home / "private")
     (got / ".sae-geometry-old").symlink_to(home / "private")
@@ -96,10 +96,10 @@ def check_reading(home: Path) -> None:
     assert everything(home) == before
     with pytest.raises(FileExistsError):
         check_folder(home / "got")
-    assert everything(home) == before, "refusing a folder changes nothing in it either"
+    assert everything(home) == before, "refusing a folder should not change it"
 
 
-def test_a_pipe_in_a_strangers_folder_keeps_nobody_waiting(home):
+def test_a_pipe_in_a_foreign_folder_does_not_block(home):
     (home / "got" / "summary.json").unlink()
     os.mkfifo(home / "got" / "summary.json")
     with pytest.raises(ValueError, match="no plain file"):
@@ -184,7 +184,7 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize("summary", FOREIGN, ids=range(len(FOREIGN)))
-def test_a_summary_of_others_makes_no_folder_ours(tmp_path, summary):
+def test_a_foreign_summary_does_not_make_a_folder_ours(tmp_path, summary):
     (tmp_path / "summary.json").write_text(summary)
     (tmp_path / "train.py").write_text("loss")
     before = everything(tmp_path)
@@ -295,13 +295,13 @@ def test_the_explorer_s_page_is_known_as_ours(home):
     assert not is_page(home / "got", PAGE)
 
 
-def test_a_record_of_another_kind_makes_no_folder_ours(tmp_path):
+def test_a_record_of_another_kind_does_not_make_a_folder_ours(tmp_path):
     (tmp_path / "match.json").write_text(json.dumps({"schema": "urn:sae-geometry:match-report"}))
     with pytest.raises(FileExistsError, match="no results of this package"):
         renew(tmp_path)
 
 
-@pytest.mark.skipif(not hasattr(os, "SEEK_HOLE"), reason="files without holes")
+@pytest.mark.skipif(not hasattr(os, "SEEK_HOLE"), reason="needs sparse files")
 def test_a_listed_file_of_terabytes_that_are_not_there_is_not_hashed(tmp_path):
     folder = tmp_path / "out"
     folder.mkdir()

@@ -71,7 +71,7 @@ def test_no_float32_product_errs_by_more_than_epsilon(left, right, d: int) -> No
         assert bool(((product.double() - exact).abs() <= epsilon[:, None]).all()), name
 
 
-def test_the_bound_is_not_idle() -> None:
+def test_the_bound_is_not_trivial() -> None:
     # The sequential sum of 16,384 equal terms errs by a good share of what γ_d allows.
     x = constant(1, 16384)
     exact = exact_dots(x, x, torch.tensor([0]), torch.tensor([0]))

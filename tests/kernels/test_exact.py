@@ -23,7 +23,7 @@ def by_fsum(x: torch.Tensor, y: torch.Tensor, rows: torch.Tensor, cols: torch.Te
 
 
 @pytest.mark.parametrize("d", [1, 2, 3, 5, 8, 13, 64, 100, 767, 768, 16384])
-def test_numba_torch_and_fsum_agree_to_the_bit(d: int) -> None:
+def test_numba_torch_and_fsum_are_bit_identical(d: int) -> None:
     x, y = gaussian(7, d, 1), gaussian(9, d, 2)
     rows, cols = pairs(7, 9)
     expected = by_fsum(x, y, rows, cols)

@@ -97,7 +97,7 @@ def test_a_ceiling_holds_inside_and_a_given_one_before_it() -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_what_is_no_size_is_refused() -> None:
+def test_what_is_not_a_size_is_refused() -> None:
     for size in ("", "many", "-1MB", "0", 0, "5 XB", "1e9", "9" * 400):
         with pytest.raises(ValueError, match="a memory limit is a size such as 500MB or 2GB"), changed(memory=size):
             pass
@@ -199,7 +199,7 @@ def test_buffers_full_of_nan_do_not_show(screen: str, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("screen", SCREENS)
-def test_float32_means_float32_whatever_torch_was_told(screen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_float32_means_float32_whatever_torch_is_set_to(screen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     real = products.mm_product
 

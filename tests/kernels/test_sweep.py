@@ -158,7 +158,7 @@ def test_cases_give_the_same_bits_from_every_screen_block_size_and_thread_count(
         if case % 10 == 0:
             score = dense_scores(a, a if other is None else b, absolute=options["absolute"])
             assert_best(first.rows, score, k, exclude_self=other is None)
-    assert tied > 5 * cases, "the cases hold too few ties to mean anything"
+    assert tied > 5 * cases, "the cases have too few ties for a meaningful test"
     assert compared >= cases * len(screens)
 
 

@@ -24,7 +24,7 @@ def on_cpu(found: Sweep) -> Sweep:
     return Sweep(rows, moved(found.cols), found.report)
 
 
-def test_the_pretence_is_as_strict_as_a_gpu() -> None:
+def test_the_simulated_gpu_is_as_strict_as_a_real_one() -> None:
     x = gaussian(20, 768)
     with simulated_gpu():
         y = x.to("cuda")

@@ -110,7 +110,7 @@ def test_bias_self_and_scale(absolute: bool, precision: Precision) -> None:
 
 
 @every_precision
-def test_a_nan_is_nobodys_partner(precision: Precision) -> None:
+def test_nan_is_never_a_partner(precision: Precision) -> None:
     kind = torch.float16 if precision == "fp16" else torch.float32
     x, y = lattice(18, 4, 1).to(kind), lattice(20, 4, 2).to(kind)
     y[[0, 17, 19]] = torch.nan
@@ -218,7 +218,7 @@ def test_the_shortlist_is_what_it_says(precision: Precision) -> None:
         assert bool((scores[i].diff() <= 0).all())
 
 
-def test_progress_counts_the_stripes_of_both_sides() -> None:
+def test_progress_counts_the_row_blocks_of_both_sides() -> None:
     seen: list[float] = []
     sweep(gaussian(40, 8), gaussian(30, 8, 1), screen="triton", blocks=(16, 16), progress=seen.append)
     assert seen == [0.2, 0.4, 0.6, 0.8, 1.0]

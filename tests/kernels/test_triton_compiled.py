@@ -56,5 +56,5 @@ def test_kernels_compiled_for(target: int, cases: tuple[str, ...], tmp_path: Pat
             assert multiplies <= {"FFMA", "FFMA2"}, made
         else:
             assert TENSOR_CORES[target] in multiplies, made
-    assert too_large["stack"] > 16, "spills would not be seen"
+    assert too_large["stack"] > 16, "a kernel that is too large should spill registers"
     assert too_large["local"] > 0

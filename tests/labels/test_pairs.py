@@ -123,7 +123,7 @@ def test_a_group_that_the_first_run_lacks_shows_another_run(pair):
     assert any("b 100" in line for line in found.lines())
 
 
-def test_different_explainers_are_said():
+def test_different_explainers_are_reported():
     d, e = (
         Dictionary.from_decoder(torch.eye(3, 4), latent_axis=0, name=name).labeled(
             Labels.of(pd.DataFrame({"explanation": ["x", "y", "z"]}), f"Neuronpedia, m/s, by {who}")
@@ -220,7 +220,7 @@ def test_explanations_stand_on_lines_of_their_own_and_are_not_cut_to_a_word():
         assert len(line) <= 80
 
 
-def test_a_share_below_nothing_has_no_minus_zero():
+def test_a_share_just_below_zero_is_printed_without_a_minus():
     known = pd.DataFrame({"token_cosine": [0.0, 0.0, 1.0] * 67, "turned_token_cosine": 0.5}).iloc[:201]
     known.loc[:99, "token_cosine"], known.loc[100:, "token_cosine"] = 1.0, 0.0  # 2 · 100 / 201 − 1 is just below zero.
     d = Dictionary.from_decoder(torch.eye(201), latent_axis=0, name="d").labeled(Labels.of(known, "mine"))

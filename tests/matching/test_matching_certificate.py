@@ -198,7 +198,7 @@ def test_ctrl_c_at_any_stage_returns_the_best_so_far(hard, stage, t):
         assert result.total <= best + 1e-9 <= result.certificate.bound + 1e-9
 
 
-def test_ctrl_c_before_there_is_anything_is_ctrl_c():
+def test_ctrl_c_before_the_first_matching_is_raised():
     def press(step):
         assert step.stage == "candidates"
         raise KeyboardInterrupt
@@ -242,7 +242,7 @@ def test_a_real_signal_at_any_moment(rng):
             timer.start()
             result = match(a, b, "optimal")
             timer.join()
-        except KeyboardInterrupt:  # The signal came before there was a matching, or after the end.
+        except KeyboardInterrupt:  # The signal came before there was a matching, or after the solver returned.
             timer.join()
         if result is not None:
             assert verify(a, b, result).gap <= result.certificate.gap + 1e-9

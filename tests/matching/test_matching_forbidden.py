@@ -46,7 +46,7 @@ def test_the_loss_is_never_more_than_solving_again_without_the_pair_shows(rng, n
 
 
 @pytest.mark.parametrize("absolute", [False, True])
-def test_the_best_but_one_is_the_best_unless_it_is_that_one(rng, absolute):
+def test_the_best_other_partner_excludes_only_the_own_one(rng, absolute):
     """The partner need not be the best at the prices of a matching that was stopped early."""
     a, b = unit(rng.standard_normal((40, 6))), unit(rng.standard_normal((25, 6)))
     price, partner = rng.uniform(0, 0.3, 25), rng.integers(0, 25, 40)

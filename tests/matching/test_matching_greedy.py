@@ -31,7 +31,7 @@ def test_rounds_of_dominant_pairs_equal_the_sequence(first):
 
 
 @pytest.mark.parametrize("index", matching_cases.LARGE)
-def test_of_many_latents_too(index):
+def test_it_holds_for_many_latents(index):
     assert_greedy(index)
 
 
@@ -81,7 +81,7 @@ def test_asking_again_costs_less_than_two_sweeps_more(rng):
     assert 1.0 <= swept / 1500**2 < 2.0
 
 
-def test_quick_partners_is_a_matching_of_everybody():
+def test_quick_partners_matches_every_latent():
     for index in (5, 6, 14, 28, 35):
         case = matching_cases.case(index)
         partner = quick_partners(sweep(case.a, case.b, 2, absolute=case.absolute))

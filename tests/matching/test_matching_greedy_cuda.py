@@ -58,7 +58,7 @@ def as_cpp(tmp_path_factory):
     """Compile the kernels as a shared library that runs their threads one after another."""
     compiler = shutil.which("g++")
     if compiler is None:
-        pytest.skip("no g++ here")
+        pytest.skip("g++ is not installed")
     folder: Path = tmp_path_factory.mktemp("kernels")
     # Functions in `extern "C"` cannot be static, and C++ needs neither.
     (folder / "kernels.cuh").write_text(greedy_cuda.SOURCE.replace('extern "C" {', "").rstrip()[:-1])
@@ -154,7 +154,7 @@ def test_the_audit_refuses_what_rounds_cannot_leave():
 def test_nvcc_compiles_the_source(tmp_path):
     nvcc = shutil.which("nvcc")
     if nvcc is None:
-        pytest.skip("no nvcc here")
+        pytest.skip("nvcc is not installed")
     (tmp_path / "kernels.cu").write_text(greedy_cuda.SOURCE)
     done = subprocess.run(
         [nvcc, "-arch=sm_90", "-cubin", "-Xptxas", "-v", "-o", str(tmp_path / "kernels.cubin"), "kernels.cu"],

@@ -47,7 +47,7 @@ def test_value_permutation_and_duals_equal_the_dense_solvers(first):
 
 
 @pytest.mark.parametrize("index", matching_cases.LARGE)
-def test_of_many_latents_too(index):
+def test_it_holds_for_many_latents(index):
     assert_case_optimal(index)
 
 
@@ -111,7 +111,7 @@ def test_min_similarity_is_not_a_cut_afterwards():
     assert outside_option_optimum(score, 0.75) == pytest.approx(kept.certificate.value)
 
 
-def test_the_default_matches_everybody_even_at_negative_similarity():
+def test_the_default_matches_every_latent_even_at_negative_similarity():
     a = torch.tensor([[1.0, 0.0]])
     b = torch.tensor([[-1.0, 0.0]])
     assert match(a, b, "optimal").total == -1.0

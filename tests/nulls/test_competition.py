@@ -138,7 +138,7 @@ def test_another_seed_turns_otherwise():
 @pytest.mark.parametrize("sizes", [(300, 300), (150, 400), (400, 150)])
 def test_both_directions_are_the_dense_definition(absolute, sizes):
     a, b = related(2, sizes)
-    a[-20:] = a[:20]  # copies, which are no controls for each other
+    a[-20:] = a[:20]  # copies, which are not controls for each other
     forth, back = pair_controls(a, b, listing_sweep(a, b, LISTED, absolute=absolute), How(absolute, seed=7))
     x, y, z = a.numpy(), b.numpy(), turned(b, principal_axes(b), 7).numpy()
     size = np.abs if absolute else np.asarray
@@ -191,7 +191,7 @@ def test_q_values_are_monotone_and_equals_pass_together():
 def test_a_loss_counts_by_the_candidates_of_the_stronger_decoy():
     w = np.array([0.9, 0.8, 0.7, -0.75, -0.6, 0.5])
     odds = np.array([1.0, 3.0, 1.0, 1.0, 3.0, 3.0])  # three targets per own latent, one per turned latent
-    np.testing.assert_allclose(q_values(w, odds)[[0, 1]], [1.0, 1.0])  # 3 / 2 above all losses
+    np.testing.assert_allclose(q_values(w, odds)[[0, 1]], [1.0, 1.0])  # 3 / 2 > 1, above all losses
     w = np.concatenate([np.linspace(1, 2, 100), w])
     odds = np.concatenate([np.ones(100), odds])
     left = 1 - 103 / 106  # At least one half is assumed to be left.
@@ -213,7 +213,7 @@ def test_ratio_counts_the_targets_for_each_decoy():
     assert back.ratio == 1.0
 
 
-def test_few_latents_are_refused_nothing_and_given_nothing(rng):
+def test_few_latents_are_accepted_but_never_significant(rng):
     for n, m in ((1, 1), (1, 5), (2, 2), (3, 40)):
         a, b = anisotropic(rng, n, 12), anisotropic(rng, m, 12)
         b[0] = a[0]
@@ -392,7 +392,7 @@ def test_from_the_noisy_side_the_rate_holds_and_only_since_found_latents_are_no_
 
 @pytest.mark.parametrize("name", ["isotropic", "mixture"])
 def test_a_wide_dictionary_against_a_narrow_one_keeps_rate_and_power(name):
-    """The wide dictionary has more own latents than the narrow one has candidates, so decoys are subsampled."""
+    """The narrow dictionary offers fewer candidates than the wide one has own latents, so decoys are subsampled."""
     kept = [calibration.judged(pair(POPULATIONS[name](128), (600, 200), 0.5, 0.8, seed), seed)[0] for seed in range(4)]
     assert np.mean([o.false_share for o in kept]) <= 0.07
     assert np.mean([o.power for o in kept]) >= 0.8

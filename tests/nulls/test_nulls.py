@@ -53,7 +53,7 @@ def test_grows_with_candidates_and_falls_with_width():
 
 
 @pytest.mark.parametrize(("m", "d"), [(0, 5), (5, 0)])
-def test_refuses_nothing(m, d):
+def test_no_candidates_are_refused(m, d):
     with pytest.raises(ValueError, match="at least one"):
         expected_max_cosine(m, d)
 

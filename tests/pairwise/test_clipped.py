@@ -50,7 +50,7 @@ def test_an_encoder_that_is_its_decoder():
         assert table[column].abs().max() <= 1, column
 
 
-def test_pictures(twins):
+def test_embeddings(twins):
     table = sg.umap(twins[:2], n_epochs=2).to_pandas()
     for column in table.columns:
         if "cosine" in column:

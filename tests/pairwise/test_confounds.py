@@ -83,12 +83,12 @@ def test_each_planted_difference_is_flagged(clean, rng):
     assert "chance-adjusted" in confound_audit(a, run(rng.standard_normal((400, 32)))).finding("width").effect
 
 
-def test_the_same_weights_are_told(clean):
+def test_the_same_weights_are_reported(clean):
     audit = confound_audit(clean[0], clean[0].renamed("again"))
     assert {"weights", "start of training"} <= {f.check for f in audit.flagged}
 
 
-def test_scales_are_told_but_not_flagged(clean, rng):
+def test_scales_are_reported_but_not_flagged(clean, rng):
     found = confound_audit(clean[0], run(10 * rng.standard_normal((200, 32)))).finding("normalization")
     assert (found.verdict, found.flagged) == ("differs", False)
 
@@ -101,7 +101,7 @@ def test_the_audit_is_in_summary_and_repr(demo):
     assert start["verdict"] == "shared"
 
 
-def test_wrong_use_is_told(clean, rng):
+def test_wrong_use_is_refused(clean, rng):
     with pytest.raises(ValueError, match="of the same width; got 32 and 5"):
         confound_audit(clean[0], run(rng.standard_normal((9, 5))))
     with pytest.raises(KeyError):

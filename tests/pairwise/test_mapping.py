@@ -111,7 +111,7 @@ def test_significance_after_an_anisotropic_map_finds_nothing_in_unrelated_dictio
         (np.full((16, 16), np.nan), "NaN or infinite"),
     ],
 )
-def test_what_is_no_map_is_refused(pair, matrix, said):
+def test_what_is_not_a_map_is_refused(pair, matrix, said):
     with pytest.raises(ValueError, match=said):
         sg.mapped(pair[0], matrix, name="m")
 
@@ -148,7 +148,7 @@ def test_nearest_is_mapped_too(tmp_path, rng, monkeypatch):
     assert {d["metadata"]["map"] for d in (summary["inputs"]["vectors"], *summary["inputs"]["searched"])} == {"m"}
 
 
-def test_the_side_of_no_map_is_refused(tmp_path):
+def test_a_side_without_a_map_is_refused(tmp_path):
     arguments = ["compare", "demo:local-seed0", "demo:local-seed1", "--map-side", "first", "-o", str(tmp_path / "x")]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2

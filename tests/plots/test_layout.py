@@ -76,7 +76,7 @@ def outside(figure: Figure) -> list[str]:
 
 def check(figure: Figure) -> None:
     boxes = texts_of(figure)
-    assert edge_is_blank(np.asarray(figure.canvas.buffer_rgba())[..., :3]), "ink in the outermost pixels"
+    assert edge_is_blank(np.asarray(figure.canvas.buffer_rgba())[..., :3]), "there is ink in the outermost pixels"
     width, height = figure.bbox.size
     assert [t for t, box in boxes if box.x0 < 0 or box.y0 < 0 or box.x1 > width or box.y1 > height] == []
     assert overlaps(boxes) == []

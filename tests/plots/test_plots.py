@@ -98,7 +98,7 @@ def test_one_axis_carries_one_quantity():
         plots.similarity_ecdf(mixed)
 
 
-def test_chance_is_drawn_where_it_is(comparison):
+def test_chance_is_drawn_at_its_value(comparison):
     ax = comparison.plot_ecdf()
     verticals = [line for line in ax.get_lines() if len(line.get_xdata()) == 2]
     at = {(line.get_xdata()[0], line.get_color()) for line in verticals}
@@ -129,7 +129,7 @@ def test_chances_that_fall_together_are_all_seen(rng):
         assert offset % on == 0
 
 
-def test_a_chance_that_is_not_known_is_not_named(rng):
+def test_an_unknown_chance_is_not_named(rng):
     a, b = (Dictionary.from_decoder(rng.standard_normal((30, 3)), latent_axis=0, name=n) for n in "ab")
     unknown = sg.compare(a, b, "mutual", turns=0).a_to_b
     assert np.isnan(unknown.chance)
@@ -147,7 +147,7 @@ def test_each_way_of_counting_stands_beside_its_own_chance(comparison):
     for text, c, (y, width) in zip(ax.texts, counts, bars, strict=True):
         assert text.get_text() == (f"{c.name}: {c.mean_similarity:.3f} (chance {c.chance:.3f}), {c.n_pairs:,} pairs")
         assert width == c.mean_similarity
-        assert 0 < text.get_position()[1] - y < 0.5, "a line stands over its own bar"
+        assert 0 < text.get_position()[1] - y < 0.5, "each line should be above its own bar"
 
 
 def test_the_words_of_the_groups_lie_on_nothing():
@@ -342,10 +342,10 @@ def test_regions_have_their_letters_and_no_two_touch(views):
     letters = {t.get_text(): t.get_position() for t in ax.texts}
     assert set(letters) == {r.letter for r in views.regions.regions}
     assert len(letters) > 1
-    assert not ax.patches, "a hull would take in what is not of the region"
+    assert not ax.patches, "no hull should be drawn: it would cover points outside the region"
     assert not len(ax.get_xticks())
     box = Shape("Z", ((-99.0, -99.0), (99.0, -99.0), (99.0, 99.0)))
-    assert len(views.with_regions(shapes=[box]).plot(color="region").patches) == 1, "an outline that was given"
+    assert len(views.with_regions(shapes=[box]).plot(color="region").patches) == 1, "a given outline should be drawn"
     close = plots.embedding._apart(np.array([[0.0, 0.0], [0.0, 0.0], [0.1, 0.0], [5.0, 5.0]]), 1.0)
     gaps = np.linalg.norm(close[:, None] - close[None], axis=2) + 9 * np.eye(4)
     assert gaps.min() >= 0.99
@@ -361,7 +361,7 @@ def test_regions_next_to_each_other_differ_in_color():
         assert (hues[gaps.argmin(axis=1)] != hues).mean() > (0.99 if n < 7 else 0.9)
 
 
-def test_a_panel_a_run_over_the_grey_of_all(views):
+def test_a_panel_per_run_over_all_points_in_grey(views):
     figure = plots.runs_figure(views)
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["a (160)", "b (140)"]
     for run, ax in enumerate(figure.axes):

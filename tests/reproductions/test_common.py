@@ -166,7 +166,7 @@ def test_verdicts_pass_fail_and_say_why():
     assert "the weights are not published: c" in text
     assert "0.5099 [0.50, 0.52] > 0.4899" in text
     assert text.endswith("2 pass, 2 fail, 1 not available, 1 nothing published")
-    assert not any("Figure 9" in line for line in text.splitlines()), "its step was not asked for"
+    assert not any("Figure 9" in line for line in text.splitlines()), "a claim of another step should not be judged"
 
 
 def test_the_demo_compares_nothing():

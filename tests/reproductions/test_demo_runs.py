@@ -166,12 +166,12 @@ def test_what_was_touched_or_asked_for_otherwise_is_made_again(mine: Path, tmp_p
     assert "fig3a: finished before, kept" in notes
     assert not figure.read_bytes().endswith(b"scribble")
     notes = call(MAINS["e2e_paper"], "--runs", "demo", "--n-epochs", "21", "--out", str(mine), "--only", "umap24")[2]
-    assert "umap24: wrote" in notes, "another parameter, another figure"
+    assert "umap24: wrote" in notes, "another parameter should redraw the figure"
     runs = (ROOT / "analyses" / "e2e_paper" / "runs-demo.toml").read_text()
     other = tmp_path / "demo.toml"
     other.write_text(runs.replace("demo:local-seed0", "demo:local-narrow-seed0"))
     notes = call(MAINS["e2e_paper"], "--runs", str(other), "--out", str(mine), "--only", "fig3a")[2]
-    assert "fig3a: wrote" in notes, "other weights, another figure"
+    assert "fig3a: wrote" in notes, "other weights should redraw the figure"
 
 
 def test_a_change_of_code_makes_figures_again_but_not_values(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +210,7 @@ def test_runs_of_your_own_are_judged(tmp_path: Path) -> None:
     assert f"{0.8 - np.mean(pairs):.4g} off; within 0.005 would pass: pw-mcc/TopK" in table
 
 
-def test_a_picture_of_regions_comes_with_its_numbers(done: Done) -> None:
+def test_a_figure_of_regions_comes_with_its_numbers(done: Done) -> None:
     sidecar = json.loads((done.folder / "e2e_paper-umap24.json").read_text())
     picture, with_downstream = sidecar["pictures"]
     assert "e2e-ds-seed0" in with_downstream["regions"][0]

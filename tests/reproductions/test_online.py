@@ -135,7 +135,7 @@ def test_the_whole_paper_interrupted_and_resumed_downloads_once(world: Loopback,
     assert kept.stat().st_mtime_ns == written
     assert {p.stem for p in (home / "out").glob("*.png")} == {f"e2e_paper-{f}" for f in FIGURES["e2e_paper"]}
     counts = downloads(world)
-    assert set(counts) == used, "seed pairs that no figure shows are not fetched"
+    assert set(counts) == used, "seed pairs that no figure shows should not be fetched"
     assert {run: n for run, n in counts.items() if n != 1 and run != later} == {}
     within = {r: naive_within(planted[r]) for r in (LOCAL, E2E, DOWNSTREAM)}
     assert value(out, "within/6/local-e2e")[0] == pytest.approx(within[LOCAL] - within[E2E], abs=1e-4)
@@ -150,7 +150,7 @@ def test_the_whole_paper_interrupted_and_resumed_downloads_once(world: Loopback,
     code, table, notes = call(main, *arguments)
     assert (code, table) == (second.returncode, out)
     assert notes.count("finished before, kept") == len(FIGURES["e2e_paper"])
-    assert len(world.requests) == n_requests, "a finished reproduction asks nobody"
+    assert len(world.requests) == n_requests, "a finished reproduction should send no request"
 
 
 def test_planted_values_pass_and_fail(world: Loopback, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,14 +180,14 @@ def test_other_weights_under_the_same_name_make_the_figure_again(world: Loopback
     assert value(after, "within/6/local-e2e+ds") == value(before, "within/6/local-e2e+ds")
 
 
-def test_a_run_that_cannot_be_had_costs_its_figures_only(world: Loopback, hub: HuggingFace, home: Path) -> None:
+def test_an_unavailable_run_costs_only_its_figures(world: Loopback, hub: HuggingFace, home: Path) -> None:
     pairs = [(r.id, r.kind, 6) for r in RUNS.of("figure-seed0", "figure-seed1")]
     fill(world, [*pairs, *THREE])
     del world.runs[E2E]
     code, table, notes = call(main, "--only", "fig3a", "--only", "fig3b", "--only", "fig3c", "--out", str(home / "out"))
     assert code == 1
     assert sorted(p.name for p in (home / "out").glob("*.png")) == ["e2e_paper-fig3b.png"]
-    assert notes.count("is not available from any source") == 2, "asked for once, told of both figures"
+    assert notes.count("is not available from any source") == 2, "it should be reported for both figures"
     assert "fig3b: wrote" in notes
     assert value(table, "across-seeds/6/local")[1] in ("pass", "fail")
     for row in table.splitlines():

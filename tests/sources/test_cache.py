@@ -62,7 +62,7 @@ def test_a_shared_folder_keeps_what_others_put_there(shared: Path, wandb_world: 
     }
     assert ".locks/mine" in held(shared)
     assert cached_runs() == ()
-    assert run("cache", "--clear").exit_code == 0, "again, with nothing to do"
+    assert run("cache", "--clear").exit_code == 0, "clearing again should do nothing"
 
 
 def test_one_run_is_cleared_and_the_rest_stays(shared: Path) -> None:

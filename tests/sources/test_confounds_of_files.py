@@ -32,7 +32,7 @@ def test_z_scored_inputs_are_noted_and_flagged_against_others(config: dict[str, 
     assert not any("z-scored" in note for note in load(b).notes)
     esmc = sg.as_dictionary({**sae(), "idf": torch.ones(N), "max": torch.ones(N)})
     assert any("z-scored" in note for note in esmc.notes)
-    assert esmc.metadata["inputs"] == load(a).metadata["inputs"], "whose format implies it is like whose file says it"
+    assert esmc.metadata["inputs"] == load(a).metadata["inputs"], "an implied scale should equal a stated one"
 
 
 def test_how_far_each_moved_from_its_own_start(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_where_a_step_0_may_lie(start: str, final: str, tmp_path: Path) -> None:
     assert load(put(tmp_path / final, sae(0))).metadata["cosine_to_start"] == pytest.approx(1.0)
 
 
-def test_the_number_of_a_layer_is_no_step(tmp_path: Path) -> None:
+def test_the_number_of_a_layer_is_not_a_step(tmp_path: Path) -> None:
     for name in ("0/sae.pt", "5/sae.pt", "layer_0.pt", "layer_5.pt", "0.pt", "5.pt"):
         put(tmp_path / name, sae(0))
     for name in ("5/sae.pt", "layer_5.pt", "5.pt"):

@@ -350,7 +350,7 @@ def test_a_pickle_of_a_real_checkpoint_takes_few_steps() -> None:
 
 
 @pytest.mark.parametrize("layer", ["²", "٣", "9" * 5000, "1" * 30])
-def test_digits_that_are_no_layer(layer: str, tmp_path: Path) -> None:
+def test_digits_that_are_not_a_layer(layer: str, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.eye(3, 5, dtype=np.float32))
     for said in (
         {"hook_layer": layer},

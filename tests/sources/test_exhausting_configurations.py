@@ -96,5 +96,5 @@ def test_what_yaml_means(document: str, value: object) -> None:
     assert parse_yaml(document) == value
 
 
-def test_whole_numbers_that_no_format_holds_are_floats() -> None:
+def test_integers_beyond_any_format_are_floats() -> None:
     assert parse_json('{"a": 9223372036854775807, "b": 1' + "0" * 400 + "}") == {"a": (1 << 63) - 1, "b": float("inf")}

@@ -204,7 +204,7 @@ def test_our_own_writing_of_a_pickle_is_read(tmp_path: Path) -> None:
 def test_tensors_that_claim_too_much(raw: bytes, members: dict[str, bytes], sentence: str, tmp_path: Path) -> None:
     path = torch_zip(tmp_path / "x.pt", raw, members)
     if sentence.startswith("holds no|"):
-        assert load(path, latent_axis=0).n_latents == 4, "a strange member that nobody asks for is not looked at"
+        assert load(path, latent_axis=0).n_latents == 4, "an unused member should not be read"
     else:
         refused(path, sentence)
 

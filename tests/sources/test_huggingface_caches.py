@@ -89,7 +89,7 @@ def test_a_link_to_nothing_is_said(folder: Path) -> None:
     for place in (link, link.parent, folder):
         with pytest.raises(SourceError, match=r"is a link to .*which does not exist: fetch it again"):
             load(place)
-    assert load("hf://a/b/6-res").n_latents > 0, "with the network it is fetched again"
+    assert load("hf://a/b/6-res").n_latents > 0, "it should be fetched again online"
 
 
 def test_a_reference_that_never_ends_is_none(tmp_path: Path) -> None:

@@ -205,7 +205,7 @@ def test_the_name_does_not_decide_where_sizes_can(tmp_path: Path) -> None:
     assert load(tmp_path / "layer0.sae.pt").layout == "saelens"
 
 
-def test_sizes_that_contradict_each_other_are_no_layout(tmp_path: Path) -> None:
+def test_sizes_that_contradict_each_other_fit_no_layout(tmp_path: Path) -> None:
     wrong = {"decoder.weight": DEC, "encoder.weight": ENC.T, "encoder.bias": B_N}  # both turned
     with pytest.raises(LayoutError, match="no known layout"):
         load(write(tmp_path, wrong, {}, "pt"))
@@ -292,7 +292,7 @@ def test_openai_frequencies(tmp_path: Path) -> None:
     counts = np.arange(N).astype(np.float32)
     assert load(write(tmp_path / "b", {**base, "latents_activation_frequency": counts}, {}, "pt")).frequency is None
     never = load(write(tmp_path / "c", {**base, "latents_activation_frequency": np.ones(N, np.float32)}, {}, "pt"))
-    assert never.alive.n_dead is None, "all ones is what the buffer starts as"
+    assert never.alive.n_dead is None, "a buffer of ones is the initial value, not a frequency"
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def test_an_export_that_is_wrong_in_itself_is_refused(bucket, key, content, says
         with_labels([dictionary()], Context(), given=[f"neuronpedia:{SOURCE}"])
 
 
-def test_a_listing_that_is_no_listing_is_refused(bucket, monkeypatch):
+def test_a_listing_that_is_not_one_is_refused(bucket, monkeypatch):
     for body in (b"<html></html>", b"<!DOCTYPE x [<!ENTITY a 'b'>]><ListBucketResult/>", b"nothing"):
         monkeypatch.setattr(BucketHandler, "listing", lambda self, *_, body=body: self.reply(body))
         with pytest.raises(SourceError, match="not a listing of a bucket"):

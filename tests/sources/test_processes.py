@@ -59,7 +59,7 @@ def test_a_process_that_dies_in_the_middle_leaves_nothing_in_place(
     assert victim.returncode != 0
     assert tree(cache) == {}
     if how == signal.SIGINT:
-        assert not [p for p in (cache / ".partial").rglob("*") if p.is_file()], "Ctrl-C leaves the cache clean"
+        assert not [p for p in (cache / ".partial").rglob("*") if p.is_file()], "Ctrl-C should leave no partial file"
     wandb_world.faults.clear()
     assert load(f"wandb:{RUN}").n_latents == 240
 

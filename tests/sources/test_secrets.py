@@ -111,7 +111,7 @@ def signed_in(keys_in: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[Everyt
     return sign_in
 
 
-def test_no_failure_of_wandb_tells_the_key(
+def test_no_failure_of_wandb_reveals_the_key(
     wandb_world: Loopback, everything: Everything, signed_in: Callable[[Everything, str], None]
 ) -> None:
     signed_in(everything, wandb_world.url)
@@ -133,7 +133,7 @@ def told(headers: dict[str, str]) -> str:
     return value if kind == "Basic" else ""
 
 
-def test_no_failure_of_hugging_face_tells_the_token(
+def test_no_failure_of_hugging_face_reveals_the_token(
     hf_world: HuggingFace, everything: Everything, signed_in: Callable[[Everything, str], None]
 ) -> None:
     signed_in(everything, "http://127.0.0.1:9")

@@ -139,7 +139,7 @@ def test_a_transcoder_lives_where_it_writes(out: dict[str, Any], tmp_path: Path)
         sg.agreement(t, mlp)
 
 
-def test_an_sae_that_names_its_place_twice_is_no_transcoder(tmp_path: Path) -> None:
+def test_an_sae_that_names_its_place_twice_is_not_a_transcoder(tmp_path: Path) -> None:
     both = {"hook_point_in": "blocks.6.hook_resid_pre", "hook_point_out": "model.layers.5.output"}
     d = load(with_config(tmp_path / "a", both))
     assert (d.hook_point, d.notes) == ("blocks.6.hook_resid_pre", ())

@@ -133,7 +133,7 @@ def records(folder: Path) -> list[Any]:
         if found and found[-1].WhichOneof("record_type") == "exit":
             return found
         time.sleep(0.05)
-    raise AssertionError(f"the record in {folder} has no end")
+    raise AssertionError(f"the record in {folder} has no exit record")
 
 
 def records_so_far(folder: Path) -> list[Any]:
@@ -345,14 +345,14 @@ def test_what_cannot_be_logged_is_refused_before_anything_is_computed(
     assert not Path("out").exists()
 
 
-def test_a_key_that_the_server_refuses_is_told_before_anything_is_computed(sink: Sink, run: Invoke) -> None:
+def test_a_key_that_the_server_refuses_is_reported_before_anything_is_computed(sink: Sink, run: Invoke) -> None:
     sink.graphql_fault = wandb_server.status(401)
     result = run("within", "demo:not-looked-at", "--log-wandb", "e/p")
     assert result.exit_code == 2
     assert f"W&B at {sink.url} does not accept the configured key" in error_line(result)
 
 
-def test_a_web_page_is_no_server(sink: Sink, run: Invoke) -> None:
+def test_a_web_page_is_not_a_server(sink: Sink, run: Invoke) -> None:
     sink.graphql_fault = lambda h, _: h.reply(b"<html>hello</html>")
     result = run("within", "demo:not-looked-at", "--log-wandb", "e/p")
     assert result.exit_code == 2

@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture(scope="package")
 def client() -> Iterator[Any]:
-    """Start two workers, which test_lost_workers.py kills in the end: Dask may give up a worker that dies as it starts."""
+    """Start two workers. test_lost_workers.py must use them last, because Dask may give up a killed worker."""
     from cluster_cases import local_workers
 
     with local_workers(2) as client:

@@ -67,7 +67,7 @@ WRONG = {
 
 @pytest.mark.parametrize("spoil", WRONG.values(), ids=WRONG)
 @pytest.mark.parametrize("kind", ["between", "within", "absolute", "biased"])
-def test_a_wrong_answer_is_not_believed(spoil, kind):
+def test_a_wrong_answer_is_rejected(spoil, kind):
     a, b = points(300, 0), points(200, 1)
     bias = torch.linspace(-0.3, 0.2, 200, dtype=torch.float64) if kind == "biased" else None
     tile = Tile((40, 160), (40, 160), within=True) if kind == "within" else Tile((100, 300), (0, 200))
@@ -130,7 +130,7 @@ def recorded() -> tuple[sg.Dictionary, sg.Dictionary, PairRecord]:
         lambda r: None,
     ],
 )
-def test_a_wrong_record_of_a_pair_is_not_believed(spoil):
+def test_a_wrong_record_of_a_pair_is_rejected(spoil):
     a, b, record = recorded()
     check_pair(record, a, b, PARAMETERS)
     with pytest.raises((ValueError, TypeError)):
@@ -146,7 +146,7 @@ def test_a_wrong_record_of_a_pair_is_not_believed(spoil):
     ],
     ids=range(7),
 )  # fmt: skip
-def test_a_wrong_account_of_a_pair_is_not_believed(answer):
+def test_a_wrong_answer_about_a_pair_is_rejected(answer):
     check_pair_answer(work.PairAnswer(None, (Entry("cpu", "why", "cpu", 1, 0.5, 0),)))
     with pytest.raises(ClusterError, match="a Dask worker gave a wrong answer about a pair"):
         check_pair_answer(answer)

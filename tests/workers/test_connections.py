@@ -31,7 +31,7 @@ def test_local_workers_share_the_threads_that_this_process_has(client):
     assert set(client.run(torch.get_num_threads).values()) == {max(1, cpu_threads() // 2)}
 
 
-def test_what_cannot_be_sent_is_told_as_it_is(client):
+def test_what_cannot_be_sent_raises_its_own_error(client):
     from sae_geometry.distributed.scheduler import Cluster, Job
 
     def submit(piece):
@@ -80,7 +80,7 @@ def test_the_commands_pass_on_device_and_what_to_load(client, tmp_path, monkeypa
         ("tls://127.0.0.1:9", 2, "a tls:// scheduler needs distributed.comm.tls.ca-file"),
     ],
 )
-def test_wrong_addresses_are_told(where, code, said, monkeypatch, tmp_path):
+def test_wrong_addresses_are_refused(where, code, said, monkeypatch, tmp_path):
     from sae_geometry.distributed import client as opening
 
     monkeypatch.setattr(opening, "_WAIT", 1)
@@ -92,7 +92,7 @@ def test_wrong_addresses_are_told(where, code, said, monkeypatch, tmp_path):
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_what_is_no_executor_is_told(toy_pair):
+def test_what_is_not_an_executor_is_refused(toy_pair):
     with pytest.raises(ValueError, match=r"executor is a distributed\.Client"):
         sg.compare(*toy_pair, executor=7)
 
@@ -108,7 +108,7 @@ def _greeting(port: int, context: ssl.SSLContext | None) -> bytes:
             return b""
 
 
-def test_local_workers_let_in_only_who_has_their_certificate(client):
+def test_local_workers_admit_only_their_certificate(client):
     """Check every port that they listen on, because other accounts of the machine can reach all of them."""
     address = client.scheduler.address
     assert address.startswith("tls://127.0.0.1:")

@@ -51,7 +51,7 @@ def spied(runner, reports: list) -> object:
 
 
 @pytest.mark.parametrize("n_workers", [2, 1])
-def test_equal_to_the_bit_for_any_number_of_workers(client, n_workers, toy_pair):
+def test_bit_identical_for_any_number_of_workers(client, n_workers, toy_pair):
     scaled(client, n_workers)
     runner = dask_runner(client)
     a, b = points(101, 0), points(60, 1)
@@ -138,13 +138,13 @@ def test_pairs_of_seeds_go_whole_and_are_kept(client, tmp_path, rng):
     with sg.settings(executor=client):
         done = dict(spread(on_workers.where, runs, list(here.pairs), None))
     assert os.getpid() not in {pid for pid, _ in done.values()}
-    assert {threads for _, threads in done.values()} == {blas_threads()}, "sums are made by as many threads"
+    assert {threads for _, threads in done.values()} == {blas_threads()}, "sums should use the same number of threads"
 
 
 @pytest.mark.parametrize(
     "adds_up", [lambda: {"process": os.getpid()}, lambda: {"processor": "another"}], ids=["seen", "found out there"]
 )
-def test_workers_that_add_up_otherwise_get_no_pairs(client, monkeypatch, toy_pair, adds_up):
+def test_workers_with_other_arithmetic_get_no_pairs(client, monkeypatch, toy_pair, adds_up):
     """Detect such workers before any pair is sent or, for workers that joined later, when a pair arrives."""
     from sae_geometry.distributed import dask_runner as module
 
@@ -189,7 +189,7 @@ def test_results_too_large_for_the_ceiling_here_are_refused(client):
 
 
 @pytest.mark.parametrize(("device", "there"), [("auto", "cuda:0"), ("cpu", "cpu")])
-def test_workers_use_their_gpu_unless_told_not_to(client, monkeypatch, toy_pair, device, there):
+def test_workers_use_their_gpu_by_default(client, monkeypatch, toy_pair, device, there):
     from sae_geometry.distributed import dask_runner as module
 
     for name in ("sweep_tile", "call_with_pair"):
@@ -226,7 +226,7 @@ def test_sweeps_of_whole_pairs_are_in_the_ledger(client, rng):
 
     here, there = swept(None), swept(client)
     assert list(there) == list(here)
-    assert all(there[how] >= n >= 3 for how, n in here.items()), "workers may have simulated chance one by one"
+    assert all(there[how] >= n >= 3 for how, n in here.items()), "workers may have simulated the null one by one"
 
 
 def test_workers_load_what_they_can_and_are_sent_the_rest(client, tmp_path, monkeypatch, rng):

@@ -108,7 +108,7 @@ def test_workers_end_with_a_process_that_is_killed():
     ) as program:
         assert program.stdout is not None
         assert program.stdout.readline() == "\n"
-        assert len(_left_of(program.pid)) >= 3, "this process, the scheduler's and the worker"
+        assert len(_left_of(program.pid)) >= 3, "there should be this process, the scheduler's and the worker"
         program.kill()
     _nobody_is_left_of(program.pid)
 
@@ -166,7 +166,7 @@ def test_a_worker_killed_in_the_middle_costs_its_tiles_only(client, workers_do):
 
     with changed(runner=runner):
         there = sweep(a, b, 3, progress=kill_one_at_work)
-    assert killed, "a worker was killed with tiles in its hands"
+    assert killed, "no worker was killed while it had tiles"
     assert killed[0] not in workers(client)
     assert_same(there, truth)
 
@@ -188,7 +188,7 @@ def test_a_tile_that_kills_its_workers_is_cut(client, workers_do):
     with changed(runner=dask_runner(client, worth=10_000, least=100)):
         there = sweep(a, b, 2)
     assert int(there.report.why.split()[0]) >= 4
-    assert before - set(client.run(os.getpid).values()), "workers died of it"
+    assert before - set(client.run(os.getpid).values()), "the tile should have killed workers"
     assert_same(there, sweep(a, b, 2))
 
 
@@ -198,4 +198,4 @@ def test_a_pair_that_kills_its_workers_is_done_here(client, toy_pair):
     with changed(runner=dask_runner(client)):
         done = dict(spread(on_workers.dies_of_the_first, [a, b, c], [(0, 1), (1, 2), (2, 1)], os.getpid()))
     assert {pair: name for pair, (name, _) in done.items()} == {(0, 1): "ab", (1, 2): "bc", (2, 1): "cb"}
-    assert done[0, 1][1], "it was done in this process"
+    assert done[0, 1][1], "the pair should have been compared in this process"

@@ -71,13 +71,13 @@ def other_dask_server() -> Iterator[str]:
     ],
     ids=["silent", "web", "nonsense", "dask"],
 )
-def test_what_answers_is_no_scheduler(what, said, monkeypatch):
+def test_a_server_that_is_not_a_scheduler_is_refused(what, said, monkeypatch):
     monkeypatch.setattr(opening, "_WAIT", 1)
     with what() as address, pytest.raises(ClusterError) as failed, sg.settings(executor=address):
         pass
     assert str(failed.value).startswith(said.format(address))
 
 
-def test_an_address_that_is_none_is_told():
+def test_an_invalid_address_is_refused():
     with pytest.raises(ValueError, match=r"cannot connect to tcp://127\.0\.0\.1:port .*an address is tcp://host:port"):
         sg.settings(executor="tcp://127.0.0.1:port").__enter__()
