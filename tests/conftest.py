@@ -1,4 +1,4 @@
-"""Shapes in signatures are enforced while the tests run: jaxtyping annotations are checked by beartype."""
+"""Shared fixtures, the list of slow tests, and shape checks: beartype checks jaxtyping annotations during the tests."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("NUMBA_NUM_THREADS", "2")
-os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported anywhere: its kernels run on the CPU here
-if "PYTEST_XDIST_WORKER" in os.environ:  # a core each: threads that wait for a core another worker has spin on it
+os.environ["TRITON_INTERPRET"] = "1"  # Set this before triton is imported, so that its kernels run on the CPU.
+if "PYTEST_XDIST_WORKER" in os.environ:  # One core per worker: threads that wait for a busy core would spin.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import filelock
@@ -32,9 +32,9 @@ _SHAPE = re.compile(r"\b(?:Bool|Float|Int)\d*\[")
 
 
 def _jaxtyped(**how: Any) -> Callable[[Any], Any]:
-    """Decorate what names the shape of an array, which mypy cannot check; the rest would cost seconds a process.
+    """Check only annotations with array shapes, which mypy cannot check; checking all would cost seconds per process.
 
-    A function inside another is left alone: decorating it takes milliseconds, at every call of the outer one.
+    Functions inside functions stay unchecked: decorating them takes milliseconds for every call of the outer function.
     """
 
     def decorate(x: Any) -> Any:
@@ -44,7 +44,7 @@ def _jaxtyped(**how: Any) -> Callable[[Any], Any]:
     return decorate
 
 
-jaxtyping.jaxtyped = _jaxtyped  # by this name the hook's decorators find it
+jaxtyping.jaxtyped = _jaxtyped  # The import hook looks the decorator up by this name.
 jaxtyping.install_import_hook("sae_geometry", "beartype.beartype")
 
 import oracles
@@ -53,8 +53,9 @@ import typer.testing
 from sae_geometry.dictionary import Dictionary
 
 mpl.use("Agg")
-typer.testing._get_command = cache(typer.testing._get_command)  # the program's commands are made out once, not per call
-hypothesis.settings.register_profile("ci", derandomize=True)  # a red run there is a change's doing, not the dice's
+typer.testing._get_command = cache(typer.testing._get_command)  # Build the command tree once, not on every invocation.
+# Derandomize, so that a failure in CI comes from the change and not from chance.
+hypothesis.settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     hypothesis.settings.load_profile("ci")
 
@@ -86,7 +87,7 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture
 def toy_pair(rng: np.random.Generator) -> tuple[Dictionary, Dictionary]:
-    """Two dictionaries of 60 and 47 latents in 12 dimensions that share thirty directions up to noise."""
+    """Return two dictionaries of 60 and 47 latents in 12 dimensions that share 30 directions up to noise."""
     a, b = oracles.related_decoders(rng, n=60, m=47, d=12, shared=30)
     return (
         Dictionary.from_decoder(a, latent_axis=0, name="a", hook_point="h", model="m"),
@@ -96,7 +97,7 @@ def toy_pair(rng: np.random.Generator) -> tuple[Dictionary, Dictionary]:
 
 @pytest.fixture(scope="session")
 def demo() -> dict[str, Dictionary]:
-    """The demo dictionaries by short name, alive latents only."""
+    """Return the demo dictionaries by short name, with alive latents only."""
     from sae_geometry.sources import load
 
     names = ("local-seed0", "local-seed1", "local-narrow-seed0", "e2e-seed0", "e2e-seed1")
@@ -105,7 +106,7 @@ def demo() -> dict[str, Dictionary]:
 
 @pytest.fixture
 def unchecked() -> Iterator[None]:
-    """As a user runs it: annotations are not enforced, so that our own message for a wrong value is what comes."""
+    """Turn annotation checks off, as for a user, so that the package's own error message is raised."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
@@ -113,7 +114,7 @@ def unchecked() -> Iterator[None]:
 
 @pytest.fixture
 def ctrl_c() -> Iterator[None]:
-    """Let SIGINT raise KeyboardInterrupt, here and in children; a shell ignores it in background jobs."""
+    """Make SIGINT raise KeyboardInterrupt here and in child processes; shells ignore it in background jobs."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -121,7 +122,7 @@ def ctrl_c() -> Iterator[None]:
 
 @pytest.fixture
 def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are saved under their names with nothing in them: drawing takes seconds, and the test is not of that."""
+    """Save blank figures under the usual names, because drawing takes seconds and is tested elsewhere."""
     from matplotlib.figure import Figure
 
     from sae_geometry import plots
@@ -139,7 +140,7 @@ def _close_figures():
     plt.close("all")
 
 
-# Ten seconds or more each, or one more case, of what cheaper tests cover in part. `make test-all` runs them.
+# Each takes ten seconds or more, or repeats a cheaper test on another case. `make test-all` runs them.
 SLOW = (
     "tests/sources/test_mutations.py",
     "tests/sources/test_fuzz.py::test_nothing_wrong_ends_in_a_crash_a_hang_or_a_traceback[40]",
@@ -147,7 +148,7 @@ SLOW = (
     "tests/kernels/test_triton_compiled.py::test_kernels_compiled_for[90]",
     "tests/kernels/test_triton_compiled.py::test_kernels_compiled_for[100]",
     *(
-        f"tests/matching/test_matching_{method}.py::test_of_many_latents_too[{index}]"
+        f"tests/matching/test_matching_{method}.py::test_it_holds_for_many_latents[{index}]"
         for method in ("greedy", "optimal")
         for index in (0, 58, 87, 116, 174, 203, 232, 290)
     ),
@@ -158,7 +159,7 @@ SLOW = (
     "tests/cli/test_cli.py::test_doctor_checks_exactness",
     "tests/cost/test_rates.py::test_a_doctor_on_a_gpu",
     "tests/embedding/test_cross_run.py::test_more_runs_than_letters",
-    "tests/embedding/test_embedding.py::test_a_picture_of_very_many_runs",
+    "tests/embedding/test_embedding.py::test_many_runs_are_embedded",
     "tests/comparisons/test_seeds.py::test_figures_for_many_runs",
     "tests/test_docs.py::test_a_notebook_runs",
     "tests/test_pages.py::test_every_block_runs_and_prints_what_the_page_says[docs/which-number.md]",
@@ -173,28 +174,28 @@ SLOW = (
     "tests/demo/test_stages.py::test_the_queue_stops_on_sigterm",
     "tests/embedding/test_embedding.py::test_fuzzy_graph_equals_umap_learns",
     "tests/embedding/test_embedding.py::test_the_weights_are_those_of_umap_learns",
-    "tests/explorer/test_explorer_browser.py::test_fifty_thousand_points",
+    "tests/explorer/test_explorer_devices.py::test_fifty_thousand_points",
     "tests/io/test_escaping.py::test_a_file_of_any_name_is_compared",
     "tests/kernels/test_sweep.py::test_cases_give_the_same_bits_from_every_screen_block_size_and_thread_count[200]",
     "tests/kernels/test_sweep.py::test_a_thousand_rows_with_awkward_blocks",
     "tests/kernels/test_running.py::test_a_memory_ceiling_is_kept[15",
     "tests/kernels/test_running.py::test_a_memory_ceiling_is_kept[1-0-1",
     "tests/kernels/test_running.py::test_a_memory_ceiling_is_kept[1-0-2-200",
-    "tests/kernels/test_sweep_on_pretended_gpu.py::test_same_bits_as_on_the_cpu_and_audited_unasked[fp16]",
-    "tests/kernels/test_sweep_on_pretended_gpu.py::test_same_bits_as_on_the_cpu_and_audited_unasked[t",
+    "tests/kernels/test_sweep_on_simulated_gpu.py::test_same_bits_as_on_the_cpu_and_audited_unasked[fp16]",
+    "tests/kernels/test_sweep_on_simulated_gpu.py::test_same_bits_as_on_the_cpu_and_audited_unasked[t",
     "tests/matching/test_matching_optimal.py::test_demo_pairs",
     "tests/reproductions/test_demo_runs.py",
     "tests/reproductions/test_against_original.py::test_across_demo_dictionaries_both_ways[local-seed0-local-seed1",
     "tests/reproductions/test_against_original.py::test_across_demo_dictionaries_both_ways[e2e-seed0-e2e-seed1",
     *(
-        f"tests/test_pretended_gpu.py::test_the_answer_is_the_cpus[{x}]"
+        f"tests/test_simulated_gpu.py::test_the_answer_is_the_cpus[{x}]"
         for x in ("agreement", "greedy", "mutual", "umap")
     ),
-    "tests/workers/test_distributed.py::test_equal_to_the_bit_for_any_number_of_workers[1]",
-    "tests/workers/test_distributed.py::test_all_workers_killed",
-    "tests/workers/test_distributed.py::test_a_signal_ends_client_and_workers[sigterm]",
-    "tests/workers/test_distributed.py::test_a_signal_ends_client_and_workers[sigkill]",
-    "tests/workers/test_distributed.py::test_a_tile_that_kills_its_workers",
+    "tests/workers/test_distributed.py::test_bit_identical_for_any_number_of_workers[1]",
+    "tests/workers/test_lost_workers.py::test_all_workers_killed",
+    "tests/workers/test_lost_workers.py::test_a_signal_ends_client_and_workers[sigterm]",
+    "tests/workers/test_lost_workers.py::test_a_signal_ends_client_and_workers[sigkill]",
+    "tests/workers/test_lost_workers.py::test_a_tile_that_kills_its_workers",
 )
 
 
@@ -204,11 +205,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
-    # First, so that one process starts the Dask cluster and none takes half of its tests over at the end.
+    # These run first, so that one worker starts the Dask cluster and no other takes over half of its tests.
     items.sort(key=lambda item: not item.nodeid.startswith("tests/workers/"))
 
 
 def pytest_collection_finish() -> None:
-    """Imported modules stay: without this the collector of garbage goes through them again and again."""
+    """Freeze imported modules, which the garbage collector would otherwise traverse again and again."""
     gc.collect()
     gc.freeze()

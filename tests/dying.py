@@ -1,7 +1,7 @@
-"""Run as a script: writes a folder of results in processes that are killed, each before another of its file operations.
+"""Script that writes a results folder in many processes and kills each before a different file operation.
 
-Prints a JSON list: for every place where a process was killed, what the folder held then, what a reader got of it, and
-what was there after the next run. Needs nothing heavy, so that a hundred deaths take a second.
+It prints a JSON list with the folder's content after each death, what a reader got from it, and the content after the
+next run. It imports nothing heavy, so that a hundred deaths take a second.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _hook(event: str, _: object) -> None:
 
 
 def write(folder: Path, contents: dict[str, str]) -> None:
-    """Results, and the summary that lists them."""
+    """Write results and the summary that lists them."""
     add(folder, contents)
     summary = {"schema_version": 1, "holds": sorted(contents), "files": results_folder.manifest(folder)}
     (folder / "summary.json").write_text(json.dumps(summary))
@@ -49,7 +49,7 @@ def add(folder: Path, contents: dict[str, str]) -> None:
 
 
 def held(folder: Path) -> dict[str, str]:
-    """Every file there, by its name; the summary is as it must be if the rest is as it lists it."""
+    """Return the text of every file by name, leaving out a summary whose checksums are right."""
     found = {str(p.relative_to(folder)): p.read_text() for p in sorted(folder.rglob("*")) if p.is_file()}
     summary = found.pop("summary.json", None)
     if summary is not None:
@@ -60,7 +60,7 @@ def held(folder: Path) -> dict[str, str]:
 
 
 def opened(folder: Path) -> dict[str, str]:
-    """What a reader gets: the files that the summary lists, each whole."""
+    """Return what a reader gets: the complete content of every file that the summary lists."""
     try:
         summary = results_folder.read_json(folder, "summary.json")
     except FileNotFoundError:
@@ -73,7 +73,7 @@ def opened(folder: Path) -> dict[str, str]:
 
 
 def dies_at(step: int, work: Callable[[], None]) -> bool:
-    """Whether `work`, in a process of its own, was killed before its `step`-th file operation."""
+    """Return whether `work`, run in a child process, was killed before its `step`-th file operation."""
     global _countdown
     child = os.fork()
     if not child:
@@ -103,7 +103,7 @@ def prepare(root: Path, how: str) -> Path:
 
 
 def survey(how: str) -> list[dict[str, object]]:
-    """Die at every step of a write, and again at every third of the next."""
+    """Die at every step of a write, and again at every third step of the next write."""
     seen: list[dict[str, object]] = []
     if how == "no exchange":
         folders._exchange = lambda *_: False

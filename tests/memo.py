@@ -1,4 +1,4 @@
-"""Answers that many examples ask for are computed once per process: each is deterministic and immutable."""
+"""Cache for answers that many examples ask for: they are deterministic and immutable, and computed once per process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ANSWERS: dict[tuple[Any, ...], Any] = {}
 
 
 def remember(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have `sg.compare` and the other questions return the same object for the same arguments."""
+    """Make `sg.compare` and the other questions return the same object for the same arguments."""
     for name in QUESTIONS:
         monkeypatch.setattr(sg, name, _remembering(name, getattr(sg, name)))
 
@@ -27,7 +27,7 @@ def _remembering(name: str, ask: Callable[..., Any]) -> Callable[..., Any]:
 
     def answer(*args: Any, **options: Any) -> Any:
         asked = signature.bind(*args, **options)
-        asked.apply_defaults()  # a command gives every option, an example none
+        asked.apply_defaults()  # Commands pass every option, examples only some.
         arguments = [(k, _key(v)) for k, v in asked.arguments.items() if k not in ("progress", "provenance")]
         key = (name, memory_limit(None, "cpu"), tuple(arguments))
         if key not in _ANSWERS:
@@ -38,7 +38,7 @@ def _remembering(name: str, ask: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _key(value: Any) -> Any:
-    """A hashable stand-in for an argument; arrays are the same only if they are one object."""
+    """Return a hashable key for an argument; arrays are equal only if they are the same object."""
     if isinstance(value, Dictionary):
         return value.name, value.address, value.fingerprint, value.n_latents
     if isinstance(value, str) and value.startswith("demo:"):

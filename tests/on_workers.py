@@ -1,4 +1,4 @@
-"""What the tests have workers do: found by them under this name, and quick to import."""
+"""Functions that the tests run on workers, in a module of their own that is quick to import."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 from unittest import mock
 
 import torch
-from pretend_cuda import pretended
+from simulated_gpu import simulated_gpu
 
 from sae_geometry.comparisons.seeds import _compare_pair
 from sae_geometry.distributed import worker as work
@@ -32,7 +32,7 @@ def dies_of_many_rows(a, b, tile, question, bias):
 
 def _run_out_of_memory() -> None:
     time.sleep(0.5)
-    os.kill(os.getpid(), signal.SIGKILL)  # as the system does
+    os.kill(os.getpid(), signal.SIGKILL)  # The kernel ends processes in this way.
 
 
 def dies_of_the_first(a, b, here: int) -> tuple[str, bool]:
@@ -58,8 +58,8 @@ def on_64_threads(a, b, tile, question, bias):
 
 
 def with_gpu(function, *given):
-    few = mock.patch.multiple(audit, SAMPLED=4, LAST=2)  # an audit is most of what a pretended GPU does
-    with pretended(), few, mock.patch.object(torch.cuda, "is_available", return_value=True):
+    few = mock.patch.multiple(audit, SAMPLED=4, LAST=2)  # An audit takes most of the time on a simulated GPU.
+    with simulated_gpu(), few, mock.patch.object(torch.cuda, "is_available", return_value=True):
         return function(*given)
 
 

@@ -1,4 +1,4 @@
-"""Naive twins: each reads as the definition of what the package computes fast."""
+"""Naive implementations, by definition, of what the package computes fast."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import numpy as np
 
 
 def unit(x: np.ndarray) -> np.ndarray:
-    """Rows of float64 unit length, rounded to float32."""
+    """Return rows of unit length in float64, rounded to float32."""
     x = np.asarray(x, dtype=np.float64)
     return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
 
 
 def dense_cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """C = A·Bᵀ in float64 from float32 rows."""
+    """Return C = A·Bᵀ in float64 from float32 rows."""
     return np.asarray(a, dtype=np.float64) @ np.asarray(b, dtype=np.float64).T
 
 
 def sequential_greedy(score: np.ndarray) -> np.ndarray:
-    """Take the best remaining pair until one side is used up; ties by row, then column. Partner of each or −1."""
+    """Take the best remaining pair until one side is used up, ties by row, then column; return each partner or −1."""
     n, m = score.shape
     pairs = sorted((-score[i, j], i, j) for i in range(n) for j in range(m))
     partner, free = np.full(n, -1), np.ones(m, dtype=bool)
@@ -30,14 +30,14 @@ def sequential_greedy(score: np.ndarray) -> np.ndarray:
 def related_decoders(
     rng: np.random.Generator, n: int, m: int, d: int, shared: int, noise: float = 0.1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Two raw decoders of which `shared` directions are the same up to noise, rows of uneven length."""
+    """Return two raw decoders with rows of different norms that share `shared` directions up to noise."""
     a, b = rng.standard_normal((n, d)), rng.standard_normal((m, d))
     b[:shared] = a[rng.permutation(n)[:shared]] + noise * rng.standard_normal((shared, d))
     return a * rng.uniform(0.2, 5, (n, 1)), b * rng.uniform(0.2, 5, (m, 1))
 
 
 def dense_turned(y: np.ndarray, signs: np.ndarray) -> np.ndarray:
-    """Turn rows about the mean: coordinates along the principal axes at right angles to it change sign as told."""
+    """Flip the given signs of coordinates along the principal axes orthogonal to the mean."""
     y = np.asarray(y, dtype=np.float64)
     mean = y.mean(axis=0)
     mean /= np.linalg.norm(mean)
@@ -47,26 +47,26 @@ def dense_turned(y: np.ndarray, signs: np.ndarray) -> np.ndarray:
 
 
 def dense_competition(target: np.ndarray, own: np.ndarray | None, turned: np.ndarray, rate: float) -> np.ndarray:
-    """bool [n]: latents significant at `rate`, from whole matrices of similarities, one row at a time.
+    """Return which latents are significant at `rate`, as bool [n], from whole matrices of similarities.
 
-    A latent's nearest target wins if it is above all decoys. Wins and losses are ranked by the larger of the two over
-    the mean of ranks 2 to 9 of everything seen, in units of the standard deviation of ranks 3 to 9, at most six times
-    its median over latents, plus 1.5 times that. A loss counts by the number of candidates, m per own latent but one
-    per turned one, and by how much more often than that latents win below the threshold for 5%; the threshold is the
-    lowest at which (one such loss + losses / left) / wins is at most `rate`. What is left of the decoys are those not
-    significant at 5% with all of them, at least half.
+    A latent wins if its nearest target is above all decoys. Wins and losses are ranked by the larger of the two minus
+    the mean of ranks 2 to 9 of all candidates, divided by a spread: the standard deviation of ranks 3 to 9, at most
+    six times its median over latents, plus 1.5 times this median. A loss to an own latent counts as max(1, m / (n − 1))
+    and a loss to a turned one as 1; all are scaled up if latents below the threshold for 5% win more often than that.
+    The threshold is the lowest at which (one loss + losses / left) / wins is at most `rate`. `left` is the share of
+    latents that are not significant at 5% with all decoys, at least one half.
 
     Args:
         target: [n, m] similarities to the other dictionary.
-        own: [n, n] to one's own, of which the diagonal and everything from 0.99 on are no decoys; None for no such
-            control. Where m < n − 1, each of the nine nearest is among m candidates with the probability m / (n − 1).
-        turned: [n, m] to the other dictionary turned.
+        own: [n, n] similarities within the dictionary, or None to leave this control out. The diagonal and values from
+            0.99 on are ignored. If m < n − 1, each of the nine nearest is sampled with probability m / (n − 1).
+        turned: [n, m] similarities to the turned dictionary.
         rate: the false discovery rate.
     """
     n, m = target.shape
     w, spread, odds = np.empty(n), np.empty(n), np.ones(n)
     most = max(1.0, m / (n - 1)) if own is not None else 1.0
-    among = np.random.default_rng(0).random((n, 9)) < m / (n - 1)  # all, unless the other is narrower
+    among = np.random.default_rng(0).random((n, 9)) < m / (n - 1)  # True unless the other dictionary is narrower.
     among[:, -1] = True
     for i in range(n):
         lists = [target[i], turned[i]]

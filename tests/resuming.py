@@ -1,6 +1,6 @@
-"""Run as a script: `seeds` killed at random moments and resumed, again and again, in forks of one warm process.
+"""Script that kills `seeds` at random moments and resumes it, again and again, in forks of one warm process.
 
-Prints JSON: with how many finished pairs at hand it was killed each time, and every folder that came of it.
+It prints JSON with the number of finished pairs at each kill, and the content of every resulting folder.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def n_kept(folder: Path) -> int:
 
 
 def terminated(command: list[str]) -> dict[str, object]:
-    """What the program says and leaves when SIGTERM comes after the first pair."""
+    """Send SIGTERM after the first pair, and return what the program prints and leaves."""
     folder = Path("terminated")
     child = forked([*command, folder.name], Path("said"))
     while not n_kept(folder):
@@ -81,7 +81,7 @@ def main() -> None:
     os.chdir(tempfile.mkdtemp())
     here = Path.cwd()
     command = ["seeds", *inputs(here), "--matching", "greedy", "--format", "png", "-o"]
-    run([*command, "warm", "-q", "--json"])  # compiled loops and fonts are loaded once, for all forks
+    run([*command, "warm", "-q", "--json"])  # This loads compiled loops and fonts once for all forks.
     start = time.monotonic()
     os.waitpid(forked([*command, "truth"]), 0)
     whole = time.monotonic() - start

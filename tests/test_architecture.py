@@ -1,4 +1,4 @@
-"""The house: imports go down and never in a circle; files, functions and classes stay small; importing is light."""
+"""Tests of the architecture: imports go down and form no circle, files and functions stay small, importing is light."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from sae_geometry.results.result import Result
 
 PACKAGE = Path(sg.__file__).parent
 
-# A room may import from lower floors only; rooms on one floor are strangers.
+# A subpackage may import from lower floors only, not from its own.
 FLOORS = {
     "io": 0,
-    "kernels": 1,  # tensors in, tensors out: they know no Dictionary
+    "kernels": 1,  # These take and return tensors, and know no Dictionary.
     "dictionary": 1,
     "matching": 2,
     "sources": 2,
@@ -31,7 +31,7 @@ FLOORS = {
     "pairwise": 4,
     "distributed": 4,
     "plots": 5,
-    "results": 6,  # wandb_log writes to the network, when asked; sources alone read from it
+    "results": 6,  # wandb_log writes to the network on request; only sources read from it.
     "labels": 6.5,  # above results, below the questions that show labels
     "comparisons": 7,
     "embedding": 7,
@@ -45,7 +45,7 @@ FLOORS = {
 
 @cache
 def nodes_of(source: str) -> list[ast.AST]:
-    """Every node of a source; six tests read the whole package."""
+    """Return every node of a source, cached because six tests read the whole package."""
     return list(ast.walk(ast.parse(source)))
 
 
@@ -56,13 +56,13 @@ def forgotten() -> Iterator[None]:
 
 
 def unit_of(path: Path, package: Path) -> str:
-    """The floor-bearing name of a file: the subpackage it is in, or its own stem."""
+    """Return the name of a file in FLOORS: its subpackage, or its own stem."""
     parts = path.relative_to(package).parts
     return parts[0] if len(parts) > 1 else path.stem
 
 
 def imported_units(source: str) -> set[str]:
-    """The units of sae_geometry that this source imports, anywhere in it, TYPE_CHECKING blocks included."""
+    """Return the units of sae_geometry that a source imports anywhere, TYPE_CHECKING blocks included."""
     found: set[str] = set()
     for node in nodes_of(source):
         if isinstance(node, ast.Import):
@@ -82,7 +82,7 @@ def imported_units(source: str) -> set[str]:
 
 
 def violations(package: Path) -> list[str]:
-    """Every import that goes up or sideways, and every module without a floor."""
+    """Return every import that goes up or sideways, and every module without a floor."""
     wrong = []
     for path in sorted(package.rglob("*.py")):
         unit = unit_of(path, package)
@@ -132,7 +132,7 @@ def test_good_imports_pass(tmp_path):
 
 
 def imported_modules(package: Path) -> dict[str, set[str]]:
-    """For every module of the package, the modules of the package that it imports, wherever in it it does."""
+    """Return the package's modules that each of its modules imports, anywhere in it."""
     paths = {".".join(p.relative_to(package.parent).with_suffix("").parts): p for p in package.rglob("*.py")}
     names = {name.removesuffix(".__init__"): path for name, path in paths.items()}
     found: dict[str, set[str]] = {name: set() for name in names}
@@ -147,7 +147,7 @@ def imported_modules(package: Path) -> dict[str, set[str]]:
 
 
 def circle(imports: dict[str, set[str]]) -> list[str]:
-    """Modules that import each other in a circle; empty where there are none."""
+    """Return modules that import each other in a circle, or an empty list."""
     left = dict(imports)
     while free := [name for name, others in left.items() if not others & set(left)]:
         for name in free:
@@ -184,7 +184,7 @@ TOO_LONG_FUNCTIONS = {
 
 
 def long_files(package: Path) -> dict[str, int]:
-    """Files over the limit, with their lines."""
+    """Return the files over the limit, with their lines."""
     lines = {
         p.relative_to(package).as_posix(): len(p.read_text(encoding="utf-8").splitlines())
         for pattern in ("*.py", "*.js")
@@ -194,7 +194,7 @@ def long_files(package: Path) -> dict[str, int]:
 
 
 def long_functions(package: Path) -> dict[str, int]:
-    """Functions over the limit, with their lines; a docstring does not count."""
+    """Return the functions over the limit, with their lines without docstrings."""
     found = {}
     for path in package.rglob("*.py"):
         for node in nodes_of(path.read_text(encoding="utf-8")):
@@ -219,7 +219,7 @@ def test_a_long_file_and_a_long_function_would_be_found(tmp_path):
 
 
 def members(of: type) -> list[str]:
-    """The public methods and properties of a class; its fields and the contract of every result do not count."""
+    """Return the public methods and properties of a class, without fields and the contract of every result."""
     fields = {*getattr(of, "__dataclass_fields__", {}), *vars(Answer), *vars(Result)}
     return sorted(n for c in of.__mro__ for n in vars(c) if not n.startswith("_") and n not in fields)
 
@@ -236,12 +236,12 @@ def test_public_classes_stay_narrow():
     assert set(wide) == set(MANY_MEMBERS), wide
 
 
-# A cache that the comparisons of one sweep share, and a ledger that is open within a context.
+# These are a cache that the comparisons of one sweep share, and ledgers that are open within a context.
 MUTABLE = {"PairMatchings.made", "Settings.sweeps", "Work.dictionaries"}
 
 
 def mutable_fields(source: str) -> set[str]:
-    """Fields of frozen dataclasses whose values can be changed in place."""
+    """Return the fields of frozen dataclasses whose values can be changed in place."""
     classes = [n for n in nodes_of(source) if isinstance(n, ast.ClassDef)]
     frozen = [c for c in classes if any("frozen=True" in ast.unparse(d) for d in c.decorator_list)]
     fields = [(c.name, f) for c in frozen for f in c.body if isinstance(f, ast.AnnAssign)]
@@ -249,13 +249,13 @@ def mutable_fields(source: str) -> set[str]:
     return {f"{name}.{ast.unparse(f.target)}" for name, f in fields if ast.unparse(f.annotation).startswith(kinds)}
 
 
-def test_nothing_frozen_holds_what_changes():
+def test_frozen_classes_hold_nothing_mutable():
     assert set().union(*(mutable_fields(p.read_text("utf-8")) for p in PACKAGE.rglob("*.py"))) == MUTABLE
     assert mutable_fields("@dataclass(frozen=True)\nclass A:\n    x: dict[str, int]\n    y: int") == {"A.x"}
 
 
 def asked_by_name(source: str) -> list[str]:
-    """Calls that ask a result for something its contract may not have."""
+    """Return the calls that ask a result for something that its contract may lack."""
     calls = [node for node in nodes_of(source) if isinstance(node, ast.Call) and node.args]
     names = [ast.unparse(call.func) for call in calls]
     asked = zip(names, calls, strict=True)
@@ -273,13 +273,13 @@ def test_results_are_asked_for_nothing_but_their_contract():
 
 
 def ambient(source: str) -> list[str]:
-    """Context variables and module variables that functions assign."""
+    """Return context variables, and module variables that functions assign."""
     nodes = nodes_of(source)
     calls = [ast.unparse(n) for n in nodes if isinstance(n, ast.Call) and ast.unparse(n.func).endswith("ContextVar")]
     return calls + [name for n in nodes if isinstance(n, ast.Global) for name in n.names]
 
 
-def test_what_holds_for_a_while_is_in_the_settings():
+def test_temporary_state_is_in_the_settings():
     assert {p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py") if ambient(p.read_text("utf-8"))} == {
         "kernels/settings.py"
     }
@@ -300,7 +300,7 @@ HEAVY = {
 
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory) -> dict[str, set[str]]:
-    """The modules after each step of one process in an empty folder, and what lies in the folder."""
+    """Return the imported modules after each step in one process, and the content of its initially empty folder."""
     home = tmp_path_factory.mktemp("home")
     script = (
         "import json, os, sys\nsteps = {}\nimport sae_geometry as sg\nsteps['import'] = list(sys.modules)\n"
@@ -380,9 +380,7 @@ HOLES = ("torch.jit", "torch.export", "torch.load", "torch.package", "torch.seri
 
 
 def holes(source: str) -> list[str]:
-    """Which of the parts of torch that have had known holes a source reaches; other names for torch itself as well,
-    under which they would not be seen.
-    """
+    """Return a source's uses of the vulnerable parts of torch, and aliases of torch that could hide them."""
     names: set[str] = set()
     for node in nodes_of(source):
         if isinstance(node, ast.Import):

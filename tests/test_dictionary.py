@@ -1,4 +1,4 @@
-"""Unit rows, identities, selection, refusal of rows without a direction."""
+"""Tests of Dictionary: unit rows, identities, selection, and refusal of rows without a direction."""
 
 from __future__ import annotations
 

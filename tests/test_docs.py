@@ -1,4 +1,4 @@
-"""What the documents show is what happens: help texts, README commands, docstring examples, the notebook."""
+"""Tests that the documentation shows what happens: help texts, README commands, docstring examples, the notebook."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def commands() -> list[str]:
 
 
 def commands_page() -> str:
-    """The page of every command's help, as it should be. `python tests/test_docs.py` writes it."""
+    """Return the page of every command's help. `python tests/test_docs.py` writes it."""
     parts = ["# Commands\n\nEvery command with its help, as printed by `--help`.\n"]
     parts += [f"## {name}\n\n```text\n{help_of(name)}\n```\n" for name in commands()]
     return "\n".join(parts)
 
 
 def test_every_commands_help_is_quoted_word_for_word():
-    """By the releases that lay help out in CI: others write `{A}` for A, or fold elsewhere."""
+    """Only CI's releases are compared: others write `{A}` for A, or wrap lines elsewhere."""
     others = [
         f"{name} {version(name)}" for name in ("typer", "click", "rich") if version(name) != str(constraints()[name])
     ]
@@ -91,7 +91,7 @@ def column_rows(columns: Mapping[str, Column]) -> list[str]:
 
 
 def results_page() -> str:
-    """The page of every column, as it should be. `python tests/test_docs.py` writes it."""
+    """Return the page of every column. `python tests/test_docs.py` writes it."""
     parts = [RESULTS_INTRO.replace("{output}", results_output())]
     for table in TABLES:
         parts += [f"## {table.file} ({', '.join(table.commands)})", "", f"One row per {table.row}.", ""]
@@ -109,7 +109,7 @@ def results_page() -> str:
 
 
 def results_output() -> str:
-    """What the page's code block prints, as the page has it: tests/test_pages.py runs the block."""
+    """Return the output of the page's code block as the page shows it; tests/test_pages.py runs the block."""
     found = re.search(r"<!-- output -->\n```text\n(.*?)```", RESULTS_PAGE.read_text(encoding="utf-8"), re.S)
     assert found is not None
     return found[1]
@@ -162,7 +162,7 @@ def test_docstring_examples(name, monkeypatch, tmp_path):
     remember(monkeypatch)
     try:
         module = importlib.import_module(name)
-    except ModuleNotFoundError as error:  # triton is there on Linux only
+    except ModuleNotFoundError as error:  # triton exists on Linux only.
         pytest.skip(f"{name} needs {error.name}") if error.name == "triton" else pytest.fail(str(error))
     results = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
     assert results.failed == 0
@@ -173,7 +173,7 @@ def test_docstring_examples(name, monkeypatch, tmp_path):
 def test_the_readme_python_blocks_run(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     remember(monkeypatch)
-    monkeypatch.setattr(backends, "epochs_for", lambda n: 5)  # a layout of 3,072 points takes seconds
+    monkeypatch.setattr(backends, "epochs_for", lambda n: 5)  # A layout of 3,072 points would take seconds.
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
     assert blocks
     scope: dict[str, object] = {}
@@ -182,7 +182,7 @@ def test_the_readme_python_blocks_run(monkeypatch, tmp_path):
 
 
 def test_every_shell_line_of_the_readme_is_one_that_runs(monkeypatch, tmp_path):
-    """Our commands as a dry run; of the others, that what they name is there."""
+    """Run our commands with --dry-run, and check that whatever other commands refer to exists."""
     monkeypatch.chdir(tmp_path)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
@@ -233,7 +233,7 @@ def test_figures_have_sidecars_that_say_how_they_were_made():
 
 
 def texts_of(notebook: nbformat.NotebookNode) -> list[str]:
-    """The numbers on the page: what the cells print, without pictures and what a UMAP says of itself."""
+    """Return the printed output of a notebook's cells, without figures and the evidence for a UMAP."""
     outputs = [o for c in notebook.cells for o in c.get("outputs", [])]
     found = [o.get("text") or o.get("data", {}).get("text/plain", "") for o in outputs]
     return [t for t in found if not t.startswith(("<Figure", "<Axes")) and "trustworthiness" not in t]
@@ -248,7 +248,7 @@ def test_a_notebook_runs_and_its_outputs_are_kept(name):
     NotebookClient(fresh, timeout=300, resources={"metadata": {"path": str(ROOT)}}).execute()
     texts = texts_of(notebook)
     assert any("shared one to one" in t for t in texts)
-    assert texts == texts_of(fresh), "run them anew: make notebooks"
+    assert texts == texts_of(fresh), "run them again: make notebooks"
     warned = [o for c in fresh.cells for o in c.get("outputs", []) if o.get("name") == "stderr"]
     assert not warned
 

@@ -1,4 +1,4 @@
-"""One latent, one dimension: every question has an answer, or one sentence."""
+"""Tests with one latent or one dimension: every question has an answer, or one sentence."""
 
 from __future__ import annotations
 
@@ -68,17 +68,17 @@ def test_so_has_the_match_report(shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_picture_of_so_few_is_refused(shape):
+def test_an_embedding_of_so_few_is_refused(shape):
     with pytest.raises(ValueError, match="below the"):
         sg.umap(three_runs(*shape))
 
 
-def test_where_nobody_is_left_the_figure_says_so():
+def test_the_figure_says_if_no_latent_is_left():
     axes = sg.span(np.eye(3, 8), np.eye(3, 8)).figures()["span"].axes
     assert [ax.texts[0].get_text() for ax in axes] == ["every latent has a partner", "none without a partner"]
 
 
-def test_no_child_is_called_one_among_too_few():
+def test_among_too_few_latents_no_child_is_significant():
     s = sg.split(np.ones((5, 1)), np.ones((6, 1)))
     assert not s.found.any()
     assert "too few for any to be significant" in repr(s)
@@ -95,7 +95,7 @@ def test_no_child_is_called_one_among_too_few():
         pytest.param(lambda few, many: sg.match(few, many).record["caveats"], id="match"),
     ],
 )
-def test_few_latents_are_said_to_be_few(caveats_of):
+def test_few_latents_are_reported(caveats_of):
     few, many = (
         sg.Dictionary.from_decoder(
             sg.random_directions(n, 16, seed=n),

@@ -1,6 +1,6 @@
-"""The oldest versions that pyproject.toml's ranges allow, as constraints: `python tests/test_floors.py` writes them.
+"""Tests of the oldest allowed versions, as constraints: `python tests/test_floors.py` writes them.
 
-`make test-oldest` installs them and runs every test; the constraints of CI are held to the same ranges here.
+`make test-oldest` installs them and runs every test; CI's constraints must lie in the same ranges.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[1]
 OLDEST = ROOT / "constraints-oldest.txt"
 
-# Packages that ours are used through: their newest releases deprecate what the oldest allowed of these still call.
+# The newest releases of these deprecate what the oldest allowed version of a dependency still calls.
 COMPANIONS = {"click<8.5": "typer 0.20", "pyparsing<3.3": "matplotlib 3.10"}
 
 HEAD = """\
@@ -26,14 +26,14 @@ HEAD = """\
 
 
 def requirements() -> list[Requirement]:
-    """Every dependency and extra of the package."""
+    """Return every dependency and extra of the package."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"].values()
     return [Requirement(text) for text in [*project["dependencies"], *(text for extra in extras for text in extra)]]
 
 
 def floors() -> dict[str, str]:
-    """The lowest floor of each package, by name."""
+    """Return the lowest floor of each package, by name."""
     lowest: dict[str, str] = {}
     for requirement in requirements():
         name = canonicalize_name(requirement.name)
@@ -43,7 +43,7 @@ def floors() -> dict[str, str]:
 
 
 def oldest_text() -> str:
-    """The file as it should be."""
+    """Return the expected text of constraints-oldest.txt."""
     lines = [f"{name}=={floor}" for name, floor in floors().items()]
     lines += ["# What these were made to work with."]
     lines += [f"{companion}  # {why}" for companion, why in COMPANIONS.items()]
@@ -51,7 +51,7 @@ def oldest_text() -> str:
 
 
 def constraints() -> dict[str, Version]:
-    """What CI installs, by name."""
+    """Return the versions that CI installs, by name."""
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pairs = [line.partition("==") for line in lines if "==" in line and not line.startswith("#")]
     return {canonicalize_name(name): Version(version) for name, _, version in pairs}
@@ -78,7 +78,7 @@ def test_what_ci_installs_is_within_the_ranges() -> None:
 def test_ci_and_the_floors_are_two_ends() -> None:
     exact = constraints()
     same = {name for name, floor in floors().items() if name in exact and Version(floor) == exact[name]}
-    assert same <= {"wandb"}, "these ranges have one end only"
+    assert same <= {"wandb"}, "these ranges have only one end"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is released: the wheel and the sdist, every extra, and the files that come with a project."""
+"""Tests of the release: the wheel and the sdist, every extra, and the project's files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(*command: str, **more: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sdist, and the wheel built from it."""
+    """Build the sdist, and the wheel from it."""
     pytest.importorskip("build", reason="the package is built with the dev extra")
     pytest.importorskip("hatchling", reason="the package is built with the dev extra")
     folder = tmp_path_factory.mktemp("dist")
@@ -56,7 +56,7 @@ def test_the_sdist_can_be_tested(built: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {n.partition("/")[2] for n in archive.getnames()}
     assert {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "tests/conftest.py"} <= names
-    # Whatever else lies at the root was not meant to be sent to anyone.
+    # Other files at the root must not be published.
     files, folders = {n for n in names if "/" not in n}, {n.partition("/")[0] for n in names if "/" in n}
     assert files - folders <= {
         ".gitignore", ".pre-commit-config.yaml", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE",
@@ -69,14 +69,14 @@ def test_the_sdist_can_be_tested(built: Path) -> None:
     }  # fmt: skip
 
 
-def test_twine_finds_nothing_to_complain_of(built: Path) -> None:
+def test_twine_accepts_the_package(built: Path) -> None:
     done = run(sys.executable, "-m", "twine", "check", "--strict", *map(str, built.iterdir()), NO_COLOR="1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("PASSED") == 2
 
 
 def test_the_wheel_works_where_the_source_is_not(built: Path, tmp_path: Path) -> None:
-    """Installed into an environment of its own, whose dependencies are this one's."""
+    """Install it into a separate environment that borrows the dependencies of this one."""
     [wheel] = built.glob("*.whl")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "new")], check=True)
     python = str(tmp_path / "new" / "bin" / "python")
@@ -103,7 +103,7 @@ def _path() -> str:
 
 
 def resolved(requirements: list[str], platform: str, tmp_path: Path) -> dict[str, str]:
-    """What uv would install, by name: metadata only, nothing is downloaded or installed."""
+    """Return what uv would install, by name, from metadata alone."""
     wanted = tmp_path / "wanted.in"
     wanted.write_text("\n".join(requirements))
     done = run(
@@ -124,7 +124,7 @@ def resolved(requirements: list[str], platform: str, tmp_path: Path) -> dict[str
 @pytest.mark.network
 @pytest.mark.parametrize("extra", ["cu13", "dask-cuda"])
 def test_extras_for_a_gpu_can_be_resolved_for_linux(extra: str, tmp_path: Path) -> None:
-    """The others are parts of the dev extra, with which this runs."""
+    """The other extras are parts of the dev extra, with which this test runs."""
     wanted = PROJECT["dependencies"] + PROJECT["optional-dependencies"][extra]
     found = resolved(wanted, "linux", tmp_path)
     assert {"torch", "numpy", "umap-learn"} <= found.keys()
@@ -139,7 +139,7 @@ def test_cu13_asks_nothing_of_a_mac(tmp_path: Path) -> None:
     assert set(found) == {"numpy"}
 
 
-def test_the_version_is_told_alike_everywhere() -> None:
+def test_the_version_is_the_same_everywhere() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert str(citation["version"]) == PROJECT["version"] == sg.__version__
     assert {"cff-version", "message", "title", "authors", "license"} <= citation.keys()
@@ -155,7 +155,7 @@ def test_the_hooks_are_local_and_understood() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for hook in hooks["repos"][0]["hooks"]:
         tool = hook["entry"].removeprefix(".venv/bin/").split()[0]
-        assert f"$(BIN)/{tool}" in makefile, "a hook that CI does not run"
+        assert f"$(BIN)/{tool}" in makefile, "CI does not run this hook"
     pytest.importorskip("pre_commit", reason="pre-commit comes with the dev extra")
     done = run(sys.executable, "-m", "pre_commit", "validate-config")
     assert done.returncode == 0, done.stdout

@@ -1,4 +1,4 @@
-"""The pages: they build without a warning and fetch nothing, and every code block on them does what it says."""
+"""Tests of the pages: they build without a warning, fetch nothing, and every code block prints what they show."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROOT = Path(sg.__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(p.relative_to(ROOT).as_posix() for p in DOCS.rglob("*.md"))
 
-# The only blocks that are not run here, by page and first line.
+# These are the only blocks that are not run, by page and first line.
 NOT_RUN = {
     ("docs/how-to/wandb.md", "sae-geometry runs sparsify/gpt2 --kind local --layer 6"),
     ("docs/how-to/wandb.md", "sae-geometry compare demo:local-seed0 demo:local-seed1 \\"),
@@ -42,7 +42,7 @@ NOT_RUN = {
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block, and the comment on the line above it."""
+    """Fenced block, and the comment on the line above it."""
 
     language: str
     text: str
@@ -54,21 +54,21 @@ class Block:
 
 
 def blocks(page: str) -> Iterator[Block]:
-    """The fenced blocks of a page, in order."""
+    """Return the fenced blocks of a page, in order."""
     text = (ROOT / page).read_text(encoding="utf-8")
     for said, language, body in re.findall(r"(?:<!-- ([^\n]*) -->\n)?^```(\w*)\n(.*?)^```", text, re.S | re.M):
         yield Block(language, body, said)
 
 
 def run_python(text: str, page: str, scope: dict[str, object]) -> str:
-    """What a Python block prints."""
+    """Return what a Python block prints."""
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec(compile(text, page, "exec"), scope)
     return printed.getvalue()
 
 
 def run_shell(text: str) -> str:
-    """What the commands of a shell block print; only our own command may stand there."""
+    """Return what a shell block prints; it may contain only our own command."""
     printed = ""
     for line in text.replace("\\\n", " ").splitlines():
         program, *words = shlex.split(line, comments=True)
@@ -81,7 +81,7 @@ def run_shell(text: str) -> str:
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blank_figures: None) -> Iterator[None]:
-    """A folder, a cache and an environment of the page's own."""
+    """Give each page a separate folder, cache and environment."""
     monkeypatch.chdir(tmp_path)
     remember(monkeypatch)
     monkeypatch.setenv("SAE_GEOMETRY_CACHE", str(tmp_path / "cache"))
@@ -150,7 +150,7 @@ def test_every_figure_on_a_page_comes_from_figures() -> None:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The pages, built as CI builds them: any warning fails."""
+    """Build the pages as in CI, where any warning fails."""
     pytest.importorskip("mkdocs", reason="the pages are built with the docs extra: pip install '.[docs]'")
     folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
@@ -180,7 +180,7 @@ def test_the_pages_fetch_nothing_from_elsewhere(site: Path) -> None:
 
 
 def test_every_link_leads_somewhere(site: Path) -> None:
-    """Of the built pages, included ones too: files and anchors."""
+    """Check files and anchors in the built pages, included pages too."""
     ids = {p: set(re.findall(r"\bid=\"([^\"]+)\"", p.read_text(encoding="utf-8"))) for p in site.rglob("*.html")}
     for page in ids:
         if page.name == "404.html":
@@ -214,7 +214,7 @@ def test_search_works_in_pages_opened_from_disk(site: Path) -> None:
         page = browser.new_context(offline=True).new_page()
         page.goto((site / "index.html").as_uri())
         page.fill("input[name=query]", "rarefaction", force=True)
-        for _ in range(300):  # what is typed before the page listens is lost
+        for _ in range(300):  # Input from before the page listens is lost.
             if page.locator(".md-search-result__item a").count():
                 break
             page.dispatch_event("input[name=query]", "keyup")

@@ -1,4 +1,4 @@
-"""What is no plain array of numbers is refused in one sentence, wherever one is wanted; frequencies are shares."""
+"""Tests that everything but a plain array of numbers is refused in one sentence, and that frequencies are shares."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ NOT_PLAIN: dict[str, Callable[[np.ndarray], Any]] = {
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", NOT_PLAIN)
-def test_what_is_no_plain_array_is_one_sentence(kind: str) -> None:
+def test_what_is_not_a_plain_array_is_one_sentence(kind: str) -> None:
     made = NOT_PLAIN[kind]
     calls: list[Callable[[], object]] = [
         lambda: Dictionary.from_decoder(made(W), latent_axis=0),
@@ -93,14 +93,14 @@ def test_a_few_numbers_repeated_to_petabytes_are_one_sentence(kind: str) -> None
 
 
 def test_a_row_may_be_repeated_within_reason_and_be_read_only() -> None:
-    torch.set_warn_always(True)  # torch's own warnings come once a process
+    torch.set_warn_always(True)  # torch warns once per process otherwise.
     assert sg.as_dictionary(np.broadcast_to(W[0], (1000, 3))).n_latents == 1000
     assert sg.as_dictionary(torch.ones(1).expand(20, 3)).n_latents == 20
     torch.set_warn_always(False)
 
 
 class OnAnotherDevice:
-    """An array as of a library that gives its values on request only."""
+    """Array of a library that returns its values only on request."""
 
     shape, dtype = (4, 3), "float32"
 

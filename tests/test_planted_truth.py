@@ -1,4 +1,4 @@
-"""One planted world: latents shared, split, duplicated, rotated away and dead, each recovered by its own tool."""
+"""Tests on planted data: shared, split, duplicated, rotated and dead latents, each recovered by its own tool."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def unit(x):
 
 @pytest.fixture(scope="module")
 def world():
-    """A of 115 latents in 160 dimensions; in B, 40 of them come again with noise, 20 come twice, 30 are turned by a
-    rotation, 10 are dead in both, and 15 are split in two halves.
+    """Return A with 115 latents in 160 dimensions, and B, in which 40 of them occur with noise, 20 occur twice, 30 are
+    rotated, and 15 are split in two halves; 10 are dead in both.
     """
     rng = np.random.default_rng(0)
     a = unit(rng.standard_normal((115, 160)))
@@ -59,7 +59,7 @@ def test_shared_and_duplicated_are_significant_and_the_rotated_are_not(world):
     assert (m.similarity[again] > 0.9).all()
     assert m.significant[again].all()
     assert m.significant[rows_of(a, SPLIT)].all()
-    assert m.significant[rows_of(a, ROTATED)].sum() <= 2  # of 30, at a false discovery rate of 5%
+    assert m.significant[rows_of(a, ROTATED)].sum() <= 2  # 2 of 30, at a false discovery rate of 5%
     assert (m.similarity > 0.9).sum() == 60
 
 
@@ -73,7 +73,7 @@ def test_duplicates_are_double_counting(world):
     assert (taken[rows_of(a, SHARED)] == 1).all()
     assert times.sum() == b.n_latents
     one_to_one = sg.compare(a, b, "optimal").b_to_a
-    assert (one_to_one.similarity > 0.9).sum() == 60  # each twin's sister has to look elsewhere
+    assert (one_to_one.similarity > 0.9).sum() == 60  # The second copy of a duplicate needs another partner.
 
 
 def test_split_latents_have_their_two_halves(world):

@@ -1,4 +1,4 @@
-"""Every public function that takes a dictionary takes an address, an array and a mapping too."""
+"""Tests that every public function that takes a dictionary takes an address, an array and a mapping too."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import sae_geometry as sg
 
 NARROW = "demo:local-narrow-seed0"
-# What is given for the other arguments, by function; None for those that take no dictionary.
+# Calls with the other arguments filled in, by function; None for functions without a dictionary.
 WITH_ONE = {
     "as_dictionary": lambda d: sg.as_dictionary(d),
     "truth": lambda d: sg.truth(d, d),
@@ -52,7 +52,7 @@ def test_an_address_an_array_and_a_mapping_are_taken(name: str) -> None:
     rows = np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32)
     mapping = {"W_dec": rows, "W_enc": rows.T}
     given = [sg.as_dictionary(mapping), mapping]
-    if name not in ("agreement",):  # an array has no encoder
+    if name not in ("agreement",):  # An array has no encoder.
         given.append(rows)
     if name not in (
         "compare",
@@ -68,7 +68,7 @@ def test_an_address_an_array_and_a_mapping_are_taken(name: str) -> None:
         "truth",
         "read_tokens",
         "project",
-    ):  # slower, and nothing more is shown
+    ):  # Loading an address is slower and would not test more.
         given.append(NARROW)
     for d in given:
         assert WITH_ONE[name](d) is not None

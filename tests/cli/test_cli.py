@@ -1,4 +1,4 @@
-"""The command line as a user meets it: streams, exit codes, files, errors in one sentence."""
+"""Tests of the command line as a user meets it: streams, exit codes, files, and errors in one sentence."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def run(tmp_path, monkeypatch):
 
 
 def one_sentence(result) -> str:
-    """The error line; fails if there is a traceback or more than one error."""
+    """Return the error line; fail if stderr has a traceback or more than one error."""
     lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, result.stderr
     assert "Traceback" not in result.stderr
     return lines[0]
 
 
-# ---- what works ----------------------------------------------------------------------------------------------------
+# ---- successful commands -------------------------------------------------------------------------------------------
 
 
 @undrawn
@@ -181,7 +181,7 @@ def test_version(run):
     assert run("--version").stdout == f"sae-geometry {sae_geometry.__version__}\n"
 
 
-# ---- what does not -------------------------------------------------------------------------------------------------
+# ---- failing commands ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -263,7 +263,7 @@ def test_long_labels_make_a_folder_all_the_same(run):
     assert result.exit_code == 0, result.stderr
 
 
-def test_an_unforeseen_error_is_owned_up_to(run, monkeypatch):
+def test_an_unexpected_error_is_reported_as_a_bug(run, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("gears\nfell out")
 
@@ -303,7 +303,7 @@ def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(run, command, monk
     assert result.stdout.startswith(f"{verb}: ")
     assert "not counted" in result.stdout
     found = json.loads(run(verb, *inputs, "--dry-run", "--json", "-q", "--memory", "64MB").stdout)
-    matched = verb in ("match", "seeds", "span", "umap")  # they load and compile the solver, whatever the limit
+    matched = verb in ("match", "seeds", "span", "umap")  # These verbs load and compile the solver, whatever the limit.
     assert found["memory"] <= (64 << 20) + planning._LOADED * matched
     assert found["verb"] == verb
     assert list(Path().iterdir()) == []
@@ -354,7 +354,7 @@ def test_estimate_says_what_a_question_would_cost(run):
 
 @pytest.fixture
 def two_files(tmp_path):
-    """Two small dictionaries with encoders, as files ./a.safetensors and ./b.safetensors."""
+    """Write two small dictionaries with encoders to ./a.safetensors and ./b.safetensors."""
     from oracles import related_decoders
     from safetensors.numpy import save_file
 

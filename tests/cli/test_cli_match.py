@@ -1,4 +1,4 @@
-"""`sae-geometry match` as a user meets it."""
+"""Tests of `sae-geometry match` on the command line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ A, B = "./a.safetensors", "./b.safetensors"
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, blank_figures):
-    """A command in a folder with two small dictionaries that have encoders."""
+    """Return a function that runs a command in a folder with two small dictionaries that have encoders."""
     monkeypatch.chdir(tmp_path)
     for name, decoder in zip("ab", oracles.related_decoders(np.random.default_rng(0), 47, 60, 12, 30), strict=True):
         rows = decoder.astype(np.float32)
@@ -65,7 +65,7 @@ def test_out_writes_the_record_and_never_over_another(run):
     assert "not empty" in again.stderr
     assert run("match", A, B, "-o", "here", "--overwrite", "-q").exit_code == 0
     assert run("within", A, "-o", "here", "--overwrite", "-q").exit_code == 0
-    assert not Path("here/match.json").exists(), "the record went with its results"
+    assert not Path("here/match.json").exists(), "the record was removed with its results"
 
 
 def test_fail_under_and_wrong_use(run):
@@ -77,7 +77,8 @@ def test_fail_under_and_wrong_use(run):
 
 
 def test_stopping_at_a_gap_is_said(run):
-    rng = np.random.default_rng(0)  # every latent of one likes the same few of the other: not solved at once
+    # Every latent of one side prefers the same few of the other, so one round cannot solve it.
+    rng = np.random.default_rng(0)
     np.save("crowd.npy", np.eye(1, 16) + 0.3 * rng.standard_normal((300, 16)))
     np.save("favorites.npy", np.eye(1, 16) + rng.random((300, 1)) * rng.standard_normal((300, 16)))
     result = run("match", "./crowd.npy", "./favorites.npy", "--max-gap", "0.5", "--json")

@@ -1,4 +1,4 @@
-"""What every command takes: arrays in either orientation, bad rows left out, and costs said before they are paid."""
+"""Tests of the inputs of every command: arrays in either orientation, bad rows, and costs that are shown in advance."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run(*arguments: object) -> tuple[int, str, str]:
 
 @pytest.fixture
 def turned(tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> float:
-    """Two arrays whose columns are latents, a.npy and b.npy; their MMCS."""
+    """Save two arrays whose columns are latents, a.npy and b.npy, and return their MMCS."""
     monkeypatch.chdir(tmp_path)
     a = rng.standard_normal((40, 8)).astype(np.float32)
     b = a[rng.permutation(40)] + 0.5 * rng.standard_normal((40, 8)).astype(np.float32)
@@ -39,7 +39,7 @@ def turned(tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyP
     [("./a.npy", "./b.npy", "--latent-axis", 1), ("./a.npy::latent_axis=1", "./b.npy::latent_axis=1"),
      ("./a.npy::latent_axis=1", "./b.npy", "--latent-axis", 1)],
 )  # fmt: skip
-def test_columns_are_latents_where_that_is_said(turned: float, arguments: tuple[object, ...]) -> None:
+def test_columns_are_latents_if_stated(turned: float, arguments: tuple[object, ...]) -> None:
     code, out, error = run("compare", *arguments, "-q", "--json", "--format", "png")
     assert code == 0, error
     summary = json.loads(out)
@@ -63,7 +63,7 @@ def test_the_caveat_of_a_bare_array_names_the_option(turned: float) -> None:
 
 @pytest.fixture
 def bad(tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-    """States of a run with a zero row in the first: samples_1.pt, samples_2.pt; and two arrays, x.npy and y.npy."""
+    """Save two states of a run, samples_1.pt with a zero row and samples_2.pt, and two arrays, x.npy and y.npy."""
     monkeypatch.chdir(tmp_path)
     rows = rng.standard_normal((30, 8)).astype(np.float32)
     for n in (1, 2):
@@ -100,12 +100,12 @@ def test_drift_leaves_out_what_is_bad_in_any_state(bad: np.ndarray) -> None:
     assert np.isfinite(whole.to_final).all()
 
 
-def test_match_says_what_it_will_take(bad: np.ndarray) -> None:
+def test_match_prints_its_expected_cost(bad: np.ndarray) -> None:
     _, _, error = run("match", "./x.npy", "./x.npy", "--drop-bad")
     assert re.search(r"matching takes about [\d.e-]+ GB in addition to the inputs", error)
 
 
-def test_a_dry_run_refuses_nothing_that_the_real_run_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_accepts_what_the_real_run_accepts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(planning, "_probe", lambda *_: (0.0, 1e-12))
     big = np.random.default_rng(0).standard_normal((250_000, 4)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""A signal that comes where Python ignores exceptions ends a command all the same."""
+"""Tests that a signal ends a command even when it arrives where Python ignores exceptions."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sae_geometry.cli.lifecycle import TerminatedError, signals_are_heard
 
 
 def from_a_callback(number: signal.Signals) -> None:
-    """The signal comes while C calls back."""
+    """Raise the signal inside a callback from C."""
     ctypes.CFUNCTYPE(None)(lambda: signal.raise_signal(number))()
 
 
 def from_a_finalizer(number: signal.Signals) -> None:
-    """The signal comes while an object is deleted."""
+    """Raise the signal while an object is being deleted."""
 
     class Dying:
         def __del__(self) -> None:
@@ -39,7 +39,7 @@ def test_no_signal_is_lost(
 
     def command() -> None:
         come(number)
-        ignored.append(number)  # or it would not have come here
+        ignored.append(number)  # The exception was ignored, or this line would not run.
         time.sleep(30)
 
     with pytest.raises(raised), signals_are_heard():
@@ -49,7 +49,7 @@ def test_no_signal_is_lost(
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
-def test_other_exceptions_that_are_ignored_are_told_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_ignored_exceptions_are_reported_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[type[BaseException]] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda lost: told.append(lost.exc_type))
 

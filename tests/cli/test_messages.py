@@ -1,4 +1,4 @@
-"""Messages advise what is there: every option they name exists on the command, and no Python is asked for."""
+"""Tests that messages advise only what exists: options of the command that shows them, and never Python code."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ READ = {
 TWO = READ - {"within", "drift", "estimate", "tokens"}
 SWEEP = READ - {"drift"}
 SAVE = READ - {"estimate"}
-# Which commands can show what a room's messages advise. A new option in a message needs a row here.
+# The commands that can show the messages of a subpackage. A new option in a message needs a row here.
 WHO = {
     "--drop-bad": READ,
     "--latents": READ - {"drift"},
@@ -55,7 +55,7 @@ ELSEWHERE = {"--help", "--version"}
 
 @cache
 def texts(path: Path) -> list[str]:
-    """The string literals of a file that are no docstrings, f-strings with … for what is filled in."""
+    """Return the string literals of a file except docstrings; in f-strings, … replaces each inserted value."""
     nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
     docs = {
         id(node.body[0].value)
@@ -75,7 +75,7 @@ def texts(path: Path) -> list[str]:
 
 
 def advised(text: str) -> list[str]:
-    """The options in a message; a style sheet has properties of that form."""
+    """Return the options that a message names, without the style-sheet properties that look like options."""
     return [] if "var(--" in text else re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)
 
 
@@ -86,7 +86,7 @@ def test_an_option_that_a_message_advises_exists_where_it_can_be_shown() -> None
     advice = {(o, str(p.relative_to(PACKAGE))) for p in LIBRARY for t in texts(p) for o in advised(t)}
     assert {option for option, _ in advice} >= {"--drop-bad", "--allow-mismatch", "--memory", "--offline"}
     unknown = {(option, where) for option, where in advice if option not in WHO and option not in ELSEWHERE}
-    assert unknown == set(), "say in WHO which commands can show it"
+    assert unknown == set(), "add it to WHO with the commands that can show it"
     missing = [(o, n) for o in {option for option, _ in advice} - ELSEWHERE for n in WHO[o] if o not in COMMANDS[n]]
     assert missing == []
 
@@ -122,7 +122,7 @@ def test_an_option_that_a_command_advises_is_its_own(path: Path) -> None:
         ("write NAME=ADDRESS or https://x.y/z?a=1", "write NAME=ADDRESS or https://x.y/z?a=1"),
     ],
 )
-def test_a_command_line_speaks_of_options(python: str, line: str) -> None:
+def test_messages_on_the_command_line_name_options(python: str, line: str) -> None:
     assert in_options(python) == line
 
 
@@ -137,8 +137,8 @@ def test_no_message_asks_a_command_line_for_python() -> None:
 THINGS = "latents|regions|minutes|threads|cores|tiles|checkpoints"
 TWO_OR_MORE = {
     "comparisons/inference.py", "dictionary.py", "io/activity.py", "embedding/regions.py", "matching/shared.py",
-    "comparisons/checkpoints.py",  # a run has two checkpoints or more
-    # "of N latents", all of a dictionary
+    "comparisons/checkpoints.py",  # A run has at least two checkpoints.
+    # These say "of N latents" about all latents of a dictionary.
     "comparisons/by_index.py", "comparisons/flow_result.py", "comparisons/ground_truth.py",
     "comparisons/encoder_agreement.py", "comparisons/nearest_result.py", "comparisons/within.py",
     "labels/attach.py", "labels/tokens.py", "pairwise/mapping.py", "plots/flow.py", "plots/nearest.py",
@@ -146,8 +146,8 @@ TWO_OR_MORE = {
 }  # fmt: skip
 
 
-def test_one_thing_is_no_plural() -> None:
-    """`counted(n, noun)` knows one from many; only messages about two things or more do without it."""
+def test_one_thing_is_not_plural() -> None:
+    """Require `counted(n, noun)`, which handles the singular, unless there are always two or more things."""
     found = {
         str(path.relative_to(PACKAGE))
         for path in sorted(PACKAGE.rglob("*.py"))
@@ -157,7 +157,7 @@ def test_one_thing_is_no_plural() -> None:
     assert found <= TWO_OR_MORE
 
 
-def test_out_of_memory_is_no_bug_of_ours():
+def test_out_of_memory_is_not_reported_as_a_bug():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60, dtype=torch.uint8)
     for error in (caught.value, MemoryError(), torch.cuda.OutOfMemoryError("CUDA out of memory. Tried …")):

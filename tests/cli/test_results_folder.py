@@ -1,4 +1,4 @@
-"""A folder of results belongs to one process at a time, and an unfinished command leaves none."""
+"""Tests that a results folder belongs to one process at a time, and that a failed command leaves none behind."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("blank_figures")
 
 
 def points(n: int, seed: int, d: int = 6) -> torch.Tensor:
-    """Unit rows, many of them the same and many of them of like similarity."""
+    """Return unit rows with many duplicates and many nearly equal similarities."""
     x = np.random.default_rng(seed).integers(-1, 2, (n, d)).astype(np.float32)
     x[:, 0] += 3
     return torch.from_numpy(x / np.linalg.norm(x, axis=1, keepdims=True))
@@ -40,7 +40,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @contextmanager
 def held(*folders: Path) -> Iterator[None]:
-    """Another process is at work there."""
+    """Lock the folders from another process."""
     script = "import contextlib, sys; from pathlib import Path; from sae_geometry.sources.cache import holding\n"
     script += "with contextlib.ExitStack() as stack:\n"
     script += "    for folder in sys.argv[1:]: stack.enter_context(holding(Path(folder), seconds=0.0))\n"
@@ -65,10 +65,10 @@ def test_two_commands_never_write_to_one_folder(here: Path) -> None:
             assert refused.exit_code == 2
             assert "out is in use by another process; wait for it, or give another folder" in refused.stderr
             assert not (here / "out").exists()
-        again = CliRunner().invoke(app, [*pairs, "--resume"])  # its pairs are another process's
+        again = CliRunner().invoke(app, [*pairs, "--resume"])  # Another process holds the folder of its pairs.
         assert again.exit_code == 2
         assert "seeds-r0-r1 is in use by another process" in again.stderr
-        done = CliRunner().invoke(app, command)  # a name of its own is made for it
+        done = CliRunner().invoke(app, command)  # The command chooses a new folder name.
         assert done.exit_code == 0, done.stderr
         assert (here / "within-r0-2" / "summary.json").exists()
 

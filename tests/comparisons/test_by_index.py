@@ -1,4 +1,4 @@
-"""Latents of the same id: planted classes come back, ties belong to the id, and crosscoder layouts are read."""
+"""Tests of comparing latents by id: planted classes, ties, and crosscoder layouts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def make(rows, name, **how):
 
 @pytest.fixture(scope="module")
 def planted():
-    """40 shared ids, 12 only in A, 7 only in B (two with no row in A), and two pairs of ids swapped."""
+    """Plant 40 shared ids, 12 only in A, 7 only in B (two have a zero row in A), and two pairs of swapped ids."""
     rng = np.random.default_rng(0)
     a = unit(rng.standard_normal((64, 32)))
     b = unit(a + 0.02 * rng.standard_normal((64, 32)))
@@ -53,7 +53,7 @@ def test_planted_classes_are_counted(planted):
     assert abs(c.by_chance) < 0.1
 
 
-def test_it_says_cuts_and_the_artifact(planted):
+def test_it_shows_its_thresholds_and_the_artifact(planted):
     text = " ".join(repr(planted[2]).split())
     for part in (
         "at most 0.1",

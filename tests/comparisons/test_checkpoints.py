@@ -1,4 +1,4 @@
-"""Following a run through its checkpoints: definitions by hand, and a real run."""
+"""Tests of a run's checkpoints, by hand and on a real run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COS = np.sqrt(0.5)
 
 
 def states(folder: Path, steps: list[np.ndarray]) -> Path:
-    """A run whose checkpoint k has these decoder rows; saved at 10, 200, 3000, … samples."""
+    """Save a run whose checkpoints have these decoder rows, at 10, 200, 3000, … samples."""
     for k, rows in enumerate(steps):
         tensors = {"h.decoder.weight": torch.from_numpy(rows.T.copy()), "h.encoder.0.weight": torch.from_numpy(rows)}
         torch.save(tensors, folder / f"samples_{(k + 1) * 10 ** (k + 1)}.pt")
@@ -32,7 +32,7 @@ X, Y, XY = np.array([1.0, 0.0]), np.array([0.0, 1.0]), np.array([1.0, 1.0])
 
 @pytest.fixture
 def by_hand(tmp_path: Path) -> Drift:
-    """Three checkpoints of four latents: still from the start, turning to the end, arriving early, coming back."""
+    """Return three checkpoints of four latents, which are constant, turning until the end, early, and coming back."""
     steps = [[X, X, X, X], [2 * X, XY, Y, Y], [X, Y, Y, X]]
     return sg.drift(states(tmp_path, [np.stack(s) for s in steps]))
 
@@ -131,5 +131,5 @@ def test_the_figure_draws_on_the_axes_given(by_hand: Drift) -> None:
     ax.figure.draw_without_rendering()
     names = ax.get_legend().get_texts()
     assert [t.get_text().partition(" (")[0] for t in names][::3] == ["median", "share born"]
-    assert all(ax.bbox.containsy(t.get_window_extent().y0) for t in names), "without a layout, words stand inside"
+    assert all(ax.bbox.containsy(t.get_window_extent().y0) for t in names), "without a layout, labels should be inside"
     plt.close("all")

@@ -1,4 +1,4 @@
-"""Consensus: complete linkage against its definition on sets; planted groups; a dictionary that loads."""
+"""Tests of consensus groups: complete linkage against its definition, planted groups, and a dictionary that loads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run(rows, name, **more):
 
 
 def one_to_one(rng, sizes, links):
-    """Random partial one-to-one matchings between all pairs of runs, as [L, N] partners and similarities."""
+    """Return random partial one-to-one matchings between all pairs of runs, as [L, N] partners and similarities."""
     starts = np.concatenate([[0], np.cumsum(sizes)])
     partner = np.full((starts[-1], len(sizes)), -1, dtype=np.int64)
     similarity = np.full(partner.shape, np.nan)
@@ -36,7 +36,7 @@ def one_to_one(rng, sizes, links):
 
 
 def by_definition(sizes, partner, similarity, threshold):
-    """Sets of (run, row); the best link first; merge where all cross pairs are links and no run is twice."""
+    """Group sets of (run, row), best link first: merge two if all cross pairs are links and no run occurs twice."""
     starts = np.concatenate([[0], np.cumsum(sizes)])
     links = {}
     for i in range(len(sizes)):
@@ -71,7 +71,7 @@ def test_groups_are_their_definition(seed):
 
 @pytest.fixture(scope="module")
 def planted():
-    """Four runs: 20 latents in all, 10 in the first three, 5 in the first two, the rest each its own."""
+    """Compare four runs that share 20 latents; the first three share 10 more, and the first two another 5."""
     rng = np.random.default_rng(0)
     common = rng.standard_normal((35, 64))
     runs = []
@@ -86,7 +86,7 @@ def planted():
 
 @pytest.fixture(scope="module")
 def groups(planted):
-    """Group at the threshold alone: the runs' own latents have cosines of less than .5."""
+    """Group at the threshold alone, because cosines within each run are below 0.5."""
     return consensus(planted.runs, *planted._partners, threshold=planted.threshold)
 
 
@@ -100,14 +100,14 @@ def test_planted_groups_are_recovered_exactly(groups):
 
 
 def test_few_latents_are_linked_above_all_of_their_own_and_hardly_by_chance(planted, groups):
-    """With 50 latents per run fewer than a hundred win: the level is the largest cosine within either of two runs."""
+    """With 50 latents per run there are under a hundred wins, so the level is the largest cosine within either run."""
     c = planted.consensus
     own = [np.sort((x := d.directions.numpy()) @ x.T, axis=1)[:, -2].max() for d in planted.runs]
     assert c.level[0, 1] == pytest.approx(max(own[:2]), abs=1e-6)
-    assert np.nanmax(c.level) <= max(own) + 1e-6  # of the wider of two, fewer of its own compete
+    assert np.nanmax(c.level) <= max(own) + 1e-6  # The larger dictionary has fewer decoys of its own.
     found, planted_groups = ({tuple(row) for row in g.members.tolist()} for g in (c, groups))
     assert planted_groups <= found
-    assert len(found) <= len(planted_groups) + 2  # of 60 orphans
+    assert len(found) <= len(planted_groups) + 2  # This allows two false groups among 60 orphans.
 
 
 def test_a_consensus_is_a_dictionary_that_loads(planted, groups, tmp_path):
@@ -143,7 +143,7 @@ def test_members_are_original_ids(planted, groups):
     assert len(c.orphans_table()) == 60
 
 
-def test_wrong_use_is_told(planted, tmp_path):
+def test_wrong_use_is_refused(planted, tmp_path):
     with pytest.raises(ValueError, match=r"\.safetensors file; got 'x.pt'"):
         planted.consensus.save(tmp_path / "x.pt")
     with pytest.raises(ValueError, match="spans 5 runs"):

@@ -1,4 +1,4 @@
-"""Encoder beside decoder: planted groups come back; strata of frequency; refusals."""
+"""Tests of encoder and decoder agreement: planted groups, frequency strata and refusals."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def run(rows, name, **more):
 
 @pytest.fixture
 def planted(rng):
-    """Of 40 latents 10 agree on both sides, 10 on the decoder only, 10 on the encoder only, 10 on neither."""
+    """Plant 40 latents: 10 agree on both sides, 10 on the decoder only, 10 on the encoder only, and 10 on neither."""
     dec, enc = rng.standard_normal((40, 256)), rng.standard_normal((40, 256))
     near = 0.05 * rng.standard_normal((40, 256))
     other_dec, other_enc = rng.standard_normal((40, 256)), rng.standard_normal((40, 256))
     b_dec, b_enc = dec + near, enc + near
     b_dec[30:], b_enc[30:] = other_dec[30:], other_enc[30:]
     b_enc[10:20] = other_enc[10:20]
-    # Encoder only: the decoder partner is the best of poor ones, and has the right encoder.
+    # These agree on the encoder only: the decoder partner is the best of poor ones, but has the right encoder.
     b_dec[20:30] = 0.5 * dec[20:30] / np.linalg.norm(dec[20:30], axis=1, keepdims=True) * 16 + other_dec[20:30]
     order = rng.permutation(40)
     frequency = np.linspace(0.001, 0.5, 40)
@@ -84,11 +84,11 @@ def test_frequency_is_a_stratum(of_the_demo):
     assert (strata["low"] < strata["mean_decoder_cosine"]).all()
 
 
-def test_what_is_not_known_is_not_shown(rng):
+def test_unknown_values_are_not_shown(rng):
     a = run(rng.standard_normal((30, 16)), "a", encoder=rng.standard_normal((30, 9)))
     b = run(rng.standard_normal((30, 16)), "b", encoder=rng.standard_normal((30, 9)))
     r = sg.agreement(a, b)
-    assert r.alignment is None  # encoders read another space
+    assert r.alignment is None  # The encoders read from another space.
     assert r.by_frequency() is None
     assert set(r.figures()) == {"agreement"}
     assert r.summary()["by_frequency"] is None
@@ -117,7 +117,7 @@ def test_saved_and_drawn(planted, tmp_path):
         assert part in repr(r)
 
 
-def test_wrong_use_is_told(planted, toy_pair):
+def test_wrong_use_is_refused(planted, toy_pair):
     with pytest.raises(ValueError, match="has no encoder"):
         sg.agreement(*toy_pair)
     with pytest.raises(ValueError, match="within −1…1; got 2"):

@@ -1,4 +1,4 @@
-"""Features through layers: planted births, deaths, splits, merges and turns are counted exactly."""
+"""Tests of features through layers: planted births, deaths, splits, merges and rotations are counted exactly."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def layer(rows, at, **how):
 
 
 def turned(rng, rows):
-    """Rows turned by 20 degrees, each in a direction of its own."""
+    """Rotate each row by 20 degrees in its own random direction."""
     other = rng.standard_normal(rows.shape)
     other = unit(other - (other * rows).sum(axis=1, keepdims=True) * rows)
     return np.cos(np.radians(DEGREES)) * rows + np.sin(np.radians(DEGREES)) * other
 
 
 def planted(seed, n=160, d=128, layers=4):
-    """Layers whose latents die, split in two, merge by twos, are born, or turn; and how many of each, per step."""
+    """Return layers whose latents die, split, merge in pairs, are born or rotate, and the number of each per step."""
     rng = np.random.default_rng(seed)
     rows, truth, survivors = [unit(rng.standard_normal((n, d)))], [], np.arange(n)
     left = [n]
@@ -106,7 +106,7 @@ def test_every_latent_has_one_fate_and_is_in_one_chain(flowed):
         assert step.n_continuing + step.n_splits + step.n_births == b.n_latents
 
 
-def test_ten_lines_say_what_is_still_there(flowed):
+def test_ten_lines_summarize_what_persists(flowed):
     f, _, left = flowed
     lines = repr(f).splitlines()
     assert len(lines) == 10
@@ -241,7 +241,7 @@ def test_a_map_per_step_is_applied_to_the_earlier_layer(rng):
     a = unit(rng.standard_normal((90, 48)))
     jacobian = rng.standard_normal((48, 48))
     jacobian[0] = 0
-    a[7] = np.eye(48)[0]  # which the map sends to zero
+    a[7] = np.eye(48)[0]  # The map sends this latent to zero.
     order = rng.permutation(90)
     later = (a @ jacobian)[order] + 1e-3
     layers = [layer(a, 0), layer(later, 1)]
@@ -295,7 +295,7 @@ def test_the_map_of_the_command(tmp_path):
 
 
 def test_every_latent_with_an_edge_goes_somewhere():
-    """Latent 0 continues as 2, 1 has its nearest there, 2 has only children, 0 the closest, and 3 has no edge."""
+    """Latent 0 continues as 2, 1 has its nearest there, 2 has only children, 0 is the closest, and 3 has no edge."""
     q, few = np.zeros(4), np.zeros(3)
     step = Step(
         one_to_one=np.array([2, -1, -1, -1]), one_to_one_cosine=np.array([0.9, np.nan, np.nan, np.nan]), one_to_one_q=q,
@@ -337,7 +337,7 @@ def test_labels_say_what_a_chain_means_as_it_goes(flowed):
 
 
 def test_checkpoints_of_a_run_as_layers_keep_their_ids():
-    """Latents of one training are followed to themselves: a chain through all states has one id."""
+    """Follow states of one training: each latent is its own partner, and a chain through all states has one id."""
     f = sg.flow(checkpoints("demo:local-narrow-seed0"))
     whole = f.paths[(f.paths >= 0).all(axis=1)]
     assert len(f.layers) == 4

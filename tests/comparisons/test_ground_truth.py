@@ -1,4 +1,4 @@
-"""Recovery of known features, and with it significance from end to end."""
+"""Tests of the recovery of known features, which also test significance end to end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ sys.path.pop()
 
 
 def learned(kind: str, seed: int = 0, n: int = 500, d: int = 160) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A dictionary of 500 latents, the 500 features, and which feature each latent is a noisy copy of (−1 for none)."""
+    """Return 500 latents, 500 features, and the feature that each latent is a noisy copy of (−1 for none)."""
     rng = np.random.default_rng(seed)
     features, latents = (POPULATIONS[kind](d)(n, rng) for _ in range(2))
     copied = np.full(n, -1)
@@ -71,7 +71,7 @@ def test_nothing_recovered_is_zero_and_a_bad_threshold_is_refused():
 
 
 class FeatureDictionary(torch.nn.Module):
-    """As SAELens has it: features are the columns of a linear layer."""
+    """Dictionary of features as in SAELens: the columns of a linear layer."""
 
     def __init__(self, features: np.ndarray) -> None:
         super().__init__()
@@ -91,7 +91,8 @@ class SyntheticModel(torch.nn.Module):
 
 @pytest.mark.parametrize("of", [FeatureDictionary, SyntheticModel])
 def test_a_synthetic_model_is_its_features(rng, of):
-    features = unit(rng.standard_normal((14, 14))).astype(np.float32)  # square: only the attribute says which axis
+    # The matrix is square, so only the attribute states which axis holds the features.
+    features = unit(rng.standard_normal((14, 14))).astype(np.float32)
     made = sg.truth(features[3:], of(features), threshold=0.999)
     assert made.above.precision == 1
     assert made.above.recall == pytest.approx(11 / 14)

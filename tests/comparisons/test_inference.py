@@ -1,6 +1,6 @@
-"""Intervals cover what they claim; the test between kinds keeps its size and has power; refusals say what it takes.
+"""Tests of intervals (coverage), the test between kinds (size and power), and refusals.
 
-The populations are those of benchmarks/inference.py, whose longer tables are in benchmarks/RESULTS_inference.md.
+The populations are those of benchmarks/inference.py; benchmarks/RESULTS_inference.md has longer tables.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sae_geometry.comparisons.inference import (
 
 
 def simulated(rng, n, run, pair, ways=0.0):
-    """s_ij = r_i + r_j + e_ij (+ a part of each direction), with mean 0."""
+    """Return s_ij = r_i + r_j + e_ij (plus a part for each direction), with mean 0."""
     r, e = run * rng.standard_normal(n), pair * rng.standard_normal((n, n))
     e = np.tril(e, -1) + np.tril(e, -1).T
     return r[:, None] + r[None, :] + e + ways * rng.standard_normal((n, n))
@@ -33,7 +33,8 @@ def test_intervals_over_runs_cover(n, run, pair, ways):
     rng = np.random.default_rng(n)
     found = [interval_over_runs(simulated(rng, n, run, pair, ways)) for _ in range(600)]
     covered = np.mean([i.low <= 0 <= i.high for i in found])
-    assert 0.93 <= covered <= (0.998 if n < 7 else 0.99)  # nominal 0.95; 600 draws have a standard error of 0.009
+    # The nominal coverage is 0.95; over 600 draws its standard error is 0.009.
+    assert 0.93 <= covered <= (0.998 if n < 7 else 0.99)
 
 
 @pytest.mark.parametrize(("run", "pair", "low", "high"), [(1, 0, 0.94, 0.99), (1, 0.5, 0.94, 0.99), (0.1, 1, 0.95, 1)])
@@ -46,7 +47,7 @@ def test_three_runs_are_covered_too_and_widely_where_pairs_vary(run, pair, low, 
 @pytest.mark.parametrize("n", [3, 4, 10])
 @pytest.mark.parametrize("case", [c for c in OVER_RUNS if "basins" not in c and (c, 3) != ("one failed run", 3)])
 def test_shares_are_covered_and_stay_shares(case, n):
-    """Plain and uneven runs, and a failed one: without the logit scale and the allowance for skew .90 and less."""
+    """Without the logit scale and the allowance for skew, coverage drops to 0.90 and below."""
     found = list(intervals_of(case, n, 300))
     assert np.mean([i.low <= truth <= i.high for i, _, truth in found]) >= 0.925  # nominal 0.95, standard error 0.013
     assert all(0 <= i.low <= i.mean <= i.high <= 1 for i, _, _ in found)
@@ -62,7 +63,7 @@ def test_basins_are_covered_where_runs_enough_can_show_them(case, n):
 
 
 def test_few_runs_say_what_they_cannot_show(rng):
-    """Three runs lie all in one of two basins one time in four, and then no interval of theirs holds the mean."""
+    """Three runs all lie in one of two basins with probability 1/4, and then their interval misses the mean."""
     level = np.full((3, 3), 0.8)
     text = str(interval_over_runs(between(rng, level, 0.01, 0.01)))
     assert "3 runs could miss another kind that accounts for up to 63% of runs" in text
@@ -89,10 +90,10 @@ def test_two_failed_runs_do_not_hide_each_other():
     assert sorted(runs_apart(between(rng, level, 0.01, 0.02))) == [0, 1]
 
 
-def test_runs_that_are_alike_are_rarely_named():
+def test_similar_runs_are_rarely_named():
     rng = np.random.default_rng(2)
     named = [bool(runs_apart(between(rng, np.full((6, 6), 0.75), 0.02, 0.02))) for _ in range(400)]
-    assert np.mean(named) <= 0.035  # nominal 0.01 at each of three steps at most
+    assert np.mean(named) <= 0.035  # nominal 0.01 in each of at most three steps
     assert runs_apart(np.full((3, 3), 0.5)) == []
     assert runs_apart(np.full((6, 6), 0.5)) == []
 
@@ -116,7 +117,7 @@ def test_wilson_by_hand():
 
 @pytest.mark.parametrize(("n", "m", "d", "shared"), [(60, 60, 32, 60), (20, 20, 16, 20), (40, 80, 32, 20)])
 def test_both_directions_of_one_pair_are_not_taken_for_independent(n, m, d, shared):
-    """Where all is shared the independent error covers .85."""
+    """If all latents are shared, the standard error for independent directions covers only 0.85."""
     rng = np.random.default_rng([n, shared])
     found = [two_ways(rng, n, m, d, shared) for _ in range(500)]
     truth = np.mean([mean for mean, _ in found])
@@ -183,8 +184,8 @@ def test_the_test_between_kinds_is_its_definition(rng):
 
 
 @pytest.mark.parametrize("sizes", [(3, 4), (3, 6), (6, 3), (4, 8), (8, 4), (4, 4)])
-def test_kinds_are_told_apart_whatever_their_numbers(sizes):
-    """Without the shift of pairs across kinds the power is 0 where the numbers differ."""
+def test_different_kinds_are_significant_for_any_numbers_of_runs(sizes):
+    """If pairs across kinds are not shifted, the power is 0 whenever the numbers of runs differ."""
     rng = np.random.default_rng(sizes)
     p = np.array([p_of_kinds(rng, sizes, (0.74, 0.60), (0.005, 0.005)) for _ in range(30)])
     assert np.mean(p <= 0.05) >= 0.95
@@ -195,11 +196,11 @@ def test_kinds_are_told_apart_whatever_their_numbers(sizes):
     [((3, 6), s) for s in ((0.02, 0.02), (0.06, 0.01), (0.01, 0.06), (0.0, 0.0))]
     + [((4, 8), (0.06, 0.01)), ((5, 4), (0.01, 0.06))],
 )
-def test_equal_kinds_are_rarely_told_apart_whatever_their_spread(sizes, spreads):
-    """Permutations alone find .2 and more where the fewer runs vary the more."""
+def test_equal_kinds_are_rarely_significant_for_any_spread(sizes, spreads):
+    """Plain permutations reject 0.2 and more if the smaller kind varies more."""
     rng = np.random.default_rng([*sizes, round(1000 * spreads[0])])
     p = np.array([p_of_kinds(rng, sizes, (0.7, 0.7), spreads) for _ in range(150)])
-    assert np.mean(p <= 0.05) <= 0.05 + 0.035  # two standard errors of 150 draws
+    assert np.mean(p <= 0.05) <= 0.05 + 0.035  # The tolerance is two standard errors of 150 draws.
 
 
 def test_kinds_without_any_spread_differ_or_not():
@@ -238,7 +239,7 @@ def test_too_few_runs_are_refused_with_what_it_takes(rng, n, m, enough):
     assert many.refusal is None
 
 
-def test_wrong_use_is_told(rng):
+def test_wrong_use_is_refused(rng):
     with pytest.raises(ValueError, match="at least three runs; got 2"):
         interval_over_runs(np.ones((2, 2)))
     with pytest.raises(ValueError, match="finite value"):

@@ -1,4 +1,4 @@
-"""The match report: its numbers against dense definitions, its shape against a schema that refuses what is spoiled."""
+"""Tests of the match report: its numbers against dense definitions, and its schema, which rejects spoiled records."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ jsonschema = pytest.importorskip("jsonschema")
 
 @pytest.fixture(scope="module")
 def demo(demo):
-    """The demo without its first latents, so that ids are not positions, as where dead ones were dropped."""
+    """Return demo dictionaries without their first latents, so that ids are not positions."""
     return {name: d.select(range(45, d.n_latents)) for name, d in demo.items()}
 
 
@@ -68,7 +68,7 @@ def test_the_full_matching_is_there_by_original_ids(report, demo):
     cosine = dense(a.directions, b.directions)
     row_of = {int(latent): row for row, latent in enumerate(a.latent_ids)}
     col_of = {int(latent): col for col, latent in enumerate(b.latent_ids)}
-    assert list(row_of) != list(range(len(row_of)))  # latents were dropped, so ids are not positions
+    assert list(row_of) != list(range(len(row_of)))  # Latents were dropped, so ids are not positions.
     for record in (report["matchings"]["decoder_signed"], report["matchings"]["decoder_absolute"]):
         pairs = record["pairs"]
         rows = [row_of[i] for i in pairs["a_latent_id"]]

@@ -1,4 +1,4 @@
-"""Nearest latents of any vector: equal to a dense top k over all dictionaries, with p-values that hold by chance."""
+"""Tests of the nearest latents of a vector, against a dense top k, and of their p-values under the null."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def make(rows, name="d", **space):
 
 @pytest.fixture
 def three(rng):
-    """Three dictionaries in 6 dimensions with copies of one direction in each, so that there are ties everywhere."""
+    """Return three dictionaries in 6 dimensions with copies of one direction in each, so that ties are everywhere."""
     rows = [rng.standard_normal((n, 6)).astype(np.float32) for n in (17, 1, 9)]
     for r in rows:
         r[0] = r[-1] = rows[0][3]
@@ -53,7 +53,7 @@ def test_ids_are_those_of_the_file(rng):
 
 @pytest.mark.parametrize("spectrum", ["flat", "steep"])
 def test_p_values_of_unrelated_vectors_are_uniform(rng, spectrum):
-    """150 unrelated vectors of the dictionary's own spectrum, against two dictionaries: uniform, ties included."""
+    """Test 150 unrelated vectors with the dictionary's own spectrum against two dictionaries, ties included."""
     scale = np.ones(24) if spectrum == "flat" else 1 / np.arange(1, 25)
     targets = [make(rng.standard_normal((150, 24)) * scale, name) for name in "ab"]
     found = sg.nearest(rng.standard_normal((150, 24)) * scale, targets, 1, turns=49)
@@ -75,7 +75,7 @@ def test_a_planted_vector_has_the_smallest_p_and_the_next_has_not(rng):
 
 
 def test_a_turn_that_changes_nothing_counts_as_close():
-    found = sg.nearest([1.0, 0.0], make([[1, 0]] * 9), 1, turns=19)  # equal rows are turned about themselves
+    found = sg.nearest([1.0, 0.0], make([[1, 0]] * 9), 1, turns=19)  # Equal rows are rotated about themselves.
     assert found.p_value[0, 0] == 1.0
 
 
@@ -115,7 +115,7 @@ def test_latents_of_a_dictionary_are_vectors(demo):
         (np.ones(5), "5 coordinates, but 'a' has directions of 6"),
     ],
 )
-def test_what_is_no_vector_is_refused(three, vectors, said):
+def test_what_is_not_a_vector_is_refused(three, vectors, said):
     with pytest.raises((ValueError, sg.SourceError), match=said):
         sg.nearest(vectors, three)
 
@@ -126,7 +126,7 @@ def test_wrong_numbers_are_refused(three, how, said):
         sg.nearest(np.ones(6), three, **how)
 
 
-def test_another_space_is_refused_where_it_is_known(demo):
+def test_another_space_is_refused_if_known(demo):
     other = make(np.eye(4, 576), "other", model="gpt2", hook_point="blocks.1.hook_resid_pre")
     with pytest.raises(ValueError, match="different model"):
         sg.nearest("demo:local-seed0::latent=7", other, turns=0)
@@ -135,7 +135,7 @@ def test_another_space_is_refused_where_it_is_known(demo):
 
 @pytest.fixture
 def folder(tmp_path, rng):
-    """A folder of dictionaries as published ones lie: a file per layer, one of another width, one that is none."""
+    """Write a folder of published dictionaries: a file per layer, one of another width, and one that is not an SAE."""
     root = tmp_path / "repo"
     for layer, width in ((0, 6), (2, 6), (10, 6), (11, 4)):
         (root / f"layers.{layer}").mkdir(parents=True)

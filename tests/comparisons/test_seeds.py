@@ -1,41 +1,27 @@
-"""Many runs: every pair as `compare` has it, recurrence and matrices by definition, resuming, the command."""
+"""Tests of many runs: pairs against `compare`, recurrence and matrices by definition, and what is shown."""
 
 from __future__ import annotations
 
-import errno
-import json
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from seeds_cases import run
 from typer.testing import CliRunner
 
 import sae_geometry as sg
 from sae_geometry.cli import app
-from sae_geometry.cli.console import Speaker
-from sae_geometry.cli.resume import checkpoint_folder
-from sae_geometry.cli.seeds import _in_words, _remaining_time
-from sae_geometry.comparisons import seeds as seeds_module
-from sae_geometry.matching import optimal
 from sae_geometry.pairwise.grouping import groups_of
-from sae_geometry.sources.cache import to_clear
 from sae_geometry.sources.demo import DEMO_FOLDER
 
 FOUR = [f"demo:{kind}-seed{k}" for kind in ("local", "e2e") for k in (0, 1)]
 
 
-def run(rows, name, **more):
-    return sg.Dictionary.from_decoder(
-        rows.astype(np.float32), latent_axis=0, name=name, model="m", hook_point="h", **more
-    )
-
-
 @pytest.fixture(scope="module")
 def four(demo):
-    """Of every demo run its first 400 latents: all of them take seven times as long."""
+    """Return the first 400 latents of each demo run, because all of them take seven times as long."""
     runs = [demo[a.removeprefix("demo:")] for a in FOUR]
     return sg.seeds([d.select(d.latent_ids[:400].numpy()) for d in runs])
 
@@ -45,24 +31,9 @@ def whole(demo):
     return sg.seeds([demo[a.removeprefix("demo:")] for a in FOUR])
 
 
-@pytest.fixture(scope="module")
-def three():
-    rng = np.random.default_rng(0)
-    common = rng.standard_normal((20, 24))
-    return [
-        run(np.concatenate([common[:k], rng.standard_normal((30 - k, 24))]), f"r{k}", metadata={"kind": "x", "seed": k})
-        for k in (20, 15, 10)
-    ]
-
-
-@pytest.fixture(scope="module")
-def of_three(three):
-    return sg.seeds(three)
-
-
 def test_every_pair_is_what_compare_has(whole):
     four = whole
-    c = sg.compare(four.runs[1], four.runs[2], "optimal")  # the others cost seconds and say the same
+    c = sg.compare(four.runs[1], four.runs[2], "optimal")  # The other pairs would take seconds and test the same code.
     for i, j, nearest, paired in ((1, 2, c.nearest_a_to_b, c.a_to_b), (2, 1, c.nearest_b_to_a, c.b_to_a)):
         assert four.mmcs[i, j] == nearest.mmcs
         assert four.chance[i, j] == nearest.chance
@@ -119,7 +90,7 @@ def test_kinds_and_intervals(four, of_three):
         assert part in text, part
     own = sg.compare(four.runs[0], four.runs[1])
     values = [own.a_to_b.similarity, own.b_to_a.similarity]
-    error = sum(v.std(ddof=1) / np.sqrt(len(v)) for v in values) / 2  # the two directions are not independent
+    error = sum(v.std(ddof=1) / np.sqrt(len(v)) for v in values) / 2  # The two directions are not independent.
     interval = four.interval("local")
     assert interval.over == "latents of one pair"
     assert interval.standard_error == pytest.approx(error, rel=0.01)
@@ -167,7 +138,7 @@ def test_a_kind_of_one_run_has_a_dash_and_no_nan(three):
     assert "nan" not in text
 
 
-def test_chance_stands_beside_the_shares(four):
+def test_the_null_expectation_is_shown_next_to_the_shares(four):
     between = sg.compare(four.runs[0], four.runs[1]).a_to_b
     assert four.shared_chance[0, 1] == (between.controls.turned > 0.7).mean()
     assert (four.shared_chance[~np.eye(4, dtype=bool)] < 0.04).all()
@@ -206,7 +177,7 @@ def test_the_details_name_the_pair_that_shares_its_start(demo):
     assert any(line.strip().startswith("! start of training, [1] and [2]") for line in lines)
 
 
-def test_the_first_screen_says_who_was_found_where(four):
+def test_the_first_screen_shows_where_latents_recur(four):
     lines = repr(four).splitlines()
     assert len(lines) <= 20
     assert max(map(len, lines)) <= 80
@@ -229,7 +200,7 @@ def test_encoders_are_matched_too(four):
     assert four.shared_by_both[0, 1] == pytest.approx(both)
 
 
-def test_without_encoders_it_is_said(of_three):
+def test_missing_encoders_are_reported(of_three):
     s = of_three
     assert np.isnan(s.shared_by_both).all()
     assert s.summary()["same_partner_by_decoder_and_encoder"][0][1] is None
@@ -240,66 +211,6 @@ def test_the_order_of_the_runs_changes_nothing_but_the_order(three, of_three):
     np.testing.assert_array_equal(s.mmcs, turned.mmcs[::-1, ::-1])
     np.testing.assert_array_equal(s.recurrence, turned.recurrence[::-1])
     np.testing.assert_array_equal(s.consensus.incidence, turned.consensus.incidence)
-
-
-def test_finished_pairs_are_not_compared_again(three, of_three, tmp_path, monkeypatch):
-    first = sg.seeds(three[:2], keep=tmp_path)
-    made = []
-    monkeypatch.setattr(seeds_module, "_compare_pair", lambda a, b, p: made.append((a.name, b.name)) or real(a, b, p))
-    real = _real
-    again = sg.seeds(three, keep=tmp_path)
-    assert made == [("r20", "r10"), ("r15", "r10")]
-    np.testing.assert_array_equal(again.mmcs[:2, :2], first.mmcs)
-    assert json.dumps(again.summary()) == json.dumps(of_three.summary())
-
-
-_real = seeds_module._compare_pair
-
-
-def test_records_of_something_else_are_not_used(three, of_three, tmp_path):
-    sg.seeds(three, keep=tmp_path)
-    files = sorted(tmp_path.glob("*.npz"))
-    assert len(files) == 3
-    sg.seeds(three, keep=tmp_path, threshold=0.5)
-    assert len(list(tmp_path.glob("*.npz"))) == 6  # another threshold is another record
-    files[0].write_bytes(files[1].read_bytes())  # a record under another's name
-    files[1].write_bytes(b"half")
-    files[2].write_bytes(files[2].read_bytes()[:-40])
-    np.testing.assert_array_equal(sg.seeds(three, keep=tmp_path).mmcs, of_three.mmcs)
-
-
-def test_a_packed_record_is_not_unpacked(three, tmp_path, monkeypatch):
-    sg.seeds(three, keep=tmp_path)
-    file = min(tmp_path.glob("*.npz"))
-    with np.load(file) as stored:
-        np.savez_compressed(file, **stored)
-    compared = []
-    monkeypatch.setattr(seeds_module, "_compare_pair", lambda *pair: compared.append(pair) or _real(*pair))
-    sg.seeds(three, keep=tmp_path)
-    assert len(compared) == 1
-
-
-@pytest.mark.parametrize("where", ["the matching", "its chance"])
-def test_ctrl_c_ends_the_comparison_and_keeps_whole_pairs_only(three, of_three, tmp_path, monkeypatch, where):
-    """The best so far of an optimal matching is an answer to `compare`; among many pairs it would pass for one."""
-    rounds, calls = optimal._Run._rounds, []
-    # A pair is one matching, three against the second run turned, and one between the halves of each.
-    fatal = 2 if where == "its chance" else 7
-
-    def interrupted(run, *more):
-        calls.append(run)
-        if len(calls) == fatal:
-            raise KeyboardInterrupt
-        return rounds(run, *more)
-
-    monkeypatch.setattr(optimal._Run, "_rounds", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        sg.seeds(three, keep=tmp_path)
-    assert len(list(tmp_path.glob("*.npz"))) == (1 if where == "the matching" else 0)
-    monkeypatch.undo()
-    resumed = sg.seeds(three, keep=tmp_path)
-    np.testing.assert_array_equal(resumed.paired, of_three.paired)
-    np.testing.assert_array_equal(resumed.paired_chance, of_three.paired_chance)
 
 
 def test_saved_and_read(four, tmp_path):
@@ -341,124 +252,21 @@ def test_figures_for_many_runs(rng):
         (["demo:local-seed0", np.ones((3, 5))], {}, "dimensions"),
     ],
 )
-def test_wrong_use_is_told(runs, more, said):
+def test_wrong_use_is_refused(runs, more, said):
     with pytest.raises(ValueError, match=said):
         sg.seeds(runs, **more)
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_an_unknown_matching_is_told(three):
+def test_an_unknown_matching_is_refused(three):
     with pytest.raises(ValueError, match="matching must be one of mutual, greedy, optimal"):
         sg.seeds(three, matching="nearest")
-
-
-@pytest.mark.usefixtures("blank_figures")
-def test_the_command_and_its_resume(tmp_path, monkeypatch):
-    out = tmp_path / "out"
-    monkeypatch.chdir(tmp_path)
-    for k in range(3):
-        np.save(f"r{k}.npy", np.random.default_rng(k).standard_normal((30, 8)))
-    arguments = ["seeds", *(f"./r{k}.npy" for k in range(3)), "-o", "out", "--json", "-q", "--format", "png"]
-    calls = []
-
-    def stops_at_the_second(a, b, p):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return _real(a, b, p)
-
-    monkeypatch.setattr(seeds_module, "_compare_pair", stops_at_the_second)
-    stopped = CliRunner().invoke(app, arguments)
-    assert stopped.exit_code == 130
-    assert not out.exists()
-    kept = tmp_path / "out.pairs"
-    assert len(list(kept.iterdir())) == 1
-    refused = CliRunner().invoke(app, arguments)
-    assert refused.exit_code == 2
-    assert "--resume" in refused.stderr
-    other = kept / ("0" * 24 + ".npz")  # a pair of some other comparison
-    other.write_bytes(b"")
-    done = CliRunner().invoke(app, [*arguments, "--resume"])
-    assert done.exit_code == 0, done.output
-    assert len(calls) == 4  # the first pair was not compared again
-    assert json.loads(done.stdout)["runs"] == ["r0", "r1", "r2"]
-    assert list(kept.iterdir()) == [other]
-
-
-def test_the_current_folder_has_a_place_for_finished_pairs(tmp_path, monkeypatch):
-    here = tmp_path / "here"
-    (here / "below").mkdir(parents=True)
-    monkeypatch.chdir(here)
-    assert checkpoint_folder(Path(".")) == tmp_path / "here.pairs"
-    assert checkpoint_folder(Path("out")) == Path("out.pairs")
-    monkeypatch.chdir(here / "below")
-    assert checkpoint_folder(Path("..")) == tmp_path / "here.pairs"
-
-
-def test_where_nothing_may_be_written_around_the_results_pairs_wait_in_the_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("SAE_GEOMETRY_CACHE", str(tmp_path / "cache"))
-    out, other = tmp_path / "mount" / "out", tmp_path / "else" / "out"
-    out.mkdir(parents=True)
-    assert checkpoint_folder(out) == tmp_path / "mount" / "out.pairs"
-    monkeypatch.setattr("os.access", lambda path, mode: Path(path).resolve() != out.parent)
-    assert checkpoint_folder(out).parent == tmp_path / "cache" / "pairs"
-    assert checkpoint_folder(out) == checkpoint_folder(Path(f"{out.parent}/../mount/out"))
-    assert checkpoint_folder(other) == tmp_path / "else" / "out.pairs"
-    monkeypatch.setattr("os.access", lambda path, mode: False)
-    assert checkpoint_folder(other) != checkpoint_folder(out)
-    assert checkpoint_folder(other).name.startswith("out-")
-    runs = [sg.Dictionary.from_decoder(np.eye(3, 4) + i, latent_axis=0, name=str(i)) for i in range(2)]
-    sg.seeds(runs, keep=checkpoint_folder(out))
-    assert [p.suffix for p in to_clear()] == [".npz"], "what is in the cache is listed as ours"
-
-
-def test_a_full_disk_says_where_and_keeps_what_is_whole(three, tmp_path, monkeypatch):
-    write = np.savez
-    left = iter([True, True, False])
-
-    def filling(file, **arrays):
-        write(file, **arrays)
-        if not next(left):
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("numpy.savez", filling)
-    with pytest.raises(OSError, match="No space left") as told:
-        sg.seeds(three, matching="mutual", keep=tmp_path / "kept")
-    assert told.value.filename == str(tmp_path / "kept")
-    assert len(list((tmp_path / "kept").iterdir())) == 2
 
 
 def test_one_run_on_the_command_line():
     result = CliRunner().invoke(app, ["seeds", "demo:local-seed0"])
     assert result.exit_code == 2
     assert "two or more runs; got 1" in result.stderr
-
-
-def test_how_long_many_pairs_take_is_said_once_and_early(capsys, monkeypatch):
-    now = iter([0.0, 50.0, 52.0, 54.0, 60.0, 70.0])
-    monkeypatch.setattr("sae_geometry.cli.seeds.time.perf_counter", lambda: next(now))
-    drawn = []
-    tick = _remaining_time(Speaker(quiet=False), 1000, lambda stage, share: drawn.append(share))
-    for share in (0.1, 0.11, 0.12, 0.13, 0.14, 0.15):  # the first pair takes 50 s, the others 2
-        tick("pairs", share)
-    assert drawn == [0.1, 0.11, 0.12, 0.13, 0.14, 0.15]
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert said.startswith("870 pairs of 1,000 to go: about 3 minutes at this pace")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(61.0, "2 minutes"), (7199.0, "120 minutes"), (7200.0, "2 hours"), (2.6e5, "3 days")]
-)
-def test_durations_are_told_in_words(seconds, words):
-    assert _in_words(seconds) == words
-
-
-def test_few_pairs_are_not_worth_a_word(capsys):
-    tick = _remaining_time(Speaker(quiet=False), 6, None)
-    for done in range(7):
-        tick("pairs", done / 6)
-    assert not any(capsys.readouterr())
 
 
 def test_of_many_runs_the_summary_has_no_matrices_and_the_table_has_all(three, monkeypatch):

@@ -1,4 +1,4 @@
-"""Comparisons in several threads, and in processes that were forked from one that has computed."""
+"""Tests of comparisons in several threads, and in processes forked after a computation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ print("the same")
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_threads_and_forked_processes_give_the_same_answer():
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=300,

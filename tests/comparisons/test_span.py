@@ -1,4 +1,4 @@
-"""Spans: planted combinations are seen, noise explains what chance explains, angles against scipy."""
+"""Tests of spans: planted combinations, the null for noise, and angles against scipy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run(rows, name):
 
 @pytest.fixture(scope="module")
 def planted():
-    """60 latents shared, 20 sums of two of B's, 40 that B does not have."""
+    """Plant 60 shared latents, 20 sums of two of B's latents, and 40 that B lacks."""
     rng = np.random.default_rng(0)
     b = rng.standard_normal((120, 160))
     sums = b[60:80] / np.linalg.norm(b[60:80], axis=1, keepdims=True)
@@ -89,7 +89,7 @@ def test_where_everything_is_matched(demo):
 
 
 @pytest.mark.parametrize("ks", [(), (0, 2), (4, 2), (1, 65), (2, 2)])
-def test_wrong_numbers_are_told(toy_pair, ks):
+def test_wrong_numbers_are_refused(toy_pair, ks):
     with pytest.raises(ValueError, match="ascending integers from 1 to 64"):
         sg.span(*toy_pair, n_nearest=ks)
 

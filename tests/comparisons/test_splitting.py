@@ -1,4 +1,4 @@
-"""Feature splitting: planted children, absorption and novelty come back; the pursuit against its definition."""
+"""Tests of feature splitting: planted children, absorption and novelty, and the pursuit against its definition."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def named(rows, name):
 
 
 def plant(seed):
-    """60 narrow latents in 128 dimensions: 20 split in two, 20 kept with noise, 20 gone; 50 wide latents are new."""
+    """Plant 60 narrow latents in 128 dimensions (20 split in two, 20 copied with noise, 20 gone) and 50 wide ones."""
     rng = np.random.default_rng(seed)
     narrow = unit(rng.standard_normal((60, 128)))
     delta = 0.6 * unit(rng.standard_normal((20, 128)))
@@ -48,7 +48,7 @@ def planted():
 
 
 def test_of_the_children_found_at_most_the_nominal_share_is_false():
-    """In the mean of draws; single draws have 0 to 12%."""
+    """The mean false discovery proportion must be below the nominal rate; single draws have 0 to 12%."""
     shares = []
     for seed in range(8):
         narrow, wide, _ = plant(seed)
@@ -64,7 +64,7 @@ def test_planted_children_are_recovered(planted):
     for parent in range(20):
         assert {where[parent], where[20 + parent]} <= set(s.children(parent))
     false = sum(len(s.children(parent)) - 2 for parent in range(20))
-    assert false <= 0.05 * int(s.found.sum())  # the false discovery rate
+    assert false <= 0.05 * int(s.found.sum())  # the false discovery proportion
     for parent in range(20, 40):
         assert where[20 + parent] in s.children(parent)
     new = where[60:]
@@ -78,7 +78,7 @@ def test_two_children_explain_their_parent_and_noise_does_not(planted):
     s = planted[3]
     np.testing.assert_allclose(s.combination.explained[:20, 1], 1, atol=1e-6)
     np.testing.assert_allclose(s.combination.coefficient[:20, 0], s.combination.coefficient[:20, 1], rtol=1e-3)
-    assert (s.combination.index[:20, 2] == -1).all()  # nothing was left to explain
+    assert (s.combination.index[:20, 2] == -1).all()  # There was nothing left to explain.
     gone = s.combination.explained[40:, -1].mean()
     assert gone == pytest.approx(s.explained_by_chance[40:, -1].mean(), abs=0.06)
     assert s.combination.explained[20:40, 0].mean() > 0.9
@@ -89,7 +89,7 @@ def test_absorption_is_counted():
     narrow = unit(rng.standard_normal((40, 96)))
     wide = narrow.copy()
     wide[0] = unit(narrow[0] + 0.8 * unit(rng.standard_normal(96)))
-    wide[1] = unit(narrow[1] + 0.8 * narrow[0])  # the child of 1 has taken part of 0 in
+    wide[1] = unit(narrow[1] + 0.8 * narrow[0])  # The child of 1 absorbs part of 0.
     wide = np.concatenate([wide, unit(rng.standard_normal((20, 96)))])
     s = sg.split(named(narrow, "n"), named(wide, "w"))
     assert s.n_absorbing[0] == 1
@@ -97,7 +97,7 @@ def test_absorption_is_counted():
 
 
 def test_the_pursuit_is_its_definition(rng):
-    """Ten readable lines: greedy choice over all atoms, then non-negative least squares."""
+    """Compare with ten readable lines: greedy choice over all atoms, then non-negative least squares."""
     parents, atoms = unit(rng.standard_normal((12, 10))), unit(rng.standard_normal((30, 10)))
     parents, atoms = parents.astype(np.float32), atoms.astype(np.float32)
     found = sparse_combinations(torch.from_numpy(parents), torch.from_numpy(atoms), 4)
@@ -126,7 +126,8 @@ def test_chance_explains_what_a_random_dictionary_explains():
 def test_the_demo_splits(demo):
     s = sg.split(demo["local-narrow-seed0"], demo["local-seed0"])
     assert 0.4 < s.found.mean() < 0.9
-    assert s.threshold > sg.expected_max_cosine(512, 576)  # no child is below what isotropic directions reach
+    # Every child must be above the largest expected cosine of isotropic directions.
+    assert s.threshold > sg.expected_max_cosine(512, 576)
     assert (s.combination.explained.mean(0) > s.explained_by_chance.mean(0) + 0.1).all()
     text = " ".join(repr(s).split())
     for part in ("512 latents", "novel", "by chance", "false discoveries"):
@@ -155,7 +156,7 @@ def test_tables_and_summary(planted, tmp_path):
 def test_one_latent_and_one_term():
     s = sg.split(np.array([[1.0, 0, 0]]), np.array([[1.0, 0, 0], [0, 1, 0]]), n_terms=1)
     assert s.combination.explained.tolist() == [[1.0]]
-    assert not s.found.any()  # one win among so few proves nothing
+    assert not s.found.any()  # One win among so few latents is not significant.
     assert "novel" in repr(s)
     plt.close(sg.plots.children_bars(s).figure)
     plt.close(sg.plots.explained_ecdf(s).figure)
@@ -168,12 +169,12 @@ def test_one_latent_and_one_term():
         ({"false_discovery_rate": 1.5}, "between 0 and 1; got 1.5"),
     ],
 )
-def test_wrong_use_is_told(toy_pair, arguments, said):
+def test_wrong_use_is_refused(toy_pair, arguments, said):
     with pytest.raises(ValueError, match=said):
         sg.split(toy_pair[1], toy_pair[0], **arguments)
 
 
-def test_the_wrong_way_round_is_told(toy_pair):
+def test_the_wrong_order_is_reported(toy_pair):
     with pytest.raises(ValueError, match="swap the two"):
         sg.split(*toy_pair)
 
@@ -195,7 +196,7 @@ def test_the_command(tmp_path):
     assert (out / "parents.parquet").exists()
 
 
-def test_the_command_the_wrong_way_round(tmp_path):
+def test_the_command_in_the_wrong_order(tmp_path):
     result = CliRunner().invoke(
         app, ["split", "demo:local-seed0", "demo:local-narrow-seed0", "-o", str(tmp_path / "x")]
     )

@@ -25,7 +25,7 @@ def test_the_densest_hundredth_is_left_out_and_decades_are_apart():
     dense = [7, 150, 207, 350]
     similarity[dense, [1, 1, 0, 0]] = 1.0
     sums = np.zeros((2, N_BANDS, 2))
-    sums[:, 5] = [1.6, 1]  # of a run's two densest latents
+    sums[:, 5] = [1.6, 1]  # sums over a run's two densest latents
     runs = [run("a", frequency), run("b", frequency)]
     rows = strata_of_runs(runs, similarity, 0.7, sums).set_index(["by", "low"])
     assert rows.loc[("frequency", 0.1), "n"] == 4
@@ -48,7 +48,7 @@ def test_compare_and_seeds_give_their_headline_numbers_by_frequency(demo):
     row = rows.loc[("frequency", 1e-3)]
     assert row["shared"] == (paired.similarity[often] > 0.8).mean()
     assert row["above"] == (c.a_to_b.similarity[often] > 0.8).mean()
-    sparse = np.argsort(frequency, kind="stable")[:-16]  # 1 % of 1,536 latents, rounded up
+    sparse = np.argsort(frequency, kind="stable")[:-16]  # 1% of 1,536 latents, rounded up
     assert rows.loc[(SPARSER, 0.0), "shared"] == (paired.similarity[sparse] > 0.8).mean()
     bands = pd.DataFrame(s.summary()["strata"]).set_index(["by", "low"]).loc[("frequency", 1e-3)]
     both = [(c.a_to_b, often), (c.b_to_a, (b.frequency.numpy() > 1e-3) & (b.frequency.numpy() <= 1e-2))]
@@ -56,7 +56,8 @@ def test_compare_and_seeds_give_their_headline_numbers_by_frequency(demo):
     assert bands["significant"] == pytest.approx(np.concatenate([m.significant[at] for m, at in both]).mean())
     assert "one to one > 0.8" in c.details()
     assert "shared one to one > 0.8  PW-MCC  MMCS   significant" in s.details()
-    assert "firing on" not in repr(c)  # all of them fire on more than 1e-4 of tokens, so it would say nothing new
+    # All latents fire on more than 1e-4 of tokens, so the line would repeat the headline.
+    assert "firing on" not in repr(c)
     assert "firing on > 0.0001 of tokens" in repr(sg.compare(demo["e2e-seed0"], a, turns=0))
 
 

@@ -1,4 +1,4 @@
-"""A threshold holds wherever a share above it is given: text, summary, strata, figures."""
+"""Tests that a threshold applies wherever a share above it is shown: text, summary, strata and figures."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_compare(sides):
     assert "> 0.55" in legend(c.figures()["certainty"].axes[0]).replace("\u00a0", " ").replace("\n", " ")
     assert "> 0.7" not in c.answer()
     details = c.details()
-    assert details.count("> 0.55") >= 4  # answer, table, strata of both sides
+    assert details.count("> 0.55") >= 4  # The answer, the table, and the strata of both sides show it.
     assert "> 0.7" not in details
     rows = [r for r in c.summary()["strata"] if r["by"] == "all but the densest 1%" and r["direction"] == "a_to_b"]
     members = sides[0].frequency < sides[0].frequency.max()

@@ -1,4 +1,4 @@
-"""Within-dictionary similarity: self excluded by index, never by value."""
+"""Tests of within-dictionary similarity: each latent is excluded from its own candidates by index, never by value."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_negative_similarity_is_reported_as_it_is():
 
 @pytest.mark.parametrize(("n", "d"), [(90, 24), (20, 24)])
 def test_coherence_is_its_definition(rng, n, d, monkeypatch):
-    monkeypatch.setattr(module, "_ROWS", 32)  # several tiles, the last one smaller
+    monkeypatch.setattr(module, "_ROWS", 32)  # This makes several tiles, the last one smaller.
     x = oracles.unit(rng.standard_normal((n, d)) * np.arange(1, d + 1) ** -0.5).astype(np.float32)
     made = sg.within(x).coherence
     size = np.abs(oracles.dense_cosines(x, x))

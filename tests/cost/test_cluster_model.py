@@ -1,4 +1,4 @@
-"""The cost of a question on a cluster: worked by hand, and what must hold for any numbers."""
+"""Tests of the cost model of a cluster: examples by hand, and invariants for any numbers."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def test_within_one_dictionary_is_half_the_work_and_one_operand():
     assert plan.bytes_sent == 4 * 10 * 1000
     assert plan.bytes_back == 12 * 1000
     four = cluster_plan([Pass(0, None, 1000, 1000)], 10, workers=4, **HOW)
-    assert four.bytes_back == 12 * 1000 * 3, "four tiles need three blocks a side: each row is in three of them"
+    assert four.bytes_back == 12 * 1000 * 3, "four tiles need three blocks per side, and each row is in three tiles"
 
 
 def test_a_side_that_a_worker_still_has_is_not_sent_again():
     triangle = [Pass(0, 1, 100, 100), Pass(0, 2, 100, 100), Pass(1, 2, 100, 100)]
     assert cluster_plan(triangle, 10, workers=1, **HOW).bytes_sent == 3 * 4000
     wide = [Pass(p.a, p.b, 4096, 4096) for p in triangle]
-    plan = cluster_plan(wide, KEPT // (4 * 4096), workers=1, **HOW)  # one side fills what is kept
-    assert plan.bytes_sent == 4 * KEPT, "1 was gone when it was asked for again"
-    assert 2 * KEPT < plan.memory_a_worker < 3 * KEPT, "the oldest goes before the third comes"
+    plan = cluster_plan(wide, KEPT // (4 * 4096), workers=1, **HOW)  # One side fills the worker's cache.
+    assert plan.bytes_sent == 4 * KEPT, "operand 1 should have been evicted before its second use"
+    assert 2 * KEPT < plan.memory_a_worker < 3 * KEPT, "the oldest operand should be evicted before the third arrives"
 
 
 def test_pairs_go_whole_where_there_are_as_many_as_workers():
@@ -54,9 +54,7 @@ def test_pairs_go_whole_where_there_are_as_many_as_workers():
         return cluster_plan(pairs, 10, workers=workers, whole_pairs=6, **HOW)
 
     assert at(6).bytes_back == 6 * 12 * 200
-    assert at(7).bytes_back == 6 * 12 * (100 + 100), (
-        "fewer pairs than workers: cut into tiles, if they were large enough"
-    )
+    assert at(7).bytes_back == 6 * 12 * (100 + 100), "fewer pairs than workers should be cut into tiles if large enough"
     rounds = [at(w).seconds_arithmetic * 1e9 / (100 * 100 * 10) for w in (1, 2, 3, 4, 5, 6, 12)]
     assert rounds == pytest.approx([6, 3, 2, 2, 2, 1, 6])
 
@@ -111,7 +109,7 @@ def test_the_crossing_is_where_the_network_overtakes(n, m, d, workers, rate, ban
 
 
 @pytest.mark.parametrize("wrong", [{"workers": 0}, {"rate": 0.0}, {"bandwidth": -1.0}])
-def test_wrong_numbers_are_told(wrong):
+def test_wrong_numbers_are_refused(wrong):
     with pytest.raises(ValueError, match="above zero"):
         cluster_plan([Pass(0, 1, 1, 1)], 1, **{**HOW, "workers": 1, **wrong})
 
@@ -123,8 +121,9 @@ def test_the_command():
     assert "8 workers (from a model" in told.stdout
     assert "limited by" in told.stdout
     made = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
-    assert made["cluster"]["n_passes"] == 8  # the comparison, either dictionary itself, three turns, the halves
-    assert made["cluster"]["bytes_sent"] == 8 * 4 * 576 * 2 * (512 + 512)  # halves are sent too
+    # the comparison, each dictionary within itself, three turned controls, and the two halves
+    assert made["cluster"]["n_passes"] == 8
+    assert made["cluster"]["bytes_sent"] == 8 * 4 * 576 * 2 * (512 + 512)  # The halves are sent too.
 
 
 @pytest.mark.parametrize("within", [False, True])

@@ -1,4 +1,4 @@
-"""What a question will cost: counts are exact, time is of the right size, and wrong use is refused."""
+"""Tests of cost estimates: counts are exact, times have the right order, and wrong use is refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sae_geometry.kernels.types import Task
 
 
 def dictionary(n: int, d: int, seed: int, *, encoder: bool = False) -> Dictionary:
-    """Latents in families of two, so that halves are matched."""
+    """Return a dictionary whose latents come in families of two, so that its halves are matched."""
     drawn = torch.randn(2, n, d, generator=torch.Generator().manual_seed(seed))
     weight = drawn[0, torch.arange(n) // 2] + 0.3 * drawn[1]
     sides = {"encoder": weight.flip(1), "encoder_latent_axis": 0} if encoder else {}
@@ -30,7 +30,8 @@ def test_operations_are_counted_by_pair_and_halved_within() -> None:
     a, b, c = dictionary(100, 16, 0), dictionary(200, 16, 1), dictionary(300, 16, 2)
     own, halves = 100**2 + 200**2, 2 * (50**2 + 100**2)
     assert estimate([a, b]).flops == 16 * (4 * 2 * 100 * 200 + own + halves)  # three turns
-    assert estimate([a, b], matching="greedy").flops == 16 * (5 * 2 * 100 * 200 + own)  # its halves are not swept
+    # Greedy does not sweep the halves.
+    assert estimate([a, b], matching="greedy").flops == 16 * (5 * 2 * 100 * 200 + own)
     three = estimate([a, b, c])
     assert three.n_sweeps == 24
     between, own = 100 * 200 + 100 * 300 + 200 * 300, 2 * (100**2 + 200**2 + 300**2)
@@ -69,7 +70,7 @@ EXACT = {
     "mutual",
     "within",
     "agreement",
-}  # the others match a turned dictionary too, or as they must
+}  # The number of sweeps of the other questions depends on the data.
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
@@ -96,7 +97,7 @@ def test_what_is_counted_is_what_is_swept(question: str, monkeypatch: pytest.Mon
         assert 0.2 * sum(swept) <= told.flops <= 2 * sum(swept), (told.flops / sum(swept), len(swept))
 
 
-def test_of_a_runs_states_no_sweep_is_made() -> None:
+def test_states_of_a_run_are_not_swept() -> None:
     states = [dictionary(50, 8, i) for i in range(4)]
     told = estimate(states, "drift", probe_seconds=0.01)
     assert (told.n_sweeps, told.flops) == (0, 6 * 7 * 50 * 8)
@@ -128,13 +129,13 @@ def test_the_size_that_a_dry_run_names_is_that_of_the_command() -> None:
 def test_the_time_is_of_the_right_size() -> None:
     a, b = dictionary(5000, 256, 0), dictionary(6000, 256, 1)
     expected = estimate([a, b], probe_seconds=0.3)
-    assert expected.screen == "cpu-float32"  # too small for int8
+    assert expected.screen == "cpu-float32"  # The product is too small for int8.
     took = float("inf")
     for _ in range(2):
         start = time.perf_counter()
         sg.compare(a, b)
         took = min(took, time.perf_counter() - start)
-    assert took / 8 < expected.seconds < took * 8  # other processes may take the machine in between
+    assert took / 8 < expected.seconds < took * 8  # Other processes may slow down a single run.
     assert expected.probe_seconds < 20
 
 
@@ -172,5 +173,5 @@ def test_wrong_use_is_refused() -> None:
     ("n", "m", "measured"), [(5_000, 5_000, 0.34e9), (100_000, 100_000, 1.36e9), (1_000_000, 512, 4.0e9)]
 )
 def test_the_memory_of_a_matching_is_what_was_measured(n, m, measured):
-    """Peak resident memory of `sae-geometry match`, above what was resident once the inputs were loaded."""
+    """Compare with the measured peak memory of `sae-geometry match`, above its memory once the inputs were loaded."""
     assert 1 / 1.5 < matching_bytes(n, m) / measured < 1.5

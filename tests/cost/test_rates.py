@@ -1,4 +1,4 @@
-"""What the device could do and what the sweep reaches of it: the data sheets, and a doctor on a pretended GPU."""
+"""Tests of a device's peak rates and the share that the sweep reaches, with data sheets and a simulated GPU."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from pretend_cuda import OnCard, pretended
+from simulated_gpu import OnCard, simulated_gpu
 
 from sae_geometry.cost import doctor as diagnosis
 from sae_geometry.cost import rates
@@ -19,9 +19,10 @@ SLOW = Card("Slow", float32=1e9, tf32=2e9, fp16=4e9, bandwidth=1e6)
 
 
 def test_the_roof_is_arithmetic_or_memory_whichever_takes_longer() -> None:
-    assert roof_seconds((1000, 2000, 500), "float32", SLOW) == 6.0  # 3,000 rows × 500 × 4 bytes at 10⁶ a second
-    assert roof_seconds((1000, 2000, 500), "fp16", SLOW) == 3.0  # the same in two bytes
-    assert roof_seconds((8000, 8000, 10), "float32", SLOW) == pytest.approx(1.28)  # 1.28e9 operations; reading: 0.64
+    assert roof_seconds((1000, 2000, 500), "float32", SLOW) == 6.0  # 3,000 rows × 500 × 4 bytes at 10⁶ bytes per second
+    assert roof_seconds((1000, 2000, 500), "fp16", SLOW) == 3.0  # half the bytes
+    # 1.28e9 operations; reading takes 0.64 s
+    assert roof_seconds((8000, 8000, 10), "float32", SLOW) == pytest.approx(1.28)
     assert roof_seconds((8000, 8000, 10), "tf32", SLOW) == pytest.approx(0.64)
 
 
@@ -58,7 +59,7 @@ def test_rates_on_a_cpu_are_held_against_products_alone() -> None:
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that says it has a GPU."""
+    """Make the machine report a GPU."""
     card = SimpleNamespace(
         name="NVIDIA H100 80GB HBM3", total_memory=80 << 30, major=9, minor=0, multi_processor_count=132
     )
@@ -66,16 +67,16 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
-    monkeypatch.setattr(diagnosis, "choose_backend", lambda _: ("umap-learn", "0", "pretended"))
+    monkeypatch.setattr(diagnosis, "choose_backend", lambda _: ("umap-learn", "0", "simulated"))
     monkeypatch.setattr(rates, "_enough_rows", lambda _: 256)
-    for name in ("SAMPLED", "MOST_EDGES", "LAST"):  # the pretence is slow
+    for name in ("SAMPLED", "MOST_EDGES", "LAST"):  # The simulated GPU is slow.
         monkeypatch.setattr(audit, name, 4)
-    monkeypatch.setattr(diagnosis, "_FUSED", ())  # its kernel wants real pointers
+    monkeypatch.setattr(diagnosis, "_FUSED", ())  # The fused kernel needs real pointers.
 
 
 @pytest.mark.usefixtures("gpu")
 def test_a_doctor_on_a_gpu_runs_the_suite_there_and_measures_against_its_roof() -> None:
-    with pretended():
+    with simulated_gpu():
         found = diagnosis.diagnose()
     checks = found.sections["checks"]
     assert found.is_right
@@ -118,7 +119,7 @@ def test_a_doctor_on_a_gpu_that_multiplies_wrongly_says_so(monkeypatch: pytest.M
         return product + 0.1 if isinstance(x, OnCard) and precision == "fp16" else product
 
     monkeypatch.setattr(screen_torch, "block_product", wrong)
-    with pretended():
+    with simulated_gpu():
         found = diagnosis.diagnose()
     assert not found.is_right
     assert [k for k, v in found.sections["checks"].items() if v.startswith("WRONG")] == ["cuda, fp16"]

@@ -1,4 +1,4 @@
-"""One small model and its activations for all tests of the training."""
+"""One small model and its activations, shared by all tests of the training."""
 
 from __future__ import annotations
 

@@ -40,6 +40,6 @@ def small(objective: str) -> Run:
 
 
 def small_data(tail: SmallTail) -> Cache:
-    """Return random activations and what `tail` makes of them."""
+    """Return random activations and the output of `tail` for them."""
     here = torch.randn(N, LENGTH, D, generator=torch.Generator().manual_seed(3)).half()
     return Cache(here.numpy(), torch.stack(tail(here.float()), dim=2).half().numpy())

@@ -1,4 +1,4 @@
-"""Text of the demo dictionaries: cutting, holding out, reading pages."""
+"""Tests of the demo dictionaries' corpus: cutting, holding out and reading pages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_page_keeps_its_words_only():
 
 @pytest.fixture
 def unpacked(tmp_path):
-    """The five packages in small: every document repeats one word of its own."""
+    """Return the five packages in miniature: every document repeats one unique word."""
     for name in ("gcide", "jargon"):
         path = tmp_path / f"usr/share/dictd/{name}.dict.dz"
         path.parent.mkdir(parents=True, exist_ok=True)

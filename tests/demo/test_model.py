@@ -1,4 +1,4 @@
-"""The language model from one block on agrees with the whole; runs where `transformers` is installed."""
+"""Tests that the language model from one block onwards agrees with the whole model; they need `transformers`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measuring, packing and queueing the demo dictionaries' runs, without a model."""
+"""Tests of measuring, packing and queueing the demo runs, without a language model."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_firing_and_labels_are_those_of_a_plain_count(sae, data, tokens):
 
 
 def finished(folder, run, data, tail):
-    """Train and measure a small run as the stages do."""
+    """Train and measure a small run in the same way as the stages."""
     train(run, data, tail, folder / run.name, say=lambda _: None)
     measured = {"ce": 3.5, "ce_model": 3.0, "ce_zero_ablation": 9.0, "l0": 4.0, "alive": 0.75, "activation_scale": 0.5}
     label = torch.tensor([[3, -1]] * run.n_latents)
@@ -153,7 +153,7 @@ def test_caching_resumes_where_it_stopped(tail, tokens, tmp_path):
     ids = torch.from_numpy(many).long()
     assert cached.later.shape == (len(many), LENGTH, 2, D)
     np.testing.assert_array_equal(cached.here, table[ids].half().numpy())
-    activations.cache(many, lambda _: pytest.fail("nothing is left to do"), tmp_path, lambda _: None)
+    activations.cache(many, lambda _: pytest.fail("a finished stage should not run again"), tmp_path, lambda _: None)
 
 
 def test_an_unknown_run_is_refused(tmp_path, capsys):

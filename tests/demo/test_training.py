@@ -1,4 +1,4 @@
-"""Training of the demo dictionaries, on random activations and a small random model."""
+"""Tests of training the demo dictionaries, on random activations and a small random model."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_end_to_end_loss_is_what_it_says(data, tail):
     assert loss.item() == pytest.approx(kl + 0.3 * parts["l1"].item() + 2 * share, rel=1e-4)
 
 
-def test_end_to_end_loss_vanishes_where_nothing_is_lost(data, tail):
+def test_end_to_end_loss_is_zero_for_a_perfect_reconstruction(data, tail):
     class Perfect:
         def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             return x, torch.zeros(*x.shape[:-1], 4)
@@ -129,7 +129,7 @@ def test_only_the_pair_that_is_named_so_shares_its_start():
     assert len({r.order for r in RUNS}) == len(RUNS)
 
 
-def test_sparsity_is_asked_for_gradually(data):
+def test_the_sparsity_penalty_rises_gradually(data):
     run = replace(small("local"), n_steps=20, l1=0.5)
     sae = Autoencoder(torch.zeros(D), 24, 1)
     for step, share in ((0, 0.5), (1, 1.0), (7, 1.0)):

@@ -1,4 +1,4 @@
-"""The hand-over to cuML: a contract tried on a stand-in anywhere, and on cuML's own wheel where that is installed."""
+"""Tests of the cuML backend: the calls against a stand-in, and against cuML's own wheel if it is installed."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ K = 9
 def points():
     rng = np.random.default_rng(0)
     x = oracles.unit(rng.standard_normal((80, 12)))
-    return torch.from_numpy(np.concatenate([x, x[:15]]))  # duplicates, at distance 0 from each other
+    return torch.from_numpy(np.concatenate([x, x[:15]]))  # The duplicates are at distance 0 from each other.
 
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    """cuML and CuPy as far as `_cuml` uses them, on the host; what they were given is kept."""
+    """Replace the parts of cuML and CuPy that `_cuml` uses with host versions that record their arguments."""
     given: dict = {}
 
     class Array(np.ndarray):
-        """An array that came through CuPy."""
+        """Array that came through CuPy."""
 
     class UMAP:
         def __init__(self, **parameters):
@@ -75,7 +75,7 @@ def test_what_cuml_is_handed(points, stand_in):
     assert (np.diff(distances, axis=1) >= 0).all()
     np.testing.assert_array_equal(indices, before[0])
     np.testing.assert_array_equal(distances, before[1])
-    # The points go by DLPack, not by a copy through the host.
+    # The points are passed through DLPack and not copied through the host.
     assert stand_in["dlpack"].data_ptr() == points.data_ptr()
     assert isinstance(stand_in["data"], stand_in["kind"])
     np.testing.assert_array_equal(stand_in["data"], points.numpy())
@@ -93,7 +93,7 @@ def test_each_seed_is_a_layout_of_its_own(points, stand_in):
 
 @pytest.mark.skipif(not importlib.util.find_spec("cuml"), reason="cuML's wheel is not installed")
 def test_the_real_cuml_takes_our_neighbors_as_they_are(points):
-    """Needs the wheel, not a GPU: cuML's own reading of a precomputed graph, in host memory."""
+    """Let cuML read a precomputed graph in host memory; this needs its wheel but no GPU."""
     from cuml.manifold.utils import extract_knn_graph
 
     graph = exact_neighbors(points, K)

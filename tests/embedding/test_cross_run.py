@@ -1,4 +1,4 @@
-"""Partners across runs: what the table says of a latent is what comparing two runs says."""
+"""Tests of partners across runs: the table must agree with comparing two runs."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_the_table_names_the_closest_run(three):
     assert own.isna().all().all()
     assert table.iloc[40:]["partner_id:a"].notna().all()
     assert isinstance(table["one_to_one_partner_id"].dtype, pd.Int64Dtype)
-    # 15 of the 40 have nobody left among the 25
+    # 15 of the 40 latents cannot have a partner among 25.
     assert rows["one_to_one_partner_id:b"].isna().sum() == 15
 
 

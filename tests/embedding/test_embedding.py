@@ -1,4 +1,4 @@
-"""Exact neighbors, the graph they make, the picture's evidence, and reproducibility."""
+"""Tests of exact neighbors, their graph, the evidence for an embedding, and reproducibility."""
 
 from __future__ import annotations
 
@@ -82,12 +82,12 @@ def test_fuzzy_graph_equals_umap_learns_exact_cosine_path(clustered, duplicates)
     ours = fuzzy_simplicial_set(
         x, 15, np.random.RandomState(0), "cosine", knn_indices=found.indices.copy(), knn_dists=found.distances.copy()
     )[0]
-    # umap-learn's own exact path: a dense matrix of cosine distances, its diagonal exactly zero.
-    distances = np.maximum(1 - oracles.dense_cosines(x, x), 0).round(12)  # equal rows get equal distances
+    # umap-learn's exact path takes a dense matrix of cosine distances with a diagonal of exactly zero.
+    distances = np.maximum(1 - oracles.dense_cosines(x, x), 0).round(12)  # Equal rows get equal distances.
     np.fill_diagonal(distances, 0)
     order = np.lexsort((np.broadcast_to(np.arange(len(x)), distances.shape), distances))
     if duplicates:
-        # Among coincident points umap-learn may put a twin first; the contract puts the point itself first.
+        # Among coincident points umap-learn may put a twin first; here the point itself must come first.
         order = np.array([np.r_[i, row[row != i]] for i, row in enumerate(order)])
         near = np.take_along_axis(distances, order[:, :15], axis=1).astype(np.float32)
         theirs = fuzzy_simplicial_set(
@@ -100,7 +100,7 @@ def test_fuzzy_graph_equals_umap_learns_exact_cosine_path(clustered, duplicates)
 
 
 def test_the_weights_are_those_of_umap_learns_own_small_exact_run(clustered):
-    """UMAP fitted as users fit it, below 4,096 points: all distances, no index; its `graph_` against ours."""
+    """Compare with the `graph_` of UMAP fitted as usual below 4,096 points, with all distances and no index."""
     import umap
 
     reducer = umap.UMAP(n_neighbors=15, metric="cosine", random_state=0, n_jobs=1, n_epochs=2, init="random")
@@ -110,7 +110,7 @@ def test_the_weights_are_those_of_umap_learns_own_small_exact_run(clustered):
     kept = fitted > 0
     assert kept.sum() > 0.8 * ours.nnz
     np.testing.assert_allclose(mine[kept], fitted[kept], atol=1e-5)
-    # What it drops of its graph once fitted are edges too weak to be sampled in 500 epochs.
+    # After fitting, umap-learn drops edges too weak to be sampled in 500 epochs.
     assert mine[~kept].max() < 1 / 500
 
 
@@ -155,7 +155,7 @@ def test_latents_of_one_direction_share_their_point(clustered):
     a, b = make(np.concatenate([clustered[:80], clustered[:20]]), "a"), make(clustered[70:160] * 3, "b")
     e = sg.umap([a, b], n_epochs=20)
     unique, point = np.unique(np.concatenate([a.directions, b.directions]), axis=0, return_inverse=True)
-    point = point.ravel()  # numpy 2.0 alone gives a column
+    point = point.ravel()  # Only numpy 2.0 returns a column here.
     assert e.summary()["different_directions"] == len(unique) < 190
     assert len(np.unique(e.coords, axis=0)) == len(unique)
     for group in range(len(unique)):
@@ -163,7 +163,7 @@ def test_latents_of_one_direction_share_their_point(clustered):
 
 
 def test_a_dictionary_against_itself(clustered):
-    """Every latent has a twin: the picture is that of one copy alone, each point twice."""
+    """Every latent has a twin, so the layout is that of one copy with every point twice."""
     e = sg.umap([make(clustered, "a"), make(clustered, "b")], n_epochs=20)
     np.testing.assert_array_equal(e.coords[:300], e.coords[300:])
     np.testing.assert_array_equal(e.coords[:300], sg.umap(make(clustered), n_epochs=20).coords)
@@ -181,8 +181,8 @@ def test_same_seed_same_coordinates_even_with_duplicates(clustered, backend):
     assert not np.array_equal(one, other)
 
 
-def test_the_picture_is_that_of_the_seed_alone(clustered):
-    """Pictures of other seeds, made to judge stability, leave it as it is."""
+def test_the_layout_depends_on_its_seed_alone(clustered):
+    """Layouts with other seeds, made to judge stability, must not change it."""
     one, three = (sg.umap(make(clustered), n_epochs=15, n_seeds=n) for n in (1, 3))
     np.testing.assert_array_equal(one.coords, three.coords)
     assert (one.evidence.n_seeds, three.evidence.n_seeds) == (1, 3)
@@ -214,7 +214,7 @@ def test_trustworthiness_and_preservation_equal_sklearns_at_both_sizes(clustered
         theirs = sklearn_trustworthiness(far, embedding.coords, n_neighbors=k, metric="precomputed")
         assert trust == pytest.approx(theirs, abs=1e-4)
         shares = [len(np.intersect1d(a[:k], b[:k])) / k for a, b in zip(meant, seen, strict=True)]
-        assert kept == pytest.approx(np.mean(shares), abs=2e-3)  # float32 cosines may swap ranks k and k + 1
+        assert kept == pytest.approx(np.mean(shares), abs=2e-3)  # Rounding to float32 may swap ranks k and k + 1.
 
 
 def test_a_sample_estimates_the_whole(clustered, embedding):
@@ -227,11 +227,11 @@ def test_a_sample_estimates_the_whole(clustered, embedding):
 
 @pytest.mark.parametrize("mixed", [0.0, 0.5, 1.0])
 def test_mixing_score_on_planted_mixtures(mixed):
-    """Two clouds apart: half and half in each, or one cloud a run; or one run's latents beside the other's alone."""
+    """Test two separate clouds, each half and half or of one run, and runs whose latents lie next to their partners."""
     rng = np.random.default_rng(2)
     shift = np.r_[8.0, np.zeros(11)] * (mixed == 0)
     a, b = rng.standard_normal((150, 12)) - shift, rng.standard_normal((150, 12)) + shift
-    if mixed == 1.0:  # the partner lies closest, and with k = 1 beside it nothing of one's own run
+    if mixed == 1.0:  # The partner lies closest, so with k = 1 no neighbor belongs to the point's own run.
         b = a + 0.01 * rng.standard_normal(a.shape)
         near = exact_neighbors(torch.from_numpy(oracles.unit(np.concatenate([a, b]))), 2)
         score = mixing_score(near.indices[:, 1:], np.repeat([0, 1], 150))
@@ -263,7 +263,7 @@ def test_it_says_how_it_was_made(embedding):
     assert embedding.summary()["points"] == {"a": 200, "b": 100}
 
 
-def test_names_are_told_apart(clustered):
+def test_equal_names_are_made_distinct(clustered):
     parts = [make(clustered[:50]), make(clustered[50:100]), make(clustered[100:150], "x (2)")]
     e = sg.umap(parts, n_epochs=10)
     assert len(set(e.names)) == 3
@@ -340,7 +340,7 @@ def test_coordinates_cannot_be_written_through(embedding):
         embedding.coords[0] = 0
 
 
-def test_a_picture_of_very_many_runs_is_laid_out_without_comparing_every_two(rng, tmp_path):
+def test_many_runs_are_embedded_without_comparing_every_pair(rng, tmp_path):
     runs = [Dictionary.from_decoder(rng.standard_normal((4, 8)), latent_axis=0, name=f"r{k}") for k in range(25)]
     few, many = (sg.umap(runs[:n], n_neighbors=5, n_epochs=5) for n in (24, 25))
     assert few.across() is not None

@@ -1,4 +1,4 @@
-"""Exact neighbors: swept whole or part by part, they are the same."""
+"""Tests that exact neighbors are the same whether swept at once or part by part."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sae_geometry.kernels.sweep import sweep
 
 
 def points(rng: np.random.Generator, sizes: list[int], d: int = 9, coarse: bool = False) -> list[torch.Tensor]:
-    """Parts of unit rows; coarse ones hold many ties and duplicates."""
+    """Return parts of unit rows; coarse ones have many ties and duplicates."""
     draw = [rng.integers(-1, 2, (n, d)) + np.eye(1, d) * 3 if coarse else rng.standard_normal((n, d)) for n in sizes]
     return [torch.from_numpy(oracles.unit(x)) for x in draw]
 
@@ -41,8 +41,8 @@ def test_the_sweeps_between_parts_are_kept(rng):
     assert torch.equal(kept.cols.cosine, again.cols.cosine)
 
 
-def test_many_threads_are_no_reason_to_refuse(rng, monkeypatch):
-    """Every thread keeps lists of its own; where nobody set a ceiling, memory follows them."""
+def test_many_threads_are_not_refused(rng, monkeypatch):
+    """Each thread needs its own lists, so memory grows with the threads unless a limit is set."""
     asked = []
     monkeypatch.setattr(listing, "cpu_threads", lambda: 512)
     monkeypatch.setattr(listing, "sweep", lambda a, b, k, **how: asked.append(how["memory"]) or sweep(a, b, k))
@@ -53,7 +53,7 @@ def test_many_threads_are_no_reason_to_refuse(rng, monkeypatch):
     assert min(asked) > DEFAULT_MEMORY + 512 * 20 * 4 * 16
 
 
-def test_one_neighbor_is_oneself(rng):
+def test_one_neighbor_is_the_point_itself(rng):
     parts = points(rng, [4, 3])
     found = joint_neighbors(parts, 1)[0]
     np.testing.assert_array_equal(found.indices, np.arange(7)[:, None])

@@ -1,4 +1,4 @@
-"""Our start and optimizer: the same bits on any number of threads, steps as written, pictures as good as the peer's."""
+"""Tests of the initial layout and the optimizer: reproducible with any number of threads, and as good as umap-learn."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_powers():
 
 
 def by_the_definition(graph, here, fixed, curve, epoch, alpha, seed, negatives):
-    """One epoch in plain numpy, float64, a vertex at a time."""
+    """Run one epoch in plain numpy, in float64, one vertex at a time."""
     indptr, indices, rate = graph
     a, b = (float(c) for c in curve)
     n, out = len(here), here.astype(np.float64).copy()
@@ -111,8 +111,8 @@ def test_any_number_of_threads_gives_the_same_bits(weights):
     assert optimize(weights, start, curve_of(0.1), n_epochs=12, seed=2, threads=2).tobytes() != one
 
 
-def test_pictures_are_as_good_as_umap_learns(cloud, weights):
-    """From one start, over the same epochs: nothing lost by more than the seeds' own spread."""
+def test_layouts_are_as_good_as_umap_learns(cloud, weights):
+    """From the same start and over the same epochs, no score may be lower by more than the spread over seeds."""
     start, owner = spectral_start(weights), np.zeros(700, dtype=np.int64)
     near = exact_neighbors(cloud, 16)
 
@@ -147,8 +147,8 @@ def test_the_start_is_the_dense_eigenvectors(cloud):
     assert (np.max(found, axis=0) >= -np.min(found, axis=0)).all()
 
 
-def test_a_graph_in_pieces_has_a_start_that_tells_them_apart():
-    """Three pieces without an edge between them, on which the plain normalized adjacency has no preference."""
+def test_components_of_a_graph_start_apart():
+    """The graph has three components that the plain normalized adjacency cannot tell apart."""
     block = np.ones((30, 30)) - np.eye(30)
     weights = csr_array(np.kron(np.eye(3), block).astype(np.float32))
     found = spectral_start(weights)
@@ -164,7 +164,7 @@ def test_a_box_is_full_and_coincident_points_are_parted():
     np.testing.assert_allclose([start.min(axis=0), start.max(axis=0)], [[0, 0], [10, 10]])
 
 
-def test_new_points_start_at_the_weighted_mean_and_leave_the_picture_alone(cloud):
+def test_new_points_start_at_the_weighted_mean_and_leave_the_layout_unchanged(cloud):
     from umap.umap_ import compute_membership_strengths, smooth_knn_dist
 
     there = (np.random.default_rng(0).random((500, 2)) * 10).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Projection: the picture stands, identical directions share points, a saved picture is verified before use."""
+"""Tests of projection: the layout is unchanged, identical directions share points, and saved layouts are verified."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def saved(tmp_path_factory):
     return sg.save(sg.umap(NARROW, n_epochs=20, n_seeds=1), folder, formats=["png"])
 
 
-def test_identical_directions_have_the_very_point(picture, clusters):
+def test_identical_directions_share_a_point(picture, clusters):
     w, _ = clusters
     new = make(np.concatenate([w[140:150] * 7, w[300:310]]), "new")
     p = sg.project(new, picture)
@@ -52,8 +52,8 @@ def test_identical_directions_have_the_very_point(picture, clusters):
     np.testing.assert_array_equal(twice.coords[0], twice.coords[1])
 
 
-def test_a_run_placed_into_its_own_picture_keeps_what_the_picture_keeps():
-    """A latent that is there already has itself in neither list, or every comparison with the picture would flatter."""
+def test_a_run_projected_onto_its_own_layout_keeps_its_preservation():
+    """A latent that is already in the layout must not be its own neighbor, or all scores would be too favorable."""
     e = sg.umap(NARROW, n_epochs=20, n_seeds=1)
     p = sg.project(NARROW, e)
     assert p.preservation == pytest.approx(e.evidence.neighbor_preservation, abs=0.005)
@@ -62,8 +62,8 @@ def test_a_run_placed_into_its_own_picture_keeps_what_the_picture_keeps():
 
 
 @pytest.mark.parametrize("refine", [True, False])
-def test_new_latents_fall_among_their_own(picture, clusters, refine):
-    """Clusters planted in both: a new latent's nearest point in the picture is of its own cluster."""
+def test_new_latents_fall_into_their_own_cluster(picture, clusters, refine):
+    """The nearest point of a new latent must belong to its own planted cluster."""
     w, group = clusters
     p = sg.project([make(w[250:330], "c"), make(w[330:], "d")], picture, refine=refine)
     old_group = np.concatenate([group[:150], group[150:250], group[:20]])
@@ -84,7 +84,7 @@ def test_same_seed_same_points(picture, clusters):
     assert not np.array_equal(one, other)
 
 
-def test_the_table_has_the_columns_of_the_picture_and_marks_the_new(picture, clusters):
+def test_the_table_has_the_columns_of_the_layout_and_marks_new_latents(picture, clusters):
     old = picture.to_pandas()
     table = sg.project(make(clusters[0][300:], "new"), picture).to_pandas()
     assert list(table.columns) == [*old.columns, "projected"]
@@ -105,7 +105,7 @@ def test_onto_one_run_the_columns_about_partners_are_new(clusters):
     assert table.loc[~table["projected"], "max_cosine"].isna().all()
 
 
-def test_a_saved_picture_is_loaded_again(saved):
+def test_a_saved_layout_is_loaded_again(saved):
     fresh = sg.project(WIDE, sg.umap(NARROW, n_epochs=20, n_seeds=1))
     for onto in (saved, saved / "umap.parquet", str(saved)):
         p = sg.project(WIDE, onto)
@@ -134,7 +134,7 @@ def test_a_dictionary_that_has_changed_is_refused(saved, tmp_path):
         sg.project(WIDE, tmp_path / "nothing")
 
 
-# Tables that another program has written, and whether they can be projected onto.
+# tables that another program has written, and whether they can be projected onto
 TABLES = {
     "no runs": (lambda t: t.drop(columns="run"), False),
     "other runs": (lambda t: t.assign(run=np.where(t.index < 9, "x", t["run"])), False),
@@ -172,7 +172,7 @@ def test_a_table_of_another_program_is_projected_onto_or_one_sentence(saved, tmp
     [{"n_neighbors": 0}, {"n_neighbors": -(10**18)}, {"min_dist": 1e308}, {"min_dist": -1}, {"n_neighbors": None}],
     ids=range(5),
 )
-def test_impossible_parameters_of_a_saved_picture_are_one_sentence(saved, tmp_path, params):
+def test_impossible_parameters_of_a_saved_layout_are_one_sentence(saved, tmp_path, params):
     record = json.loads((saved / "summary.json").read_text())
     (tmp_path / "umap.parquet").write_bytes((saved / "umap.parquet").read_bytes())
     (tmp_path / "summary.json").write_text(json.dumps({**record, "params": {**record["params"], **params}}))

@@ -1,4 +1,4 @@
-"""Evidence: the permutation null is exact and calibrated, stability is blind to rotation, shares count as they say."""
+"""Tests of the evidence: an exact and calibrated permutation null, stability under rotation, and shares by hand."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_null_is_that_of_all_permutations(rng, labels, k):
 
 
 def test_the_null_is_calibrated(rng):
-    """Labels by chance over the neighbors of a cloud: z has mean 0, deviation 1, and 5% lie beyond ±1.96."""
+    """With random labels over the neighbors of a cloud, z has mean 0 and deviation 1, and 5% lie beyond ±1.96."""
     coords = rng.standard_normal((400, 2)).astype(np.float32)
     graph = picture_neighbors(coords, 15)
     owner = np.repeat([0, 1, 2], [200, 150, 50])
@@ -49,7 +49,7 @@ def test_one_run_has_no_null():
     assert np.isnan([score.expected, score.sd, score.z]).all()
 
 
-def test_a_picture_turned_mirrored_and_scaled_has_not_moved(rng):
+def test_a_layout_that_is_rotated_mirrored_and_scaled_is_unchanged(rng):
     a = rng.standard_normal((200, 2))
     turn = np.array([[0.6, -0.8], [0.8, 0.6]])
     b = 3 * a @ turn * [1, -1] + [5, 7]

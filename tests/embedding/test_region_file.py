@@ -1,4 +1,4 @@
-"""Regions from a file: what is written is what is drawn, and what is wrong is named."""
+"""Tests of regions from a file: they are drawn as written, and errors name the wrong entry."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NARROW = "demo:local-narrow-seed0"
 
 
 def merges(table, between="\n"):
-    """Eleven tables or lists, each of nine times the one before."""
+    """Return eleven nested tables or lists, each with nine references to the one before."""
     return between.join(
         ["a0: &a0 {x: 1}", *(f"a{i}: &a{i} {table % ', '.join([f'*a{i - 1}'] * 9)}" for i in range(1, 12))]
     )
@@ -71,7 +71,7 @@ def test_what_is_wrong_is_named(tmp_path, text, said):
     assert "\n" not in str(caught.value)
 
 
-def test_a_device_is_no_file_of_regions():
+def test_a_device_file_is_refused_as_a_region_file():
     with limited(), pytest.raises(ValueError, match="more than 1,000,000 bytes"):
         read_shapes("/dev/zero")
 

@@ -1,4 +1,4 @@
-"""Regions: planted blobs are found, named by size, counted by run, and tested against chance."""
+"""Tests of regions: planted blobs are recovered, named by size, counted by run, and tested against the null."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIZES = [300, 200, 120, 80]
 
 @pytest.fixture
 def blobs(rng):
-    """Four round blobs and some scatter; the first is mostly run 0, the second all run 1, the others even."""
+    """Return four round blobs and some scatter: the first mostly run 0, the second all run 1, the others even."""
     coords = np.concatenate([c + rng.standard_normal((n, 2)) for c, n in zip(CENTERS, SIZES, strict=True)])
     coords = np.concatenate([coords, rng.uniform(-10, 25, (40, 2))]).astype(np.float32)
     chance = np.repeat([0.1, 1.0, 0.5, 0.5, 0.5], [*SIZES, 40])
@@ -53,8 +53,8 @@ def test_counts_shares_and_verdicts(blobs):
         assert (region.q_values >= region.p_values).all()
 
 
-def test_chance_alone_is_called_mixed():
-    """Labels without any pattern: the share of pictures with a false "mostly" stays below the rate controlled."""
+def test_random_labels_are_called_mixed():
+    """With random labels, the share of layouts with a false "mostly" must stay below the controlled rate."""
     rng = np.random.default_rng(0)
     coords = np.concatenate([c + rng.standard_normal((60, 2)) for c in CENTERS * 2]).astype(np.float32)
     verdicts = [
@@ -66,7 +66,7 @@ def test_chance_alone_is_called_mixed():
 
 
 def test_shares_allow_for_unequal_runs(rng):
-    """A run with nine tenths of all points has nine tenths of a mixed region, and is not called its owner."""
+    """A run with nine tenths of all points has nine tenths of a mixed region too, which must not be called its own."""
     coords = np.concatenate([c + rng.standard_normal((200, 2)) for c in CENTERS]).astype(np.float32)
     owner = (rng.random(800) < 0.9).astype(np.int64)
     found = find_regions(coords, owner, ["small", "large"], min_size=50)

@@ -1,4 +1,4 @@
-"""Pictures to try the explorer on, made without UMAP: what a results folder holds, planted."""
+"""Planted embeddings for the tests of the explorer, made without UMAP."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HOSTILE = '</script><img src=x onerror="window.hacked=1">"\'&{{about}}'
 
 
 def table(names: Sequence[str], size: int, seed: int = 0) -> pd.DataFrame:
-    """`size` latents a run on a jittered grid, ids 3, 10, 17, …; partners at random, each with its planted numbers."""
+    """Return `size` latents per run on a jittered grid, with ids 3, 10, 17, … and planted random partners."""
     rng = np.random.default_rng(seed)
     n, runs = size * len(names), len(names)
     side = int(np.ceil(np.sqrt(n)))
@@ -46,7 +46,7 @@ def table(names: Sequence[str], size: int, seed: int = 0) -> pd.DataFrame:
         out[f"one_to_one_cosine:{name}"] = np.where(
             without, np.nan, np.where(single == nearest, cosine, cosine * rng.uniform(0.3, 0.9, n))
         )
-        chosen = np.random.default_rng(7).random(n)  # a stream of its own, so that the rest stays as it is
+        chosen = np.random.default_rng(7).random(n)  # A separate random stream leaves the other columns unchanged.
         out[f"q_value:{name}"] = np.where(own, np.nan, np.where(chosen < 0.5, 0.01, 0.8))
     frequency = 10 ** rng.uniform(-5, -1, n)
     out["frequency"] = pd.array(np.where(rng.random(n) < 0.05, np.nan, frequency), dtype="Float64")
@@ -56,7 +56,7 @@ def table(names: Sequence[str], size: int, seed: int = 0) -> pd.DataFrame:
 
 
 def labeled(frame: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """The table with ten tokens per latent, " because" and " 2020" on every 500th row, and an explanation for each."""
+    """Return the table with an explanation and ten tokens per latent (" because" and " 2020" on every 500th row)."""
     rng = np.random.default_rng(seed)
     numbers = rng.integers(0, 30_000, (len(frame), 10))
     tokens = [[f" token{n}" for n in row] for row in numbers]
@@ -74,7 +74,7 @@ def labeled(frame: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
 
 def summary(names: Sequence[str], size: int, **more: Any) -> dict[str, Any]:
-    """What summary.json says; the first run's pages on Neuronpedia are known, the others' are not."""
+    """Return a summary.json; the first run has pages on Neuronpedia, the others do not."""
     inputs = [
         {
             "name": name,
@@ -109,12 +109,12 @@ def summary(names: Sequence[str], size: int, **more: Any) -> dict[str, Any]:
 
 
 def chance(names: Sequence[str], run: str, other: str) -> float:
-    """The planted mean cosine of a run's latents to the nearest of another run turned: another for every direction."""
+    """Return a planted mean cosine of a run's latents to the nearest of the other run turned, unique per direction."""
     return 0.3 + 0.01 * names.index(run) + 0.001 * names.index(other)
 
 
 def regions(frame: pd.DataFrame) -> dict[str, Any]:
-    """What regions.json says of the regions in the table."""
+    """Return the regions.json for the regions in the table."""
     found = []
     for letter, rows in frame.groupby("region"):
         box = rows.x.min(), rows.y.min(), rows.x.max(), rows.y.max()
@@ -132,7 +132,7 @@ def regions(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def results(folder: Path, names: Sequence[str], size: int, **more: Any) -> Path:
-    """A results folder as `sae-geometry umap` leaves it."""
+    """Write a results folder as `sae-geometry umap` leaves it."""
     folder.mkdir(parents=True, exist_ok=True)
     frame = table(names, size)
     frame.to_parquet(folder / "umap.parquet", index=False)
@@ -142,13 +142,13 @@ def results(folder: Path, names: Sequence[str], size: int, **more: Any) -> Path:
 
 
 def best(frame: pd.DataFrame, column: str = "max_cosine") -> np.ndarray:
-    """Each latent's largest cosine to any other run, nan where there is none."""
+    """Return each latent's largest cosine to any other run, nan where there is none."""
     columns = [c for c in frame.columns if c.startswith(f"{column}:")]
     return frame[columns].max(axis=1).to_numpy(dtype=float, na_value=np.nan)
 
 
 def partner(frame: pd.DataFrame, row: int) -> dict[str, Any]:
-    """The partner of a row in the run where its cosine is largest: run, id, cosine, mutual, single, single_cosine."""
+    """Return run, id, cosine, mutual, single and single_cosine of a row's partner with the largest cosine."""
     columns = [c for c in frame.columns if c.startswith("max_cosine:")]
     name = frame.loc[row, columns].astype(float).idxmax().removeprefix("max_cosine:")
     keys = {

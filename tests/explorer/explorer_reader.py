@@ -1,4 +1,4 @@
-"""A reader of the explorer: a page in an offline Chromium, and everything it says or asks for."""
+"""A page in an offline Chromium, with everything that it logs or requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FRAME = table(NAMES, SIZE)
 
 
 class Reader:
-    """A page in a browser that has no network, and everything it says or asks for."""
+    """Page in a browser without a network, with everything that it logs or requests."""
 
     def __init__(self, browser: Any, **kind: Any) -> None:
         self.context = browser.new_context(offline=True, accept_downloads=True, **kind)
@@ -42,13 +42,13 @@ class Reader:
         return self.page.locator(selector).inner_text()
 
     def spot(self, run: str, latent: int) -> tuple[float, float]:
-        """Where a latent is on the screen."""
+        """Return the screen coordinates of a latent."""
         x, y = self.page.evaluate("([run, id]) => explorer.pixelOf(run, id)", [run, int(latent)])
         box = self.page.locator("#picture").bounding_box()
         return box["x"] + x, box["y"] + y
 
     def blocked_directive(self) -> str:
-        """Which directive of the page's policy forbids a request that is made from it."""
+        """Return the directive of the page's policy that blocks a request made from the page."""
         directive: str = self.page.evaluate(
             """() => new Promise((done) => {
                 document.addEventListener('securitypolicyviolation', (e) => done(e.effectiveDirective), { once: true });
@@ -58,7 +58,7 @@ class Reader:
         return directive
 
     def settle(self) -> None:
-        """Wait until what was asked for has been drawn."""
+        """Wait until pending changes have been drawn."""
         self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def choose(self, row: int) -> None:
@@ -66,7 +66,7 @@ class Reader:
         self.wait_for_latent(FRAME.latent_id[row])
 
     def wait_for_latent(self, latent: int) -> None:
-        """Wait until the panel is about a latent."""
+        """Wait until the panel shows a latent."""
         self.page.wait_for_function("(id) => document.querySelector('#chosen b')?.textContent === id", arg=str(latent))
 
     def shown(self) -> int:
@@ -74,7 +74,7 @@ class Reader:
         return int(re.search(r"(?:all )?([\d,]+)", self.text("#shown"))[1].replace(",", ""))
 
     def lines(self, trace: int) -> list[list[float]]:
-        """The ends of the partner lines of a trace, as coordinates."""
+        """Return the ends of the partner lines of a trace, as coordinates."""
         return self.page.evaluate(
             "(t) => { const { x, y } = picture.div.data[t]; return [...x].map((v, i) => [v, y[i]]); }", trace
         )

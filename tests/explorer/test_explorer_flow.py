@@ -1,4 +1,4 @@
-"""The page of a flow: layers side by side, chains and edges as partners, from memory and from a folder."""
+"""Tests of the page of a flow: layers side by side, with chains and edges as partners, in memory and saved."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytest.importorskip("plotly", reason="the explorer needs plotly")
 
 @pytest.fixture(scope="module")
 def flow() -> sg.Flow:
-    """Three layers: 40 latents, of which 36 go on, then 30 of those; two more split off a latent at the second step."""
+    """Return three layers: 36 of 40 latents continue, then 30 of these, and 2 latents split off at the second step."""
     rng = np.random.default_rng(0)
     first = unit(rng.standard_normal((40, 96)))
     second = np.concatenate([first[rng.permutation(40)[:36]], unit(rng.standard_normal((5, 96)))])
@@ -158,7 +158,7 @@ def test_lines_go_from_layer_to_layer(flow, tmp_path):
         reader.page.fill("#wanted", f"w0.{path[0]}")
         reader.page.press("#wanted", "Enter")
         assert reader.shown() == 1
-        # A latent that ends in its layer has lines to the layer before only.
+        # A latent whose chain ends in its layer has lines to the previous layer only.
         ending = flow.paths[(flow.paths >= 0).sum(axis=1) == 1][0]
         at = int((ending >= 0).argmax())
         reader.page.evaluate("(hash) => { location.hash = hash }", f"#run=L{at}&latent={ending[at]}")

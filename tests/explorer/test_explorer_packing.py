@@ -1,4 +1,4 @@
-"""Packing: what the arrays say, read back the long way, is what the table says."""
+"""Tests of packing: the arrays, decoded slowly, must give the table back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sae_geometry.explorer.packing import NO_COSINE, NO_PARTNER, pack
 
 
 def unpacked(packed, names, letters) -> dict[tuple[str, int], dict]:
-    """What is known of each latent, by run and id."""
+    """Return everything that is known about each latent, by run and id."""
     got = arrays_of(packed)
     known = {}
     for i in range(len(got["x"])):
@@ -77,7 +77,7 @@ def test_arrays_start_where_their_type_can():
         assert offset % 8 == 0
 
 
-def test_a_partner_that_is_not_in_the_table_is_nobody():
+def test_a_partner_outside_the_table_is_dropped():
     frame = table(["a", "b"], 20)
     frame.loc[frame.index[0], "partner_id:b"] = 4  # ids are 3, 10, …
     known = unpacked(pack(frame, ["a", "b"], ["A", "B"]), ["a", "b"], ["A", "B"])

@@ -1,4 +1,4 @@
-"""The page as a file: what is in it, what is refused, what the commands do."""
+"""Tests of the explorer's file: its content, its refusals, and its commands."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run(tmp_path, monkeypatch):
 
 
 def parts(html: str) -> dict[str, str]:
-    """The text of each script of a page, by its id."""
+    """Return the text of each script of a page, by its id."""
     found = re.findall(r"<script(?:[^>]*id=\"([\w-]+)\")?[^>]*>(.*?)</script>", html, re.S)
     return {name or "script": text for name, text in found}
 
@@ -218,7 +218,7 @@ def _table(folder: Path, change) -> None:
         (lambda f: (f / "explorer.html").mkdir(), 2, "is a folder; give a file"),
     ],
 )  # fmt: skip
-def test_what_is_no_umap_is_refused_in_one_sentence(run, folder, spoil, code, part):
+def test_other_results_are_refused_in_one_sentence(run, folder, spoil, code, part):
     spoil(folder)
     result = run("explore", folder)
     assert result.exit_code == code, result.stderr

@@ -1,4 +1,4 @@
-"""A folder of results is as it was or complete, wherever the process that writes it is killed."""
+"""Tests that a results folder is either unchanged or complete wherever the writing process is killed."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ def test_where_files_are_moved_one_by_one_readers_see_the_old_or_the_new(how):
     mine = dying.MINE if how == "with files of others" else {}
     check_readers(seen, before, mine)
     torn = [d for d in seen if d["at_once"] not in ({**before, **mine}, {**dying.AFTER, **mine})]
-    assert torn, "deaths in the middle of the move"
-    assert all(d["at_once"].items() >= mine.items() for d in seen), "what is not ours stays where it is"
+    assert torn, "some process should die in the middle of the move"
+    assert all(d["at_once"].items() >= mine.items() for d in seen), "files of others should stay"
 
 
 def check_readers(seen: list[dict], before: dict, mine: dict | None = None) -> None:
-    """Whatever moment, a reader has one of the two; the next run ends as if nothing had happened."""
+    """Check that every reader got the old or the new results, and that the next run was not affected."""
     read = [d["read"] for d in seen]
     assert read[0] == before
     assert read[-1] == dying.AFTER
     assert all(state in (before, dying.AFTER) for state in read)
     assert all(d["again"] in (d["read"], dying.AFTER) for d in seen)
     assert all(d["at_last"] == {**dying.AFTER, **(mine or {})} for d in seen)
-    assert all(d["left"] == [] for d in seen), "the next run removes what a killed one left"
+    assert all(d["left"] == [] for d in seen), "the next run should remove what a killed one left"
 
 
 def results(folder: Path) -> Path:
@@ -124,7 +124,7 @@ def test_the_mode_of_a_replaced_folder_stays(tmp_path):
     assert dying.held(folder) == dying.AFTER
 
 
-def test_the_living_are_left_alone(tmp_path):
+def test_folders_of_running_processes_are_left_alone(tmp_path):
     with fresh_folder(tmp_path / "one") as first:
         dying.write(first, dying.AFTER)
         with fresh_folder(tmp_path / "two") as second:
@@ -146,7 +146,7 @@ def test_where_folders_cannot_be_locked_nothing_is_taken_for_a_leftover(tmp_path
     assert sorted(p.name for p in tmp_path.iterdir()) == [".sae-geometry-partial-x", "out"]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_seeds_killed_at_twenty_random_moments_and_resumed_give_the_same_files():
     env = {**os.environ, "PYTHONPATH": str(Path(folders.__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     made = subprocess.run(
@@ -154,7 +154,8 @@ def test_seeds_killed_at_twenty_random_moments_and_resumed_give_the_same_files()
     )
     told = json.loads(made.stdout.splitlines()[-1])
     assert len(told["kept"]) == 20
-    assert len(set(told["kept"])) > 1, "they came at different moments"  # of which only whole pairs leave a trace
+    # Only finished pairs leave a trace of the moment.
+    assert len(set(told["kept"])) > 1, "the kills should come at different moments"
     assert told["left"] == []
     assert len(told["made"]) == resuming.TRIALS
     truth = told["truth"]
@@ -181,7 +182,7 @@ def test_seeds_killed_at_twenty_random_moments_and_resumed_give_the_same_files()
 
 def _timeless(hexadecimal: str) -> dict:
     summary = json.loads(bytes.fromhex(hexadecimal))
-    del summary["files"]["report.html"]  # the page has the command
+    del summary["files"]["report.html"]  # The page shows the command.
     return {k: v for k, v in summary.items() if k not in ("command", "created", "sweeps")}
 
 
@@ -193,6 +194,6 @@ def test_a_full_disk_says_which_and_a_closed_folder_is_refused_before_the_work(t
         full()
     assert told.value.filename == str(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
-    monkeypatch.setattr(os, "access", lambda *_: False)  # as for another user; root may write anywhere
+    monkeypatch.setattr(os, "access", lambda *_: False)  # os.access is simulated, because root may write anywhere.
     with pytest.raises(PermissionError, match="is not writable"):
         folders.check_folder(tmp_path / "new")

@@ -1,4 +1,4 @@
-"""Names from outside are one line that a reader can see, wherever they are shown, and never lose finished work."""
+"""Tests that foreign names appear as one visible line everywhere, and never lose finished work."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ EACH = pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE)
 
 
 def is_seen(text: str, most: int | None = 200) -> bool:
-    """Whether a text is one line without anything that a terminal obeys or no reader sees."""
+    """Return whether a text is one line without control characters or invisible characters."""
     unseen = {"Cc", "Cs", "Cn", "Zl", "Zp"}
     turning = re.search("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]", text)
     return not turning and not {unicodedata.category(c) for c in text} & unseen and (most is None or len(text) <= most)
@@ -92,7 +92,8 @@ def test_finished_work_is_saved_and_read_whatever_the_name(tmp_path, name):
     both = dictionary(name), dictionary("other", 1)
     c = sg.compare(*both, matching="mutual", turns=0, allow_mismatch=True)
     drawn = name in (HOSTILE["undecoded bytes"], HOSTILE["markup of a page"], HOSTILE["mathematics"], HOSTILE["long"])
-    named = {"partners": c.figures()["partners"]} if drawn else {}  # the others name no run, or as this one does
+    # The other figures show no run name, or show it in the same way.
+    named = {"partners": c.figures()["partners"]} if drawn else {}
     folder = sg.save(c, tmp_path / "out", formats=["svg"], command=name, figures=named)
     tables, summary = sg.read(folder)
     table = next(iter(tables.values()))
@@ -111,7 +112,7 @@ def test_a_page_is_html_and_its_csv_harmless(name):
 
     from sae_geometry.explorer.contents import Contents
 
-    named = re.sub("[\ud800-\udfff]", lambda found: shown(found[0]), name)  # no table holds these
+    named = re.sub("[\ud800-\udfff]", lambda found: shown(found[0]), name)  # Tables cannot hold lone surrogates.
     names = [named, "b"]
     frame = table(names, 10)
     said = summary(names, 10, caveats=[name], command=name, created=name, software={name: name})
@@ -153,7 +154,7 @@ def test_the_terminal_gets_lines_that_it_does_not_obey(capsys, name):
     said, errors = capsys.readouterr()
     assert all(is_seen(line, None) for line in (said + errors).split("\n"))
     errors = [line for line in errors.split("\n") if line.startswith("error: ")]
-    assert 1 <= len(errors) <= 2  # a note may hold a line that only looks like one
+    assert 1 <= len(errors) <= 2  # A note may contain a line that only looks like an error.
     assert len(errors[0]) < 1100
 
 
@@ -176,7 +177,7 @@ def test_progress_is_no_markup(monkeypatch):
     assert made == [{"markup": False}]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="names of bytes")
+@pytest.mark.skipif(os.name == "nt", reason="file names are not bytes on Windows")
 def test_a_file_of_any_name_is_compared_inspected_and_shown(tmp_path):
     names = [b"a\x1b[2J\nb", b"\xff\xfe", "\u202egnp".encode(), b"[red]x", b"$x_{"]
     for at, name in enumerate(names):

@@ -1,4 +1,4 @@
-"""Progress bars: one per stage, named, with the time left; in a notebook as text that needs no widgets."""
+"""Tests of progress bars: one per stage, with a name and the remaining time, and as plain text in notebooks."""
 
 from __future__ import annotations
 
@@ -37,4 +37,4 @@ def test_on_a_terminal_nothing_is_left_of_the_bars(capsys, monkeypatch):
     out, err = capsys.readouterr()
     assert out == ""
     assert "gap 0.01" in err
-    assert err.count("\x1b[2K") >= 1  # the line is cleared
+    assert err.count("\x1b[2K") >= 1  # The line is cleared.

@@ -1,4 +1,4 @@
-"""Names that Python could not decode, and streams that do not take every character."""
+"""Tests of names that Python could not decode, and of streams that cannot print every character."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_undecoded_bytes_are_read_as_utf8_after_all():
 
 
 def test_a_run_without_utf8(tmp_path):
-    """File and folder names beyond ASCII where neither the locale nor stdout knows them."""
+    """Use file and folder names beyond ASCII that neither the locale nor stdout supports."""
     folder = tmp_path / "名前 é"
     folder.mkdir()
     for name in ("словарь", "other"):

@@ -1,4 +1,4 @@
-"""Folders of results from others, and folders of others: reading changes nothing, writing removes what we wrote."""
+"""Tests of foreign results and foreign folders: reading changes nothing, and writing removes only our own files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sae_geometry.results.answer import Answer
 
 
 def everything(root: Path) -> dict[str, object]:
-    """What is there: names, kinds, contents, and when each was written."""
+    """Return the names, kinds, contents and modification times of everything in a folder."""
     found: dict[str, object] = {}
     for path in sorted(root.rglob("*")):
         state = path.lstat()
@@ -41,7 +41,7 @@ def renew(folder: Path, contents: dict[str, str] = dying.AFTER) -> None:
 
 @pytest.fixture
 def home(tmp_path) -> Path:
-    """A home with a file that programs run, a folder of results from elsewhere, and one that is private."""
+    """Return a home folder with an executable file, results from elsewhere, and private results."""
     (tmp_path / ".bashrc").write_text("export PS1")
     (tmp_path / "private").mkdir()
     (tmp_path / "private" / "thesis").write_text("years")
@@ -58,7 +58,7 @@ JOURNALS = [
 
 @pytest.mark.parametrize("journal", JOURNALS)
 @pytest.mark.parametrize("state", [".journal", ".journal-half"])
-def test_a_journal_in_a_strangers_folder_is_not_obeyed(home, journal, state):
+def test_a_journal_in_a_foreign_folder_is_ignored(home, journal, state):
     ready = home / "got" / READY
     ready.mkdir()
     (ready / state).write_text(json.dumps(journal))
@@ -66,7 +66,7 @@ def test_a_journal_in_a_strangers_folder_is_not_obeyed(home, journal, state):
     check_reading(home)
 
 
-def test_links_in_a_strangers_folder_are_not_followed(home):
+def test_links_in_a_foreign_folder_are_not_followed(home):
     got = home / "got"
     (got / READY).symlink_to(home / "private")
     (got / ".sae-geometry-old").symlink_to(home / "private")
@@ -83,7 +83,7 @@ def test_links_in_a_strangers_folder_are_not_followed(home):
 
 
 def check_reading(home: Path) -> None:
-    """Whoever reads, all is as it was; the one file that `explore` writes is where it was asked for."""
+    """Check that reading changes nothing, except that `explore` writes the file that was asked for."""
     before = everything(home)
     for read in (sg.read, lambda folder: sg.explore(folder, home / "page.html", overwrite=True)):
         with contextlib.suppress(OSError, ValueError):
@@ -96,10 +96,10 @@ def check_reading(home: Path) -> None:
     assert everything(home) == before
     with pytest.raises(FileExistsError):
         check_folder(home / "got")
-    assert everything(home) == before, "refusing a folder changes nothing in it either"
+    assert everything(home) == before, "refusing a folder should not change it"
 
 
-def test_a_pipe_in_a_strangers_folder_keeps_nobody_waiting(home):
+def test_a_pipe_in_a_foreign_folder_does_not_block(home):
     (home / "got" / "summary.json").unlink()
     os.mkfifo(home / "got" / "summary.json")
     with pytest.raises(ValueError, match="not a plain file"):
@@ -107,7 +107,7 @@ def test_a_pipe_in_a_strangers_folder_keeps_nobody_waiting(home):
 
 
 class Pairs(Answer):
-    """A result that takes no time to save."""
+    """Result that saves instantly."""
 
     dictionaries, caveats = (), ()
 
@@ -148,7 +148,7 @@ def test_overwrite_in_a_project_replaces_the_results_and_nothing_else(tmp_path, 
         assert not {"figures/split.svg", "split.parquet"} & set(after)
         assert sg.read(".").summary["names"] == ["pairs", "span"]
         assert not [name for name in after if name.startswith(".sae")]
-    os.chdir(tmp_path.parent)  # now the folder may be replaced, and is not
+    os.chdir(tmp_path.parent)  # From here the folder could be replaced as a whole, but must not be.
     inode = tmp_path.stat().st_ino
     sg.save(Pairs("agreement"), tmp_path, overwrite=True)
     assert "figures/pairs.svg" not in everything(tmp_path)
@@ -184,7 +184,7 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize("summary", FOREIGN, ids=range(len(FOREIGN)))
-def test_a_summary_of_others_makes_no_folder_ours(tmp_path, summary):
+def test_a_foreign_summary_does_not_make_a_folder_ours(tmp_path, summary):
     (tmp_path / "summary.json").write_text(summary)
     (tmp_path / "train.py").write_text("loss")
     before = everything(tmp_path)
@@ -258,7 +258,8 @@ def test_a_record_is_believed_of_plain_files_only(tmp_path):
 def test_a_file_of_any_name_goes_with_the_results_it_came_with(tmp_path, monkeypatch, name):
     folder = tmp_path / "out"
     folder.mkdir()
-    for cwd in (tmp_path, folder):  # the folder is exchanged; its files are moved one by one
+    # From outside, the folder is exchanged; from inside, its files are moved one by one.
+    for cwd in (tmp_path, folder):
         monkeypatch.chdir(cwd)
         renew(folder, {name: "one"}) if any(folder.iterdir()) else dying.write(folder, {name: "one"})
         renew(folder)
@@ -294,13 +295,13 @@ def test_the_explorer_s_page_is_known_as_ours(home):
     assert not is_page(home / "got", PAGE)
 
 
-def test_a_record_of_another_kind_makes_no_folder_ours(tmp_path):
+def test_a_record_of_another_kind_does_not_make_a_folder_ours(tmp_path):
     (tmp_path / "match.json").write_text(json.dumps({"schema": "urn:sae-geometry:match-report"}))
     with pytest.raises(FileExistsError, match="no results of this package"):
         renew(tmp_path)
 
 
-@pytest.mark.skipif(not hasattr(os, "SEEK_HOLE"), reason="files without holes")
+@pytest.mark.skipif(not hasattr(os, "SEEK_HOLE"), reason="needs sparse files")
 def test_a_listed_file_of_terabytes_that_are_not_there_is_not_hashed(tmp_path):
     folder = tmp_path / "out"
     folder.mkdir()

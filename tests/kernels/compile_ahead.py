@@ -1,6 +1,6 @@
-"""Compile the fused kernels for GPUs that are not here, and print as JSON what the compiler made of them.
+"""Compile the fused kernels for GPUs that this machine lacks, and print the compiler's results as JSON.
 
-Run in a process of its own, without TRITON_INTERPRET: `python compile_ahead.py 90 fp16:64 float32:1`.
+Run it in a separate process without TRITON_INTERPRET: `python compile_ahead.py 90 fp16:64 float32:1`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ALIGNED = {"x", "y", "bias", "values", "indices", "d", "each", "x_row", "y_row",
 
 
 def compiled(kernel: Any, target: int, constants: dict[str, Any], types: dict[str, str], warps: int) -> dict[str, Any]:
-    """What the compiler says of one kernel, and what its machine code holds."""
+    """Return what the compiler reports for one kernel, and the instructions in its machine code."""
     names = kernel.arg_names
     source = ASTSource(
         kernel,
@@ -60,7 +60,7 @@ def _told(option: str, path: str) -> str:
 
 
 def listing(target: int, precision: Precision, k: int, tile: Tile | None = None) -> dict[str, Any]:
-    """The listing kernel as `screen_triton` launches it for the k best, with every option on."""
+    """Return the listing kernel as `screen_triton` launches it for the k best, with every option on."""
     width = listed_width(k, precision)
     tile = tile or tile_for(precision, width)
     constants = {
@@ -75,7 +75,7 @@ def listing(target: int, precision: Precision, k: int, tile: Tile | None = None)
 
 
 def merging(target: int, k: int) -> dict[str, Any]:
-    """The merging kernel for the k best."""
+    """Return the merging kernel for the k best."""
     width = list_width(listed_width(k, "fp16"))
     types = {"values": "*fp32", "indices": "*i32", "out_values": "*fp32", "out_indices": "*i64"}
     found = compiled(triton_loops.merge_splits, target, {"WIDTH": width, "ROWS": merge_rows(width)}, types, 4)

@@ -1,4 +1,4 @@
-"""Inputs that try a sweep, and the comparison of its answer with the dense definition."""
+"""Difficult inputs for a sweep, and the comparison of its result with the dense definition."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from sae_geometry.kernels.screens.int8 import int8_time
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.kernels.types import Best, Sweep
 
-no_int8 = pytest.mark.skipif(int8_time() is None, reason="this torch has no exact int8 product here")
+no_int8 = pytest.mark.skipif(int8_time() is None, reason="this torch has no exact int8 product")
 SCREENS = ("cpu", "torch", pytest.param("int8", marks=no_int8))
 
 
 def gaussian(n: int, d: int, seed: int = 0) -> Tensor:
-    """Random unit rows."""
+    """Return random unit rows."""
     x = torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
     return x / x.norm(dim=1, keepdim=True)
 
 
 def lattice(n: int, d: int, seed: int = 0) -> Tensor:
-    """Small whole numbers: every product is exact in any precision, and ties abound."""
+    """Return small integers: every product is exact in any precision, and ties are frequent."""
     return torch.randint(-2, 3, (n, d), generator=torch.Generator().manual_seed(seed)).float()
 
 
 def sae_like(n: int, m: int, d: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Two dictionaries that share 60% of their directions up to noise, clustered, with a common mean."""
+    """Return two clustered dictionaries with a common mean that share 60% of their directions up to noise."""
     g = torch.Generator().manual_seed(seed)
     centers = torch.randn(max(2, max(n, m) // 8), d, generator=g)
     base = torch.randn(max(n, m), d, generator=g) + centers[torch.arange(max(n, m)) % len(centers)]
@@ -44,7 +44,7 @@ def sae_like(n: int, m: int, d: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def planted(n: int, m: int, d: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Random rows with duplicates, negatives, near-duplicates and zero rows planted on both sides and across."""
+    """Return random rows with planted duplicates, negatives, near-duplicates and zero rows, within and across sides."""
     g = torch.Generator().manual_seed(seed)
     a, b = gaussian(n, d, 2 * seed), gaussian(m, d, 2 * seed + 1)
     for x, y in ((a, b), (b, a)):
@@ -67,14 +67,14 @@ def planted(n: int, m: int, d: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def dense_scores(a: Tensor, b: Tensor, *, absolute: bool = False, column_bias: Tensor | None = None) -> np.ndarray:
-    """The definition's score matrix."""
+    """Return the score matrix by definition."""
     score = reference.exact_cosines(a, b)
     score = np.abs(score) if absolute else score
     return score if column_bias is None else score - column_bias.numpy()
 
 
 def assert_best(found: Best, score: np.ndarray, k: int, exclude_self: bool = False) -> None:
-    """`found` is, to the bit, what the definition says of this dense score matrix."""
+    """Check that `found` is bit-identical to the definition on this dense score matrix."""
     values, indices = reference.best(score, k, exclude_self)
     np.testing.assert_array_equal(found.index.numpy(), indices)
     np.testing.assert_array_equal(found.score.numpy(), values)
@@ -84,7 +84,7 @@ def assert_best(found: Best, score: np.ndarray, k: int, exclude_self: bool = Fal
 
 
 def assert_sweep(a: Tensor, b: Tensor | None, k: int, **options: Any) -> Sweep:
-    """Sweep, hold both sides against the definition, and hand the sweep back."""
+    """Sweep, compare both sides with the definition, and return the sweep."""
     absolute, bias = options.get("absolute", False), options.get("column_bias")
     found = sweep(a, b, k, **options)
     score = dense_scores(a, a if b is None else b, absolute=absolute, column_bias=bias)
@@ -98,7 +98,7 @@ def assert_sweep(a: Tensor, b: Tensor | None, k: int, **options: Any) -> Sweep:
 
 
 def assert_same(left: Sweep, right: Sweep) -> None:
-    """Two sweeps gave the same bits."""
+    """Check that two sweeps are bit-identical."""
     for x, y in ((left.rows, right.rows), (left.cols, right.cols)):
         assert (x is None) == (y is None)
         if x is not None and y is not None:

@@ -1,4 +1,4 @@
-"""The audit passes what is right and catches, every time, the ways in which a device has been seen to be wrong."""
+"""Tests that the audit passes right results and catches every way in which a device has been seen to go wrong."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_right_answer_passes(screen: str, within: bool) -> None:
 
 
 def dropped_last_tile(task: Task) -> Lists:
-    """The columns after the last whole block are never computed."""
+    """Omit the columns after the last whole block."""
     m = len(task.others)
     kept = (m - 1) // task.blocks.cols * task.blocks.cols
     short = replace(task, b=task.others[:kept], b_norms=task.b_norms[:kept])
@@ -61,7 +61,7 @@ def dropped_last_tile(task: Task) -> Lists:
 
 
 def wrong_row_block(task: Task) -> Lists:
-    """Two blocks of rows are written to each other's place."""
+    """Swap two row blocks of the result."""
     rows, cols = screen_torch(task)
     order = torch.arange(len(task.a))
     size = task.blocks.rows
@@ -70,7 +70,7 @@ def wrong_row_block(task: Task) -> Lists:
 
 
 def tail_overflow(task: Task) -> Lists:
-    """In the last, partial block of columns the indices start where a whole block would have ended."""
+    """Number the columns of the last, partial block as if it were a whole one."""
     rows, cols = screen_torch(task)
     m, size = len(task.others), task.blocks.cols
     start = (m - 1) // size * size
@@ -80,13 +80,13 @@ def tail_overflow(task: Task) -> Lists:
 
 
 def lost_precision(task: Task) -> Lists:
-    """The product runs in tf32 while ε is float32's."""
+    """Compute the product in tf32 but claim the ε of float32."""
     low = replace(task, a=to_tf32(task.a), b=to_tf32(task.others))
     return screen_torch(low)
 
 
 def stale_epsilon(task: Task) -> Lists:
-    """The left-out are claimed to be worse than they are."""
+    """Claim that the unlisted columns score lower than they do."""
     rows, cols = screen_torch(replace(task, k=1))
     return replace(rows, scores=rows.scores[:, 1:], indices=rows.indices[:, 1:], beyond=rows.beyond - 2), cols
 
@@ -103,14 +103,14 @@ def test_an_injected_bug_is_caught(
     options = {"columns": columns, "blocks": (256, 300), "screen": "torch"}
     right = sweep(a, b, audit=True, **options)
     monkeypatch.setattr(sweep_module, "screen_torch", bug)
-    if bug in (dropped_last_tile, stale_epsilon):  # without the audit these would be wrong answers
+    if bug in (dropped_last_tile, stale_epsilon):  # The audit is needed: without it these bugs give wrong results.
         assert not torch.equal(sweep(a, b, audit=False, **options).rows.index, right.rows.index)
     with pytest.raises((AuditError, IndexError)):
         sweep(a, b, audit=True, **options)
 
 
 def columns_without_the_last_rows(task: Task) -> Lists:
-    """The rows' lists are right; the columns' never met the last rows."""
+    """Return right lists for rows, but lists for columns that lack the last rows."""
     kept = len(task.a) - 200
     short = replace(task, a=task.a[:kept], a_norms=task.a_norms[:kept])
     return screen_torch(task)[0], screen_torch(short)[1]
@@ -123,7 +123,7 @@ def test_a_column_that_misses_a_partner_is_caught(monkeypatch: pytest.MonkeyPatc
 
 
 def dropped_last_columns(task: Task) -> Lists:
-    """The last few columns are never computed, whatever the blocks."""
+    """Omit the last few columns, whatever the blocks."""
     kept = len(task.others) - 20
     return screen_torch(replace(task, b=task.others[:kept], b_norms=task.b_norms[:kept]))
 
@@ -136,7 +136,7 @@ def test_a_tail_smaller_than_any_block_is_missed_by_none(seed: int, monkeypatch:
         sweep(a, b, columns=False, screen="torch", blocks=(512, 3000), audit=True)
 
 
-# The fused screen: the same mistakes, made where its kernel is launched.
+# The bugs below are the same ones in the fused screen, made where its kernel is launched.
 
 Launch = Callable[..., tuple[Tensor, Tensor]]
 
@@ -154,13 +154,13 @@ def rows_of_another_tile(launch: Launch, loops: ModuleType, x: Tensor, y: Tensor
 
 
 def tail_not_masked(launch: Launch, loops: ModuleType, x: Tensor, y: Tensor, bias: None, **how: Any) -> Any:
-    """What lies in memory after the last column is multiplied too."""
+    """Multiply the memory after the last column too."""
     rest = -len(y) % how["tile"].cols
     return launch(loops, x, torch.cat([y, x[:1].expand(rest, -1)]), bias, **how)
 
 
 def operands_cut(launch: Launch, loops: ModuleType, x: Tensor, y: Tensor, bias: None, **how: Any) -> Any:
-    """bfloat16 operands where ε says float32 or fp16."""
+    """Multiply bfloat16 operands but claim the ε of float32 or fp16."""
     return launch(loops, x.bfloat16().to(x.dtype), y.bfloat16().to(y.dtype), bias, **how)
 
 

@@ -1,4 +1,4 @@
-"""The decision path alone: against a screen that errs as badly as its ε allows, certified rows are right."""
+"""Tests of the decision path: certified rows must be right even if the screen errs by as much as its ε allows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sae_geometry.kernels.types import Best, Scoring, Shortlist
 
 
 def hostile_shortlist(score: Tensor, k: int, width: int, epsilon: float, claimed: float) -> Shortlist:
-    """Screened scores that push the k best down by ε and all others up by it: as wrong an order as can be."""
+    """Return the worst possible order: screened scores that lower the k best by ε and raise all others by ε."""
     screened = score + epsilon
     screened.scatter_(1, score.topk(k, dim=1).indices, -2 * epsilon, reduce="add")
     values, indices = screened.float().topk(min(width, score.shape[1]), dim=1)
@@ -46,7 +46,7 @@ def test_certified_rows_are_right_against_the_worst_screen(seed: int, epsilon: f
 
 
 def test_an_understated_epsilon_would_certify_wrong_rows() -> None:
-    # The test above has teeth: the same screen claiming a tenth of its error slips wrong rows through.
+    # The test above can fail: the same screen with a claimed ε of a tenth certifies wrong rows.
     slipped = 0
     for seed in range(20):
         a, b = gaussian(60, 12, seed), gaussian(80, 12, seed + 100)
@@ -56,7 +56,7 @@ def test_an_understated_epsilon_would_certify_wrong_rows() -> None:
 
 
 def test_a_row_is_not_certified_where_one_left_out_may_tie() -> None:
-    """The column that is listed is the later of two equal ones."""
+    """The listed column is the later of two equal ones."""
     a, b = torch.eye(1, 2), torch.eye(1, 2).repeat(2, 1)
     one = torch.ones(1, dtype=torch.float64)
     for beyond, certain in ((1.0, False), (np.nextafter(1.0, 0.0), True)):
@@ -105,7 +105,7 @@ def test_rows_whose_hashes_collide_are_not_called_equal(monkeypatch: pytest.Monk
 
 
 def test_a_floor_is_the_largest_float32_that_is_not_above_it(rng):
-    """A floor that is too high would hide candidates; one that is too low only costs time."""
+    """A floor that is too high would hide candidates, while one that is too low only costs time."""
     x = torch.from_numpy(np.concatenate([rng.uniform(-1, 1, 2000), [0.5, -0.5, 1.0, 0.1, -0.1]]))
     found = _rounded_down(x)
     assert (found.double() <= x).all()

@@ -1,4 +1,4 @@
-"""ε is never passed, however the rows are built, and near-ties around it are decided rightly."""
+"""Tests that no error exceeds ε, whatever the rows, and that near-ties are decided correctly."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sae_geometry.kernels.screens.products import mm_product, onednn_product
 
 
 def constant(n: int, d: int) -> Tensor:
-    """All terms of one sign and size, none a short binary fraction: rounding errors pile up."""
+    """Return terms of one sign and size that are not short binary fractions, so that rounding errors accumulate."""
     return torch.full((n, d), 1 / 3.0) * (1 + torch.arange(n)[:, None] / 7.0)
 
 
 def cancelling(n: int, d: int) -> Tensor:
-    """Entries over eight orders of magnitude, with signs that make the sums collapse."""
+    """Return entries over eight orders of magnitude whose signs make the sums cancel."""
     g = torch.Generator().manual_seed(d)
     x = torch.randn(n, d, generator=g) * 10.0 ** torch.randint(-4, 5, (n, d), generator=g)
     x[:, d // 2 :] = -x[:, : d - d // 2].flip(1)
@@ -28,17 +28,17 @@ def cancelling(n: int, d: int) -> Tensor:
 
 
 def tiny(n: int, d: int) -> Tensor:
-    """Products below the smallest normal float32 number, which hardware may flush to zero."""
+    """Return rows whose products are below the smallest normal float32 number, which hardware may flush to zero."""
     return gaussian(n, d) * 1e-20
 
 
 def subnormal(n: int, d: int) -> Tensor:
-    """Entries that are themselves below the smallest normal number."""
+    """Return entries below the smallest normal float32 number."""
     return gaussian(n, d) * 1e-40
 
 
 def huge(n: int, d: int) -> Tensor:
-    """Rows whose products come near the largest float32 number."""
+    """Return rows whose products are near the largest float32 number."""
     return gaussian(n, d) * 2.0**62
 
 
@@ -71,8 +71,8 @@ def test_no_float32_product_errs_by_more_than_epsilon(left, right, d: int) -> No
         assert bool(((product.double() - exact).abs() <= epsilon[:, None]).all()), name
 
 
-def test_the_bound_is_not_idle() -> None:
-    # A sum of 16,384 equal terms taken one by one errs by a good share of what γ_d allows.
+def test_the_bound_is_not_trivial() -> None:
+    # The sequential sum of 16,384 equal terms errs by a good share of what γ_d allows.
     x = constant(1, 16384)
     exact = exact_dots(x, x, torch.tensor([0]), torch.tensor([0]))
     error = (products(x, x)["one by one"].double() - exact).abs().item()
@@ -94,7 +94,7 @@ def test_gamma_refuses_rows_that_float32_cannot_sum() -> None:
 
 
 def ladder(n: int, d: int, step: int) -> tuple[Tensor, Tensor]:
-    """One row and n columns whose exact scores differ by `step` units in the last place of one small entry."""
+    """Return one row and n columns whose exact scores differ by `step` units in the last place of one small entry."""
     x = gaussian(1, d)
     y = x.repeat(n, 1)
     bits = y[:, 0].view(torch.int32)
@@ -137,13 +137,13 @@ EVERY_SCREEN = (*SCREENS, "fp16", "tf32", "triton-fp16")
 
 
 def uneven(n: int, d: int, seed: int) -> Tensor:
-    """Norms over thirty orders of magnitude in one dictionary, in no order: one row's ε is another's whole score."""
+    """Return rows whose norms span thirty orders of magnitude in random order, so that ε varies as much."""
     g = torch.Generator().manual_seed(seed)
     return gaussian(n, d, seed) * 10.0 ** (torch.rand(n, 1, generator=g) * 30 - 28)
 
 
 def collapsing(n: int, d: int, seed: int) -> Tensor:
-    """Large entries of opposite sign whose products with one another nearly vanish."""
+    """Return large entries of opposite sign whose products with one another nearly vanish."""
     x = torch.zeros(n, d)
     x[:, 0], x[:, 1] = 1.0, -1.0
     y = 1e-3 * gaussian(n, d, seed)
@@ -157,6 +157,6 @@ def test_hostile_rows_are_decided_rightly_and_within_epsilon(rows, screen: str) 
     if screen.startswith("triton"):
         pytest.importorskip("triton", reason="triton is not installed")
     a, b = rows(60, 24, 1), rows(70, 24, 2)
-    for absolute in (True,) if screen.startswith("triton") else (False, True):  # its interpreter is slow
-        assert_sweep(a, b, 3, screen=screen, absolute=absolute, audit=True)  # the audit holds every score against ε
+    for absolute in (True,) if screen.startswith("triton") else (False, True):  # The interpreter is slow.
+        assert_sweep(a, b, 3, screen=screen, absolute=absolute, audit=True)  # The audit compares every score with ε.
     assert_sweep(a, None, 3, screen=screen, audit=True)

@@ -1,4 +1,4 @@
-"""The score: every implementation gives the bits of `math.fsum` over exact products."""
+"""Tests that every implementation of the score is bit-identical to `math.fsum` over exact products."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def by_fsum(x: torch.Tensor, y: torch.Tensor, rows: torch.Tensor, cols: torch.Te
 
 
 @pytest.mark.parametrize("d", [1, 2, 3, 5, 8, 13, 64, 100, 767, 768, 16384])
-def test_numba_torch_and_fsum_agree_to_the_bit(d: int) -> None:
+def test_numba_torch_and_fsum_are_bit_identical(d: int) -> None:
     x, y = gaussian(7, d, 1), gaussian(9, d, 2)
     rows, cols = pairs(7, 9)
     expected = by_fsum(x, y, rows, cols)
@@ -37,7 +37,7 @@ def test_sums_that_cancel_to_almost_nothing(d: int) -> None:
     rng = np.random.default_rng(d)
     x = (rng.standard_normal((6, d)) * 10.0 ** rng.integers(-6, 6, (6, d))).astype(np.float32)
     y = (rng.standard_normal((6, d)) * 10.0 ** rng.integers(-6, 6, (6, d))).astype(np.float32)
-    for i in range(6):  # make each own pair's last term cancel the rest as far as float32 can
+    for i in range(6):  # Let the last term of each diagonal pair cancel the others as well as float32 can.
         rest = math.fsum(float(a) * float(b) for a, b in zip(x[i, :-1], y[i, :-1], strict=True))
         x[i, -1], y[i, -1] = -rest, 1.0
     u, v = torch.from_numpy(x), torch.from_numpy(y)
@@ -52,7 +52,7 @@ def test_an_unrounded_sum_shows_in_the_last_bit() -> None:
     y = torch.tensor([[1.0, 2.0**-23, 2.0**-23]])
     zero = torch.tensor([0])
     assert exact_dots(x, y, zero, zero).item() == 1.0 + 2.0**-52
-    assert (x.double() * y.double()).sum().item() in (1.0, 1.0 + 2.0**-52)  # plain float64 may lose both
+    assert (x.double() * y.double()).sum().item() in (1.0, 1.0 + 2.0**-52)  # Plain float64 may lose both small terms.
 
 
 @pytest.mark.parametrize("bad", [-1, 7])

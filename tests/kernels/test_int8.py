@@ -1,4 +1,4 @@
-"""The int8 screen: its measured error is a bound, it is taken only where it pays, and wrong hardware is noticed."""
+"""Tests of the int8 screen: its error bound, its choice only if it pays, and detection of wrong hardware."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ pytestmark = no_int8
 
 
 def spiky(n: int, d: int) -> Tensor:
-    """Rows with one entry that carries most of the norm."""
+    """Return rows with one entry that carries most of the norm."""
     x = gaussian(n, d)
     x[torch.arange(n), torch.arange(n) % d] += 3.0
     return x
 
 
 def flat(n: int, d: int) -> Tensor:
-    """Constant rows, which a Hadamard matrix without signs would gather into one entry."""
+    """Return constant rows, which a Hadamard matrix without random signs would concentrate in one entry."""
     return torch.full((n, d), d**-0.5)
 
 
 def huddled(n: int, m: int) -> tuple[Tensor, Tensor]:
-    """Rows all so close to one another that int8 cannot tell which pairs are closest."""
+    """Return rows so close together that int8 cannot tell the closest pairs apart."""
     x = gaussian(1, 64) + 0.03 * gaussian(n + m, 64, 5)
     x /= x.norm(dim=1, keepdim=True)
     return x[:n].clone(), x[n:].clone()
 
 
 def empty_like_rows(n: int, d: int) -> Tensor:
-    """Zero rows, rows below what int8 can hold, and ordinary ones."""
+    """Return zero rows, rows below the int8 resolution, and ordinary rows."""
     x = gaussian(n, d)
     x[::3] = 0.0
     x[1::3] *= 1e-35
@@ -51,7 +51,7 @@ def empty_like_rows(n: int, d: int) -> Tensor:
 
 
 def rotated(x: Tensor) -> Tensor:
-    """The rotation by its definition, in float64."""
+    """Rotate by definition, in float64."""
     d, stages = x.shape[1], hadamard_stages(x.shape[1])
     z = torch.zeros(x.shape[0], int(stages[-1, 0]), dtype=torch.float64)
     z[:, :d] = x.double() * torch.from_numpy(rotation_signs(d))
@@ -122,7 +122,7 @@ def test_same_bits_as_float32_where_it_certifies_and_where_it_does_not(k: int, a
         options = {"absolute": absolute, "blocks": (200, 300), "threads": 2}
         other = None if within else b
         assert_same(sweep(a, other, k, screen="int8", **options), sweep(a, other, k, screen="cpu", **options))
-    assert sweep(*hopeless, k, screen="int8").report.rows_redone > 0  # the second sweep is what decided there
+    assert sweep(*hopeless, k, screen="int8").report.rows_redone > 0  # The second sweep decided these rows.
 
 
 def test_auto_takes_it_where_a_sample_certifies_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +159,8 @@ def test_an_integer_product_that_saturates_is_noticed(monkeypatch: pytest.Monkey
             sweep(gaussian(30, 256), screen="int8")
     finally:
         screen_int8.int8_time.cache_clear()
-    monkeypatch.setattr(screen_int8, "int8_time", lambda: 0.3)  # as if it were wrong in this shape only
+    # This simulates hardware that is wrong in this shape only.
+    monkeypatch.setattr(screen_int8, "int8_time", lambda: 0.3)
     with pytest.raises(ValueError, match="not exact in this shape"):
         sweep(flat(300, 256), screen="int8")
 

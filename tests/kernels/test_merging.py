@@ -1,4 +1,4 @@
-"""Cut anywhere, merged in any order, done twice: the lists are those of the whole."""
+"""Tests of merging: any split, in any order and even with repeated parts, gives the lists of the whole."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sae_geometry.kernels.topk_merge import Lists, merge_into, no_lists
 
 
 def naive(candidates: set[tuple[float, int]], k: int) -> Lists:
-    """The definition: the k first by (score descending, index ascending). Cosines are the scores with a sign."""
+    """Return the first k by (score descending, index ascending); cosines are the signed scores."""
     best = sorted(candidates, key=lambda c: (-c[0], c[1]))[:k]
     missing = k - len(best)
     score = [s for s, _ in best] + [-np.inf] * missing
@@ -38,7 +38,7 @@ def same(x: Lists, y: Lists) -> bool:
     return all(np.array_equal(p, q, equal_nan=p.dtype.kind == "f") for p, q in zip(x, y, strict=True))
 
 
-# One score an index, few different scores: ties everywhere.
+# Each index has one score, and few scores are different, so that ties are everywhere.
 pools = st.dictionaries(st.integers(0, 30), st.sampled_from([-1.0, -0.5, 0.0, 0.25, 0.25000000000000006, 1.0]))
 
 
@@ -100,7 +100,7 @@ def test_sweeps_are_offered_to_the_runner_while_it_lasts():
 
     with changed(runner=runner):
         sweep(torch.eye(3), k=2, screen="cpu")
-        sweep(torch.eye(3), blocks=(1, 1))  # whoever sets blocks, or audits, wants this process's own sweep
+        sweep(torch.eye(3), blocks=(1, 1))  # A sweep with given blocks, or an audited one, must run in this process.
         sweep(torch.eye(3), audit=True)
         with pytest.raises(ValueError, match="k must be in"):
             sweep(torch.eye(3), k=0)

@@ -1,4 +1,4 @@
-"""The screens made for tensor cores, their logic run on the CPU: same bits as float32, ε never passed."""
+"""Tests of the screens for tensor cores, run on the CPU: bit-identical to float32, and errors within ε."""
 
 from __future__ import annotations
 

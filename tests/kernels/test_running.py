@@ -1,4 +1,4 @@
-"""How a sweep behaves while it runs: memory, progress, interruption, precision settings, uninitialized buffers."""
+"""Tests of a running sweep: memory, progress, interruption, precision settings, and uninitialized buffers."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_ceiling_holds_inside_and_a_given_one_before_it() -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_what_is_no_size_is_refused() -> None:
+def test_what_is_not_a_size_is_refused() -> None:
     for size in ("", "many", "-1MB", "0", 0, "5 XB", "1e9", "9" * 400):
         with pytest.raises(ValueError, match="must be a positive size"), changed(memory=size):
             pass
@@ -169,7 +169,7 @@ def test_an_interrupted_sweep_stops_and_leaves_no_thread(
 
     def progress(share: float) -> None:
         calls.append(share)
-        time.sleep(1e-3)  # so that the sweep would take two seconds
+        time.sleep(1e-3)  # The whole sweep would take two seconds.
         if len(calls) == 5:
             act()
 
@@ -177,7 +177,7 @@ def test_an_interrupted_sweep_stops_and_leaves_no_thread(
         sweep(a, a, threads=threads, blocks=(64, 64), progress=progress)
     assert set(threading.enumerate()) == before
     assert torch.get_num_threads() == torch_threads
-    assert 5 <= len(calls) < 2209  # it stopped before the last block
+    assert 5 <= len(calls) < 2209  # It stopped before the last block.
     assert_sweep(a[:50], None, 2, threads=threads)
 
 
@@ -199,7 +199,7 @@ def test_buffers_full_of_nan_do_not_show(screen: str, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("screen", SCREENS)
-def test_float32_means_float32_whatever_torch_was_told(screen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_float32_means_float32_whatever_torch_is_set_to(screen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     real = products.mm_product
 
@@ -237,7 +237,8 @@ def test_blocks_follow_cache_threads_and_memory() -> None:
     tight = cpu_blocks(131_072, 131_072, 1, MIB)
     assert 2 * 4 * tight.rows * tight.cols <= MIB
     assert cpu_blocks(5, 7, 2, 256 * MIB) == Blocks(5, 7)
-    assert cpu_blocks(1024, 1024, 2, 256 * MIB).rows == 256  # four row_blocks a thread before full blocks
+    # Four row blocks per thread take precedence over full blocks.
+    assert cpu_blocks(1024, 1024, 2, 256 * MIB).rows == 256
     device = device_blocks(131_072, 131_072, 1, 256 * MIB)
     assert 24 * device.rows * device.cols <= 256 * MIB
 

@@ -1,4 +1,4 @@
-"""The settings: what they change, for whom, and that they end."""
+"""Tests of the settings: what they change, where, and that they are restored."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_what_cannot_be_set_is_refused() -> None:
     assert current() == Settings()
 
 
-def test_offline_is_heard_by_every_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_every_source_respects_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with sg.settings(offline=True, cache=tmp_path / "cache"):
         for address in ("hf://a/b", "wandb:a/b/c", "wandb:a/b/c:v0"):

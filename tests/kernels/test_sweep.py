@@ -1,4 +1,4 @@
-"""The sweep against the dense float64 definition, to the bit, on every shape and tie that could go wrong."""
+"""Tests that the sweep is bit-identical to the dense float64 definition for difficult shapes and ties."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_thousands_of_duplicates_cost_one_row() -> None:
     assert found.rows.index[1].tolist() == [0, 2]
     assert bool((found.rows.index[2:] == torch.tensor([0, 1])).all())
     assert found.report.rows_redone == 20_000
-    assert found.report.seconds < 30  # scoring all pairs in float64 would take minutes
+    assert found.report.seconds < 30  # Scoring all pairs in float64 would take minutes.
 
 
 def test_antiparallel_pairs_are_last_when_signed_and_first_when_absolute() -> None:
@@ -112,7 +112,7 @@ def test_zero_rows_have_cosine_zero(screen: str) -> None:
 @pytest.mark.parametrize("absolute", [False, True])
 def test_a_column_bias_is_subtracted(absolute: bool, screen: str) -> None:
     a, b = planted(70, 90, 6, seed=3)
-    b[50] = b[20]  # equal rows with unequal bias are no tie
+    b[50] = b[20]  # Equal rows with unequal bias are not tied.
     for scale in (1e-9, 0.3, 1e6):
         bias = scale * torch.randn(90, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         assert_sweep(a, b, 3, absolute=absolute, column_bias=bias, columns=False, screen=screen, blocks=(16, 32))
@@ -151,14 +151,14 @@ def test_cases_give_the_same_bits_from_every_screen_block_size_and_thread_count(
         first = sweep(a, other, k, screen="cpu", threads=1, **options)
         more = fused[case // 10 % 3 : case // 10 % 3 + 1] if HAS_TRITON and case % 10 == 1 else ()
         for screen in (*screens, *more):
-            size = (draw(30, 90), 90) if screen in fused else (draw(1, 40), draw(1, 40))  # its interpreter is slow
+            size = (draw(30, 90), 90) if screen in fused else (draw(1, 40), draw(1, 40))  # The interpreter is slow.
             assert_same(first, sweep(a, other, k, screen=screen, threads=draw(1, 3), blocks=size, **options))
             compared += 1
         tied += int((first.rows.score.diff(dim=1) == 0).any(dim=1).sum())
         if case % 10 == 0:
             score = dense_scores(a, a if other is None else b, absolute=options["absolute"])
             assert_best(first.rows, score, k, exclude_self=other is None)
-    assert tied > 5 * cases, "the cases hold too few ties to mean anything"
+    assert tied > 5 * cases, "the cases have too few ties for a meaningful test"
     assert compared >= cases * len(screens)
 
 
@@ -179,7 +179,8 @@ def test_permuting_and_negating_coordinates_changes_no_partner() -> None:
     flip = torch.where(torch.arange(24) % 3 == 0, -1.0, 1.0)
     before, after = sweep(a, b, 3), sweep(a.flip(1) * flip, b.flip(1) * flip, 3)
     assert torch.equal(after.rows.index, before.rows.index)
-    assert torch.equal(after.rows.score, before.rows.score)  # the sum is exact, so its order does not show
+    # The sum is exact, so the order of its terms does not matter.
+    assert torch.equal(after.rows.score, before.rows.score)
 
 
 def test_rotating_both_sides_changes_scores_by_rounding_only() -> None:

@@ -1,4 +1,4 @@
-"""The fused kernel in triton's interpreter: what it lists, to the place, and what a sweep makes of it."""
+"""Tests of the fused kernel in triton's interpreter: its lists, place by place, and the sweeps that use it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SMALL = Tile(16, 16, 16, 4)
 def listed(
     x: Tensor, y: Tensor, width: int, *, each: int = 16, precision: Precision = "float32", **how: Any
 ) -> tuple[Tensor, Tensor]:
-    """The kernels' lists, from buffers that hold rubbish."""
+    """Return the kernels' lists, from buffers that start with garbage."""
     scores = torch.full((len(x), width), torch.nan)
     indices = torch.full((len(x), width), 77)
     bias = how.pop("bias", None)
@@ -49,7 +49,7 @@ def naive(
     own: int | None = None,
     factor: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The same by sorting every row: score descending, column ascending; a NaN is nowhere."""
+    """Sort every row (score descending, column ascending), without NaN."""
     score = factor * (x.double() @ y.double().T)
     score = score.abs() if absolute else score
     score = score if bias is None else score - bias.double()
@@ -68,7 +68,7 @@ def assert_listed(found: tuple[Tensor, Tensor], expected: tuple[np.ndarray, np.n
 
 @pytest.fixture(autouse=True)
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fresh buffers are full of NaN, and of indices that name nobody."""
+    """Fill new buffers with NaN and with invalid indices."""
     empty = torch.empty
 
     def poison(*args: Any, **kwargs: Any) -> Tensor:
@@ -78,12 +78,12 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "empty", poison)
 
 
-# Whole numbers: every product and sum is exact in fp16 and float32, so the lists must agree to the place, ties and all.
+# Small integers make every product and sum exact in fp16 and float32, so lists must agree in every place.
 
 
 @every_precision
 @pytest.mark.parametrize(
-    ("n", "m", "d", "width"),  # 7 of 8 places are wanted
+    ("n", "m", "d", "width"),  # A width of 7 uses 7 of 8 places.
     [(1, 1, 1, 1), (1, 1, 1, 7), (1, 40, 3, 4), (17, 33, 16, 7), (16, 16, 17, 1), (33, 63, 40, 4)],
 )
 def test_ragged_shapes_and_ties(n: int, m: int, d: int, width: int, precision: Precision) -> None:
@@ -93,7 +93,7 @@ def test_ragged_shapes_and_ties(n: int, m: int, d: int, width: int, precision: P
 
 
 def test_lists_do_not_depend_on_splits() -> None:
-    x, y = lattice(7, 3, 1), lattice(90, 3, 2)  # three entries: nearly every score is a tie
+    x, y = lattice(7, 3, 1), lattice(90, 3, 2)  # With three entries nearly every score is a tie.
     expected = naive(x, y, 6)
     for each in (16, 48, 96):
         assert_listed(listed(x, y, 6, each=each), expected)
@@ -110,7 +110,7 @@ def test_bias_self_and_scale(absolute: bool, precision: Precision) -> None:
 
 
 @every_precision
-def test_a_nan_is_nobodys_partner(precision: Precision) -> None:
+def test_nan_is_never_a_partner(precision: Precision) -> None:
     kind = torch.float16 if precision == "fp16" else torch.float32
     x, y = lattice(18, 4, 1).to(kind), lattice(20, 4, 2).to(kind)
     y[[0, 17, 19]] = torch.nan
@@ -135,7 +135,7 @@ def test_operands_in_any_strides(precision: Precision) -> None:
 
 def test_rows_beyond_two_to_the_thirty_one_entries() -> None:
     far = torch.zeros(1, dtype=torch.float16).untyped_storage()
-    far.resize_(2 * (2 * 2**30 + 16))  # 4 GiB of address space, of which three rows are touched
+    far.resize_(2 * (2 * 2**30 + 16))  # This takes 4 GiB of address space, but only three rows are touched.
     x = torch.tensor([], dtype=torch.float16).set_(far, 0, (3, 16), (2**30, 1))
     x.copy_(lattice(3, 16, 1))
     y = lattice(20, 16, 2).half()
@@ -144,7 +144,7 @@ def test_rows_beyond_two_to_the_thirty_one_entries() -> None:
 
 
 def test_a_tile_that_beats_no_list_enters_no_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Columns from best to worst: after the first tile every list is full of better ones."""
+    """Columns come from best to worst, so that after the first tile every list is full of better ones."""
     x = torch.ones(16, 1)
     y = torch.arange(160, 0, -1).float()[:, None]
     from triton import language as tl
@@ -158,10 +158,11 @@ def test_a_tile_that_beats_no_list_enters_no_loop(monkeypatch: pytest.MonkeyPatc
         assert_listed(listed(x, columns, 4, each=160), naive(x, columns, 4))
         counts.append(len(minima))
     best_first, best_last = counts
-    assert best_last - best_first == 2 * 4 * 9  # two minima an insertion, four insertions in each of nine more tiles
+    # An insertion takes two minima, and each of nine more tiles takes four insertions.
+    assert best_last - best_first == 2 * 4 * 9
 
 
-# What a sweep makes of it.
+# The tests below are of sweeps with the kernel.
 
 
 @pytest.mark.parametrize(
@@ -217,7 +218,7 @@ def test_the_shortlist_is_what_it_says(precision: Precision) -> None:
         assert bool((scores[i].diff() <= 0).all())
 
 
-def test_progress_counts_the_stripes_of_both_sides() -> None:
+def test_progress_counts_the_row_blocks_of_both_sides() -> None:
     seen: list[float] = []
     sweep(gaussian(40, 8), gaussian(30, 8, 1), screen="triton", blocks=(16, 16), progress=seen.append)
     assert seen == [0.2, 0.4, 0.6, 0.8, 1.0]

@@ -1,4 +1,4 @@
-"""The fused kernels, compiled for GPUs that are not here: tensor cores are used, nothing spills, memory suffices."""
+"""Tests of the fused kernels compiled for other GPUs: tensor cores, register spills and shared memory."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 
 triton = pytest.importorskip("triton", reason="triton is not installed")
 
-# By compute capability: what multiplies on tensor cores there, and the shared memory one program may have.
+# the tensor-core instruction and the shared memory per program, by compute capability
 TENSOR_CORES = {80: "HMMA", 90: "HGMMA", 100: "UTCHMMA"}
 SHARED = {80: 163 << 10, 90: 227 << 10, 100: 227 << 10}
 PTX = {80: "sm_80", 90: "sm_90a", 100: "sm_100a"}
 EVERY = ("fp16:1", "fp16:64", "tf32:1", "float32:1", "float32:64")  # precision and k
-REGISTERS = 65_536  # of a processor
-# Bytes that may be spilled where that makes a second program fit a processor: ptxas chooses so for one kernel of triton
-# 3.6 on sm_80 (16 bytes) and of 3.8 on sm_80 and sm_90a (16 and 8), and for none of 3.7.
+REGISTERS = 65_536  # per multiprocessor
+# Bytes that may be spilled so that a second program fits a multiprocessor. ptxas does so for one kernel: 16 bytes
+# with triton 3.6 on sm_80, and 16 and 8 bytes with 3.8 on sm_80 and sm_90a, but none with 3.7.
 SPILLED_FOR_A_SECOND = 0 if triton.__version__.startswith("3.7.") else 16
 
 
@@ -31,7 +31,7 @@ SPILLED_FOR_A_SECOND = 0 if triton.__version__.startswith("3.7.") else 16
     ],
 )
 def test_kernels_compiled_for(target: int, cases: tuple[str, ...], tmp_path: Path) -> None:
-    """In a process of its own, without the interpreter and without a warm cache."""
+    """Compile in a separate process, without the interpreter and without a warm cache."""
     env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     script = Path(__file__).with_name("compile_ahead.py")
     done = subprocess.run(
@@ -51,10 +51,10 @@ def test_kernels_compiled_for(target: int, cases: tuple[str, ...], tmp_path: Pat
         kind, multiplies = made["kernel"].split(",")[0], set(made["multiplies"])
         if kind == "merge":
             assert multiplies == set(), made
-        elif kind == "list float32":  # tensor cores there would break its ε
+        elif kind == "list float32":  # Tensor cores would exceed the ε of float32.
             assert multiplies, made
             assert multiplies <= {"FFMA", "FFMA2"}, made
         else:
             assert TENSOR_CORES[target] in multiplies, made
-    assert too_large["stack"] > 16, "spills would not be seen"
+    assert too_large["stack"] > 16, "a kernel that is too large should spill registers"
     assert too_large["local"] > 0

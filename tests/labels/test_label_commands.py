@@ -1,4 +1,4 @@
-"""Options for labels: what is printed, saved and refused."""
+"""Tests of the label options on the command line: what is printed, saved and refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ V, D = 60, 12
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
-    """A model, and two dictionaries that are made of its tokens."""
+    """Write a model, and two dictionaries made of its token directions."""
     root = tmp_path_factory.mktemp("labels")
     rows = torch.randn(V, D, generator=torch.Generator().manual_seed(0))
     model = root / "model"
@@ -53,7 +53,7 @@ def test_compare_shows_tokens_of_a_model(files, tmp_path):
     assert summary["labels"]["groups"][0]["readable"]["value"] > 0.8
 
 
-def test_a_table_is_shown_and_must_say_of_which_run(files, tmp_path):
+def test_a_table_is_shown_and_must_name_its_run(files, tmp_path):
     both = ("compare", files / "d1.safetensors", files / "d2.safetensors", "-o", tmp_path / "out", "--turns", 0)
     said = run(*both, "--labels", f"d1={files / 'mine.csv'}", "--format", "png")
     assert "name because" in said

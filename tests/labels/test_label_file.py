@@ -49,13 +49,13 @@ def test_tables_join_and_the_later_column_wins(tmp_path):
         ("a.txt", "latent\n1\n", "is not a file of labels"),
     ],
 )
-def test_what_is_no_table_of_labels_is_one_sentence(tmp_path, name, text, says):
+def test_what_is_not_a_table_of_labels_is_one_sentence(tmp_path, name, text, says):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=says):
         read_labels(tmp_path / name)
 
 
-def test_a_file_that_is_not_there_is_said(tmp_path):
+def test_a_missing_file_is_reported(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         read_labels(tmp_path / "x.csv")
 
@@ -119,7 +119,7 @@ def test_demo_dictionaries_come_with_tokens():
 
 
 def bomb(kind: str, path: Path) -> Path:
-    """A file of at most a megabyte whose table would take gigabytes."""
+    """Return a file of at most a megabyte whose table would take gigabytes."""
     n = 500_000
     same = pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), ["x" * 5000])
     ids = pa.array(np.arange(1000))
@@ -209,7 +209,7 @@ def test_ids_may_be_the_index_of_a_parquet_file(tmp_path):
         ("a.jsonl", '{"x\\u202e": 1}\n', r"columns are x\\u202e"),
     ],
 )
-def test_rows_that_are_no_labels_are_one_sentence(tmp_path, name, text, says):
+def test_rows_that_are_not_labels_are_one_sentence(tmp_path, name, text, says):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=says) as caught:
         read_labels(tmp_path / name)

@@ -1,4 +1,4 @@
-"""Labels beside pairs: groups, overlaps, logit effects, and hostile texts that stay text."""
+"""Tests of labels of pairs: groups, overlaps, logit effects, and hostile text that stays text."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def noisy(rows: torch.Tensor, seed: int, noise: float, name: str) -> Dictionary:
 
 @pytest.fixture(scope="module")
 def pair(unembedding) -> tuple[Dictionary, Dictionary]:
-    """Two noisy copies of token directions, of which the second half is unrelated."""
+    """Return two noisy copies of token directions; the second halves are unrelated."""
     rows = unembedding.rows[:120]
     a = noisy(rows, 1, 0.05, "a")
     other = torch.randn(60, D, generator=torch.Generator().manual_seed(9))
@@ -123,7 +123,7 @@ def test_a_group_that_the_first_run_lacks_shows_another_run(pair):
     assert any("b 100" in line for line in found.lines())
 
 
-def test_different_explainers_are_said():
+def test_different_explainers_are_reported():
     d, e = (
         Dictionary.from_decoder(torch.eye(3, 4), latent_axis=0, name=name).labeled(
             Labels.of(pd.DataFrame({"explanation": ["x", "y", "z"]}), f"Neuronpedia, m/s, by {who}")
@@ -190,7 +190,7 @@ def test_a_screen_has_as_many_pairs_of_each_group_as_there_is_room_for(pair):
 
 
 def test_latents_that_found_each_other_count_once_in_the_intervals():
-    """Two runs with the same latents tell no more than one of them, and unmatched latents all they can."""
+    """Mutual partners carry the information of one latent; unmatched latents count in full."""
     known = pd.DataFrame({"readable": [True, False] * 50})
     a, b = (Dictionary.from_decoder(torch.eye(100), latent_axis=0, name=n).labeled(Labels.of(known, "s")) for n in "ab")
     ids = np.arange(100)
@@ -205,7 +205,7 @@ def test_latents_that_found_each_other_count_once_in_the_intervals():
     assert (both["n"], both["n_independent"]) == (200, 100)
     assert (both["value"], both["low"], both["high"]) == pytest.approx((one.value, one.low, one.high))
     assert readable(table, GROUPS[2])["n_independent"] == 200
-    hub = table.assign(partner_id=7)  # one latent of each run that all others are closest to
+    hub = table.assign(partner_id=7)  # One latent of each run is the nearest of all others.
     assert readable(hub, GROUPS[0])["n_independent"] == 1
 
 
@@ -220,9 +220,9 @@ def test_explanations_stand_on_lines_of_their_own_and_are_not_cut_to_a_word():
         assert len(line) <= 80
 
 
-def test_a_share_below_nothing_has_no_minus_zero():
+def test_a_share_just_below_zero_is_printed_without_a_minus():
     known = pd.DataFrame({"token_cosine": [0.0, 0.0, 1.0] * 67, "turned_token_cosine": 0.5}).iloc[:201]
-    known.loc[:99, "token_cosine"], known.loc[100:, "token_cosine"] = 1.0, 0.0  # 2 · 100 / 201 − 1
+    known.loc[:99, "token_cosine"], known.loc[100:, "token_cosine"] = 1.0, 0.0  # 2 · 100 / 201 − 1 is just below zero.
     d = Dictionary.from_decoder(torch.eye(201), latent_axis=0, name="d").labeled(Labels.of(known, "mine"))
     said = " ".join(sg.within(d).meanings.lines())
     assert "readable beyond chance" in said

@@ -46,7 +46,7 @@ def test_a_token_is_one_line_of_printable_text():
         '{"model": {"vocab": {"a": 0}}, "decoder": {"decoders": 5}}',
     ],
 )  # fmt: skip
-def test_what_is_no_tokenizer_is_refused(tmp_path, text):
+def test_what_is_not_a_tokenizer_is_refused(tmp_path, text):
     file = tmp_path / "tokenizer.json"
     file.write_text(text)
     with pytest.raises(ValueError, match=r"tokenizer\.json"):

@@ -1,4 +1,4 @@
-"""Three hundred pairs of small dictionaries of every kind that has broken a matcher, and the dense definitions."""
+"""Three hundred pairs of small dictionaries, of every kind that has broken a matcher, and the dense definitions."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 from sae_geometry.kernels.exact import exact_dots
 
 N_CASES = 300
-LARGE = range(0, N_CASES, 29)  # up to 2,000 latents a side
+LARGE = range(0, N_CASES, 29)  # up to 2,000 latents per side
 SMALL = [index for index in range(N_CASES) if index not in LARGE]
 _D = (1, 2, 3, 8, 17, 32, 64)
 
 
 @dataclass(frozen=True)
 class Case:
-    """Two sets of rows and how pairs are ranked."""
+    """Two sets of rows, and how their pairs are ranked."""
 
     name: str
     a: Tensor
@@ -27,19 +27,19 @@ class Case:
 
     @property
     def score(self) -> np.ndarray:
-        """float64 [n, m]: the canonical scores, dense."""
+        """Return the canonical scores, dense float64 [n, m]."""
         return dense_scores(self.a, self.b, self.absolute)
 
 
 def dense_scores(a: Tensor, b: Tensor, absolute: bool) -> np.ndarray:
-    """Every canonical score, as the definition has it."""
+    """Return every canonical score by definition."""
     rows, cols = torch.meshgrid(torch.arange(len(a)), torch.arange(len(b)), indexing="ij")
     score = exact_dots(a, b, rows.flatten(), cols.flatten()).numpy().reshape(len(a), len(b))
     return np.abs(score) if absolute else score
 
 
 def sequential_greedy(score: np.ndarray) -> np.ndarray:
-    """The definition: all pairs by (score descending, row ascending, column ascending), each taken if both are free."""
+    """Take pairs by (score descending, row ascending, column ascending) while both are free."""
     n, m = score.shape
     partner, taken = np.full(n, -1), np.zeros(m, dtype=bool)
     for pair in np.argsort(-score.ravel(), kind="stable"):
@@ -50,7 +50,7 @@ def sequential_greedy(score: np.ndarray) -> np.ndarray:
 
 
 def unit(x: np.ndarray) -> Tensor:
-    """Float32 rows of unit length."""
+    """Return float32 rows of unit length."""
     return torch.from_numpy((x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32))
 
 
@@ -74,7 +74,7 @@ def _duplicates(rng, n, m, d):
 
 def _ties(rng, n, m, d):
     a, b = rng.integers(-1, 2, (n, d)).astype(float), rng.integers(-1, 2, (m, d)).astype(float)
-    a[:, 0] = b[:, 0] = 1  # never a zero row
+    a[:, 0] = b[:, 0] = 1  # This avoids zero rows.
     return a, b
 
 
@@ -87,7 +87,7 @@ def _antiparallel(rng, n, m, d):
 
 
 def _favorite(rng, n, m, d):
-    """Every row likes the same few columns, in nearly the same order."""
+    """Let every row prefer the same few columns, in nearly the same order."""
     axis = np.eye(1, d)
     return axis + 0.05 * rng.standard_normal((n, d)), axis + rng.random((m, 1)) * rng.standard_normal((m, d))
 
@@ -102,11 +102,11 @@ def _same_dictionary(rng, n, m, d):
 
 
 FAMILIES = (_gaussian, _clusters, _duplicates, _ties, _antiparallel, _favorite, _all_the_same, _same_dictionary)
-_SLOW = (_favorite, _all_the_same)  # scipy and the sequence itself take long on these
+_SLOW = (_favorite, _all_the_same)  # scipy and the naive greedy matching are slow on these.
 
 
 def case(index: int) -> Case:
-    """Case number `index` of `N_CASES`: the family and the ranking cycle, sizes and shapes are drawn."""
+    """Return case `index` of `N_CASES`: family and ranking cycle, sizes and shapes are random."""
     rng = np.random.default_rng(index)
     family = FAMILIES[index % len(FAMILIES)]
     absolute = (index // len(FAMILIES)) % 2 == 1

@@ -1,4 +1,4 @@
-"""Certificates refuse what is spoiled, and stopping early never costs their validity."""
+"""Tests that certificates reject spoiled matchings, and stay valid when the solver stops early."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sae_geometry.matching.pairs import partner_cosines
 
 @pytest.fixture
 def hard(rng):
-    """300 × 300 on which one solve over lists of 32 is not enough, and its dense optimum."""
+    """Return a 300 × 300 case that one solve over lists of 32 does not settle, and its dense optimum."""
     a = matching_cases.unit(np.eye(1, 12) + 0.1 * rng.standard_normal((300, 12)))
     b = matching_cases.unit(np.eye(1, 12) + rng.random((300, 1)) * rng.standard_normal((300, 12)))
     score = matching_cases.dense_scores(a, b, False)
@@ -32,7 +32,7 @@ def hard(rng):
 
 
 def spoiled(a, b, result, partner):
-    """The same certificate on another matching, its cosines honestly reported."""
+    """Return the same certificate with another matching and its true cosines."""
     return replace(result, partner=partner, cosine=partner_cosines(a, b, partner))
 
 
@@ -48,7 +48,7 @@ def test_two_partners_swapped_are_refused(hard):
         partner = result.partner.copy()
         partner[[i, j]] = partner[[j, i]]
         if score[np.arange(300), partner].sum() >= result.total - 1e-10:
-            continue  # as good: nothing is spoiled
+            continue  # This swap is as good, so nothing is spoiled.
         refused += 1
         with pytest.raises(ValueError, match="the prices leave a gap"):
             verify(a, b, spoiled(a, b, result, partner))
@@ -104,7 +104,7 @@ def test_negative_prices_where_columns_may_stay_free_are_refused():
 
 
 def test_any_prices_bound_every_matching(rng):
-    # Weak duality, worked against the dense optimum: prices drawn at random never fall short.
+    # By weak duality, random prices never give a bound below the dense optimum.
     for n, m, t in [(6, 6, None), (5, 8, None), (8, 5, None), (6, 7, 0.2), (1, 1, None)]:
         for _ in range(50):
             score = rng.standard_normal((n, m))
@@ -119,7 +119,7 @@ def test_any_prices_bound_every_matching(rng):
 
 
 def test_slack_pays_for_rounding():
-    # Prices at 1e8 lose eight digits of each score; the bound still covers the true optimum, 3 × 0.1.
+    # At prices of 1e8 each score loses eight digits; the bound must still cover the optimum, 3 × 0.1.
     score = np.full(3, 0.1)
     v = np.full(3, 1e8)
     upper = score - v
@@ -151,7 +151,7 @@ def test_unlisted_ceilings_stay_valid_as_prices_move(rng):
 
 def test_max_gap_stops_early_with_a_bound_that_holds(hard):
     a, b, best = hard
-    short = listing_sweep(a, b, 16)  # with longer lists the first solution is optimal
+    short = listing_sweep(a, b, 16)  # With longer lists the first solution would be optimal.
     exact = match(a, b, "optimal", nearest=short)
     assert exact.certificate.stopped == "optimal"
     assert exact.certificate.rounds > 1
@@ -198,7 +198,7 @@ def test_ctrl_c_at_any_stage_returns_the_best_so_far(hard, stage, t):
         assert result.total <= best + 1e-9 <= result.certificate.bound + 1e-9
 
 
-def test_ctrl_c_before_there_is_anything_is_ctrl_c():
+def test_ctrl_c_before_the_first_matching_is_raised():
     def press(step):
         assert step.stage == "candidates"
         raise KeyboardInterrupt
@@ -242,7 +242,7 @@ def test_a_real_signal_at_any_moment(rng):
             timer.start()
             result = match(a, b, "optimal")
             timer.join()
-        except KeyboardInterrupt:  # before there was a matching, or after all was done
+        except KeyboardInterrupt:  # The signal came before there was a matching, or after the solver returned.
             timer.join()
         if result is not None:
             assert verify(a, b, result).gap <= result.certificate.gap + 1e-9

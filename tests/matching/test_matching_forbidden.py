@@ -1,4 +1,4 @@
-"""What an optimal matching loses without one of its pairs, against solving it again."""
+"""Tests of what an optimal matching loses without one of its pairs, against solving it again."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def test_the_loss_is_never_more_than_solving_again_without_the_pair_shows(rng, n
     assert (loss[known] <= true[known] + 1e-9).all()
     clear = np.flatnonzero(known)[true[known] > 0.2]
     assert len(clear) >= 5
-    assert loss[clear].mean() > 0.5 * true[clear].mean()  # a bound that says something
+    assert loss[clear].mean() > 0.5 * true[clear].mean()  # The bound must not be trivial.
 
 
 @pytest.mark.parametrize("absolute", [False, True])
-def test_the_best_but_one_is_the_best_unless_it_is_that_one(rng, absolute):
+def test_the_best_other_partner_excludes_only_the_own_one(rng, absolute):
     """The partner need not be the best at the prices of a matching that was stopped early."""
     a, b = unit(rng.standard_normal((40, 6))), unit(rng.standard_normal((25, 6)))
     price, partner = rng.uniform(0, 0.3, 25), rng.integers(0, 25, 40)

@@ -1,4 +1,4 @@
-"""Greedy against the sequence itself, ties and all; mutual against its definition."""
+"""Tests of greedy matchings against the naive sequence, ties included, and of mutual ones against their definition."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_rounds_of_dominant_pairs_equal_the_sequence(first):
 
 
 @pytest.mark.parametrize("index", matching_cases.LARGE)
-def test_of_many_latents_too(index):
+def test_it_holds_for_many_latents(index):
     assert_greedy(index)
 
 
@@ -45,7 +45,8 @@ def test_any_list_length_to_start_from_gives_the_same(k):
 
 
 def test_by_hand():
-    # Scores: (0,1) is best; then row 1 wants the taken column and must go to 0, though 2 likes 0 as much: row first.
+    # (0, 1) is best. Row 1 prefers the taken column and gets column 0; row 2 likes 0 as much, but lower rows go
+    # first.
     a = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
     b = torch.tensor([[0.0, 0.5, 0.0], [0.9, 0.6, 0.0], [0.0, 0.0, 1.0]])
     assert match(a, b, "greedy").partner.tolist() == [1, 0, 2]
@@ -56,7 +57,7 @@ def test_mutual_equals_its_definition():
     for index in matching_cases.SMALL[::4]:
         case = matching_cases.case(index)
         score = case.score
-        best_col, best_row = score.argmax(axis=1), score.argmax(axis=0)  # numpy takes the first of equals, as we do
+        best_col, best_row = score.argmax(axis=1), score.argmax(axis=0)  # numpy takes the first of equals too.
         expected = np.where(best_row[best_col] == np.arange(len(score)), best_col, -1)
         result = match(case.a, case.b, "mutual", absolute=case.absolute)
         np.testing.assert_array_equal(result.partner, expected, err_msg=case.name)
@@ -80,7 +81,7 @@ def test_asking_again_costs_less_than_two_sweeps_more(rng):
     assert 1.0 <= swept / 1500**2 < 2.0
 
 
-def test_quick_partners_is_a_matching_of_everybody():
+def test_quick_partners_matches_every_latent():
     for index in (5, 6, 14, 28, 35):
         case = matching_cases.case(index)
         partner = quick_partners(sweep(case.a, case.b, 2, absolute=case.absolute))
@@ -96,7 +97,7 @@ def test_progress_ends_at_one():
 
 
 def test_a_finished_sweep_is_not_changed() -> None:
-    """The lists that a comparison shows are those that a matching starts from."""
+    """The matching starts from the lists that a comparison shows."""
     rng = np.random.default_rng(0)
     a, b = (torch.nn.functional.normalize(torch.from_numpy(rng.standard_normal((90, 3))).float(), dim=1) for _ in "ab")
     lists = listing_sweep(a, b, 64)

@@ -1,4 +1,4 @@
-"""Greedy's GPU kernels: compiled by nvcc where there is one, run as C++ one thread after another, and on a GPU."""
+"""Tests of greedy's GPU kernels: compiled by nvcc if installed, run as sequential C++, and on a GPU."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ extern "C" long long rounds(long long n, long long k, const long long* row_lists
 
 @pytest.fixture(scope="module")
 def as_cpp(tmp_path_factory):
-    """The kernels as a shared library whose threads run one after another."""
+    """Compile the kernels as a shared library that runs their threads one after another."""
     compiler = shutil.which("g++")
     if compiler is None:
-        pytest.skip("no g++ here")
+        pytest.skip("g++ is not installed")
     folder: Path = tmp_path_factory.mktemp("kernels")
-    # `extern "C"` functions cannot be static; as C++ they need neither.
+    # Functions in `extern "C"` cannot be static, and C++ needs neither.
     (folder / "kernels.cuh").write_text(greedy_cuda.SOURCE.replace('extern "C" {', "").rstrip()[:-1])
     (folder / "host.cpp").write_text(HOST)
     library = folder / "kernels.so"
@@ -79,7 +79,7 @@ def swept(index, k):
 
 
 def lists_of(index, k):
-    """A case's lists at length k (the columns' one shorter), nobody matched."""
+    """Return a case's lists at length k (one less for columns), with no latent matched."""
     rows, cols = swept(index, k).rows, swept(index, k).cols
     return state(rows.index.numpy(), cols.index.numpy()[:, : max(1, k - 1)])
 
@@ -154,7 +154,7 @@ def test_the_audit_refuses_what_rounds_cannot_leave():
 def test_nvcc_compiles_the_source(tmp_path):
     nvcc = shutil.which("nvcc")
     if nvcc is None:
-        pytest.skip("no nvcc here")
+        pytest.skip("nvcc is not installed")
     (tmp_path / "kernels.cu").write_text(greedy_cuda.SOURCE)
     done = subprocess.run(
         [nvcc, "-arch=sm_90", "-cubin", "-Xptxas", "-v", "-o", str(tmp_path / "kernels.cubin"), "kernels.cu"],

@@ -1,4 +1,4 @@
-"""The optimal matching against scipy's dense solver, and its certificate against the dense matrix."""
+"""Tests of the optimal matching against scipy's dense solver, and of its certificate against the dense matrix."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_value_permutation_and_duals_equal_the_dense_solvers(first):
 
 
 @pytest.mark.parametrize("index", matching_cases.LARGE)
-def test_of_many_latents_too(index):
+def test_it_holds_for_many_latents(index):
     assert_case_optimal(index)
 
 
@@ -70,7 +70,7 @@ def test_the_cases_cover_what_they_say():
 
 
 def outside_option_optimum(score, t):
-    """max Σ (S − t)⁺ over matchings: unmatched is worth nothing, so a pair below t is never worth making."""
+    """Return max Σ (S − t)⁺ over matchings: an unmatched row is worth 0, so pairs below t never pay."""
     gain = np.maximum(score - t, 0.0)
     rows, cols = linear_sum_assignment(gain, maximize=True)
     return gain[rows, cols].sum()
@@ -99,7 +99,7 @@ def test_min_similarity_leaves_out_what_is_worth_leaving_out(first, t):
 
 
 def test_min_similarity_is_not_a_cut_afterwards():
-    # The full matching is .8 + .8, and a cut at .75 keeps both, worth .05 + .05. The pair of .9 alone is worth .15.
+    # The full matching, .8 + .8, survives a cut at .75 and is worth .05 + .05; the pair of .9 alone is worth .15.
     a = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     b = torch.tensor([[0.9, 0.8], [0.8, 0.1]])
     assert match(a, b, "optimal").partner.tolist() == [1, 0]
@@ -111,7 +111,7 @@ def test_min_similarity_is_not_a_cut_afterwards():
     assert outside_option_optimum(score, 0.75) == pytest.approx(kept.certificate.value)
 
 
-def test_the_default_matches_everybody_even_at_negative_similarity():
+def test_the_default_matches_every_latent_even_at_negative_similarity():
     a = torch.tensor([[1.0, 0.0]])
     b = torch.tensor([[-1.0, 0.0]])
     assert match(a, b, "optimal").total == -1.0
@@ -119,7 +119,7 @@ def test_the_default_matches_everybody_even_at_negative_similarity():
     assert match(a, b, "optimal", min_similarity=0.0).partner.tolist() == [-1]
 
 
-@pytest.mark.parametrize(("noise", "most"), [(0.0, 16), (1e-2, 10)])  # 22 and 14 rounds when rows alone are asked
+@pytest.mark.parametrize(("noise", "most"), [(0.0, 16), (1e-2, 10)])  # 22 and 14 rounds if only rows are swept
 def test_many_alike_rows_do_not_take_many_rounds(rng, noise, most):
     raw_a, raw_b = rng.standard_normal((900, 24)), rng.standard_normal((900, 24))
     raw_a[:300] = raw_a[0] + noise * rng.standard_normal((300, 24))
@@ -157,7 +157,7 @@ def test_a_finished_sweep_is_reused(monkeypatch):
         module, "listing_sweep", lambda *args, **how: asked.append(args[2]) or listing_sweep(*args, **how)
     )
     result = match(case.a, case.b, "optimal", nearest=lists)
-    assert 64 not in asked  # what it lists for so few latents
+    assert 64 not in asked  # Few latents would be listed at this length.
     assert result.certificate.certified
     assert match(case.b, case.a, "optimal").certificate.certified
     assert 64 in asked

@@ -1,4 +1,4 @@
-"""The restricted solver against scipy, its list growing between solves."""
+"""Tests of the restricted solver against scipy, with a list that grows between solves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def solve(problem):
 
 
 def assert_complementary(problem, score, t):
-    """Prices that no pair exceeds, that matched pairs meet, and that the unmatched sit at their outside option."""
+    """Check that no pair exceeds its prices, matched pairs attain them, and unmatched prices are outside options."""
     mate, u, v = problem.mate, problem.u, problem.v
     assert (u[:, None] + v - score).min() >= -1e-12
     matched = np.flatnonzero(mate >= 0)

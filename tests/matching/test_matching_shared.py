@@ -1,4 +1,4 @@
-"""Decoder and encoder together, and the latents that both find again."""
+"""Tests of matching by decoder and encoder, and of the latents that both recover."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sae_geometry.matching import Assignment, match, operands, shared_curve
 
 @pytest.fixture
 def sides(rng):
-    """Two dictionaries with decoders and encoders, twenty latents shared."""
+    """Return two dictionaries with decoders and encoders that share twenty latents."""
     dec_a, enc_a = rng.standard_normal((40, 9)), rng.standard_normal((40, 9))
     dec_b, enc_b = rng.standard_normal((33, 9)), rng.standard_normal((33, 9))
     dec_b[:20] = dec_a[:20] + 0.2 * rng.standard_normal((20, 9))
@@ -57,7 +57,7 @@ def test_a_missing_encoder_is_named(sides):
 
 
 def made(partner, cosine, absolute=False):
-    """A matching written by hand."""
+    """Return a matching from given partners and cosines."""
     partner, cosine = np.array(partner), np.array(cosine, dtype=np.float64)
     return Assignment(partner, cosine, "optimal", absolute, int((partner >= 0).sum()), float(np.nansum(cosine)))
 
@@ -66,7 +66,7 @@ def test_shared_by_hand():
     nan = np.nan
     decoder = made([0, 1, 2, -1, 3], [0.9, 0.8, 0.7, nan, 0.95])
     encoder = made([0, 2, 1, 3, -1], [0.8, 0.9, 0.9, 0.99, nan])
-    # Latent 2's decoder score is 0.7, not above it; 3 and 4 miss a partner; 1 is shared, but not with one partner.
+    # Latent 2 has a decoder score of 0.7, not above it; 3 and 4 lack a partner; 1 has two different partners.
     curve = shared_curve(decoder, encoder, n_columns=4, thresholds=(0.0, 0.7, 0.85))
     assert curve.decoder.tolist() == [4, 3, 2]
     assert curve.encoder.tolist() == [4, 4, 3]

@@ -1,4 +1,4 @@
-"""Significance by competition: the definition, the controls, and that the promised rates are kept."""
+"""Tests of significance by competition: the definition, the controls, and the nominal rates."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import calibration
 from populations import POPULATIONS, duplicated, pair, spectrum
 
-sys.path.pop()  # the scripts umap.py and distributed.py there must not pass for the packages
+sys.path.pop()  # The scripts umap.py and distributed.py in benchmarks/ would shadow the packages.
 
 
 def anisotropic(rng: np.random.Generator, n: int, d: int, mean: float = 0.05) -> torch.Tensor:
@@ -86,12 +86,12 @@ def test_turning_is_the_definition(rng):
 
 
 def test_turning_without_a_mean_and_without_rank():
-    y = torch.cat([torch.eye(6), -torch.eye(6)])  # no mean, and no axis before any other
+    y = torch.cat([torch.eye(6), -torch.eye(6)])  # These rows have no mean and equal eigenvalues.
     z = turned(y, principal_axes(y), seed=0)
     assert (z @ z.T - y @ y.T).abs().max() < 1e-6
     same = torch.ones(5, 3) / 3**0.5
     assert (turned(same, principal_axes(same), seed=0) - same).abs().max() < 1e-6
-    flat = torch.nn.functional.pad(y, (0, 4))  # dimensions that nothing lives in
+    flat = torch.nn.functional.pad(y, (0, 4))  # The last four dimensions are zero.
     assert (turned(flat, principal_axes(flat), seed=0)[:, 6:]).abs().max() < 1e-6
 
 
@@ -109,7 +109,7 @@ def test_turning_and_controls_have_the_same_bits_on_any_number_of_threads():
 
 
 def test_turning_takes_the_threads_that_torch_has(monkeypatch):
-    asked, module = [], sys.modules["sae_geometry.nulls.turned"]  # of the same name as a function
+    asked, module = [], sys.modules["sae_geometry.nulls.turned"]  # A function has the same name.
     monkeypatch.setattr(module, "in_parallel", lambda *how: asked.append(how[2]) or in_parallel(*how))
     monkeypatch.setattr(module, "cpu_threads", torch.get_num_threads)
     y = related(sizes=(60, 60), d=32)[1]
@@ -131,14 +131,14 @@ def test_another_seed_turns_otherwise():
     np.testing.assert_array_equal(one.own, two.own)
 
 
-# ---------------------------------------------------------------- the competition is its definition
+# ---------------------------------------------------------------- definition
 
 
 @pytest.mark.parametrize("absolute", [False, True])
 @pytest.mark.parametrize("sizes", [(300, 300), (150, 400), (400, 150)])
 def test_both_directions_are_the_dense_definition(absolute, sizes):
     a, b = related(2, sizes)
-    a[-20:] = a[:20]  # copies, which are no controls for each other
+    a[-20:] = a[:20]  # copies, which are not controls for each other
     forth, back = pair_controls(a, b, listing_sweep(a, b, LISTED, absolute=absolute), How(absolute, seed=7))
     x, y, z = a.numpy(), b.numpy(), turned(b, principal_axes(b), 7).numpy()
     size = np.abs if absolute else np.asarray
@@ -190,11 +190,11 @@ def test_q_values_are_monotone_and_equals_pass_together():
 
 def test_a_loss_counts_by_the_candidates_of_the_stronger_decoy():
     w = np.array([0.9, 0.8, 0.7, -0.75, -0.6, 0.5])
-    odds = np.array([1.0, 3.0, 1.0, 1.0, 3.0, 3.0])  # three targets per own latent, one per turned
-    np.testing.assert_allclose(q_values(w, odds)[[0, 1]], [1.0, 1.0])  # 3 / 2 above all losses
+    odds = np.array([1.0, 3.0, 1.0, 1.0, 3.0, 3.0])  # three targets per own latent, one per turned latent
+    np.testing.assert_allclose(q_values(w, odds)[[0, 1]], [1.0, 1.0])  # 3 / 2 > 1, above all losses
     w = np.concatenate([np.linspace(1, 2, 100), w])
     odds = np.concatenate([np.ones(100), odds])
-    left = 1 - 103 / 106  # at least one half is assumed to be left
+    left = 1 - 103 / 106  # At least one half is assumed to be left.
     assert left < 0.5
     np.testing.assert_allclose(q_values(w, odds)[[0, 100, 102, 105]], [0.03, 3 / 102, 5 / 103, 11 / 104], atol=1e-3)
 
@@ -213,17 +213,17 @@ def test_ratio_counts_the_targets_for_each_decoy():
     assert back.ratio == 1.0
 
 
-def test_few_latents_are_refused_nothing_and_given_nothing(rng):
+def test_few_latents_are_accepted_but_never_significant(rng):
     for n, m in ((1, 1), (1, 5), (2, 2), (3, 40)):
         a, b = anisotropic(rng, n, 12), anisotropic(rng, m, 12)
         b[0] = a[0]
         for controls in pair_controls(a, b, listing_sweep(a, b, LISTED), How()):
             q = q_values(excess(controls.target[:, 0], controls), controls.odds)
             assert np.isfinite(q).all()
-            assert (q > 0.05).all()  # one win among so few proves nothing
+            assert (q > 0.05).all()  # One win among so few latents is not significant.
 
 
-# ---------------------------------------------------------------- fairness, and what needs no threshold
+# ---------------------------------------------------------------- fairness, and the share beyond the controls
 
 
 def test_balance_is_even_where_a_control_is_fair_and_not_where_it_is_weak(rng):
@@ -262,7 +262,7 @@ def test_against_a_wider_dictionary_own_latents_that_lose_count_for_as_many(rng)
     controls, _ = pair_controls(a, b, listing_sweep(a, b, LISTED), How(turns=1))
     w = excess(controls.target[:, 0], controls)
     assert beyond_controls(w, controls.odds).value == 0
-    assert beyond_controls(w).value > 0.05  # nothing is shared
+    assert beyond_controls(w).value > 0.05  # This is wrong, because nothing is shared.
 
 
 def test_within_a_dictionary_twins_are_significant_and_the_bulk_is_not():
@@ -279,7 +279,7 @@ def test_within_a_dictionary_twins_are_significant_and_the_bulk_is_not():
     assert found[~member].mean() < 0.05
 
 
-# ---------------------------------------------------------------- expected by chance
+# ---------------------------------------------------------------- null expectation
 
 
 @pytest.mark.parametrize("kind", ["isotropic", "spectrum 1/k^.5", "spectrum 1/k", "low rank", "mixture"])
@@ -320,11 +320,12 @@ def test_lists_of_a_dictionary_spare_its_halves_a_sweep_and_change_nothing(absol
     monkeypatch.setattr(
         greedy, "listing_sweep", lambda a, *b, **how: again.append(len(a)) or listing_sweep(a, *b, **how)
     )
-    assert repr(own_pairs(x, "greedy", absolute=absolute, lists=lists)) == repr(plain)  # nan is not equal to itself
-    assert max(again) < 100  # of the 160 rows of a half
+    # repr is compared because nan is not equal to itself.
+    assert repr(own_pairs(x, "greedy", absolute=absolute, lists=lists)) == repr(plain)
+    assert max(again) < 100  # A half has 160 rows.
 
 
-# ---------------------------------------------------------------- calibration, as benchmarks/calibration.py prints it
+# ---------------------------------------------------------------- calibration, as in benchmarks/calibration.py
 
 FAST = ("isotropic", "spectrum 1/k", "mixture", "families", "private families", "nonnegative", "near copies")
 
@@ -334,7 +335,7 @@ def kept(outcomes: list[calibration.Outcome]) -> tuple[float, float]:
 
 
 def draws(kind: str, without: str | None = None) -> list[calibration.Outcome]:
-    """A → B of three draws of 600 × 192, 30% shared at cosine .8; `without` leaves a control out."""
+    """Judge A → B in three draws of 600 × 192 with 30% shared at a cosine of 0.8; `without` omits a control."""
     made = []
     for seed in range(3):
         drawn = pair(POPULATIONS[kind](192), (600, 600), 0.3, 0.8, seed)
@@ -358,7 +359,7 @@ def test_false_discoveries_stay_below_the_promise_and_shared_latents_are_found(k
 
 
 def test_latents_with_several_partners_do_not_rank_last(rng, monkeypatch):
-    """Three partners at one cosine make a crowd as loose as any, which is limited to six median spreads."""
+    """Three partners at one cosine inflate the local spread, which is therefore limited to six median spreads."""
     target, decoys = (-np.sort(-rng.normal(0, 0.04, (400, 2, 300)), axis=2)[:, k, :LISTED] for k in (0, 1))
     target[:40, :3] = 0.8
     controls = Controls(target, np.full(400, -np.inf), decoys[:, 0], decoys, 1.0, ())
@@ -376,7 +377,7 @@ def test_the_bounds_see_a_control_that_is_missing():
 
 
 def test_from_the_noisy_side_the_rate_holds_and_only_since_found_latents_are_no_decoys(monkeypatch):
-    """B's shared latents are noisy copies that have left the population, so B has fewer decoys than A has targets."""
+    """B's shared latents are noisy copies outside the population, so B has fewer decoys than A has targets."""
     seen = []
     for seed in range(6):
         drawn = pair(POPULATIONS["heavy tails"](128), (800, 800), 0.3, 0.8, seed)
@@ -391,7 +392,7 @@ def test_from_the_noisy_side_the_rate_holds_and_only_since_found_latents_are_no_
 
 @pytest.mark.parametrize("name", ["isotropic", "mixture"])
 def test_a_wide_dictionary_against_a_narrow_one_keeps_rate_and_power(name):
-    """Its own latents are more candidates than the other side has: decoys are drawn from as many."""
+    """The narrow dictionary offers fewer candidates than the wide one has own latents, so decoys are subsampled."""
     kept = [calibration.judged(pair(POPULATIONS[name](128), (600, 200), 0.5, 0.8, seed), seed)[0] for seed in range(4)]
     assert np.mean([o.false_share for o in kept]) <= 0.07
     assert np.mean([o.power for o in kept]) >= 0.8

@@ -1,4 +1,4 @@
-"""The isotropic null against published values, closed forms and simulation."""
+"""Tests of the isotropic null against published values, closed forms and simulation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def test_closed_forms():
     assert expected_max_cosine(1, 5) == pytest.approx(0, abs=1e-9)
     assert expected_max_cosine(1, 2, absolute=True) == pytest.approx(2 / np.pi, abs=1e-4)
     assert expected_max_cosine(1, 3, absolute=True) == pytest.approx(1 / 2, abs=1e-6)
-    assert expected_max_cosine(9, 3) == pytest.approx(0.8, abs=1e-5)  # cos is uniform on a sphere: (m − 1)/(m + 1)
+    # On a sphere the cosine is uniform: (m − 1)/(m + 1).
+    assert expected_max_cosine(9, 3) == pytest.approx(0.8, abs=1e-5)
     assert expected_max_cosine(2, 1) == pytest.approx(0.5)
     assert expected_max_cosine(7, 1, absolute=True) == 1.0
 
@@ -36,7 +37,7 @@ def test_closed_forms():
 @pytest.mark.parametrize("absolute", [False, True])
 @pytest.mark.parametrize(("d", "m"), [(2, 3), (5, 40), (64, 500), (128, 1024)])
 def test_agrees_with_simulation(d, m, absolute, rng):
-    # Isotropic candidates: the fixed direction may as well be the first axis.
+    # Candidates are isotropic, so the fixed direction may be the first axis.
     g = rng.standard_normal((2000, m, min(d, 2)))
     tail = rng.chisquare(d - 1, (2000, m)) if d > 2 else g[..., 1] ** 2
     cos = g[..., 0] / np.sqrt(g[..., 0] ** 2 + tail)
@@ -52,7 +53,7 @@ def test_grows_with_candidates_and_falls_with_width():
 
 
 @pytest.mark.parametrize(("m", "d"), [(0, 5), (5, 0)])
-def test_refuses_nothing(m, d):
+def test_no_candidates_are_refused(m, d):
     with pytest.raises(ValueError, match="at least one"):
         expected_max_cosine(m, d)
 

@@ -1,4 +1,4 @@
-"""Margins of pairs, what is left above a margin, and a control dictionary next to a comparison."""
+"""Tests of margins, of selecting pairs by margin, and of a control dictionary."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_margins_are_their_definition(pair, matching, signed):
     column = "margin" if matching == "nearest" else "one_to_one_margin"
     both = np.concatenate([x.margin if matching == "nearest" else x.least for x in c.certainty])
     np.testing.assert_array_equal(frame[column], both)
-    solved = matching in ("optimal", "nearest")  # of the nearest, the optimal matching stands next to them
+    solved = matching in ("optimal", "nearest")  # `compare` solves the optimal matching for "nearest" too.
     assert frame["one_to_one_loss_if_forbidden"].notna().any() == solved
 
 
@@ -52,13 +52,13 @@ def test_pairs_below_a_margin_are_left_out_and_only_these(pair, matching):
         assert m.mean_similarity == pytest.approx(full.similarity[kept].mean())
         assert m.multiplicity.sum() == kept.sum()
         assert not m.significant[~kept].any()
-        assert np.isnan(m.chance)  # which is that of all pairs, not of a selection
+        assert np.isnan(m.chance)  # The null expectation is for all pairs, not for a selection.
     assert "margin below 0.2" in repr(some)
     assert some.rematch("mutual").a_to_b.n_matched == sg.compare(*pair, "mutual").a_to_b.n_matched
     np.testing.assert_array_equal(some.nearest_a_to_b.similarity, whole.nearest_a_to_b.similarity)
 
 
-def test_a_margin_that_is_no_number_is_refused(pair):
+def test_a_margin_that_is_not_a_number_is_refused(pair):
     with pytest.raises(ValueError, match="min_margin must be a finite difference"):
         sg.compare(*pair, min_margin=float("nan"))
 
@@ -75,7 +75,7 @@ def test_the_curve_takes_the_most_certain_first():
     np.testing.assert_allclose(mean, [0.7, 0.8, 0.6])
 
 
-def test_the_forced_tail_of_an_optimal_matching_is_told_apart(pair):
+def test_the_forced_tail_of_an_optimal_matching_is_marked(pair):
     c = sg.compare(*pair, "optimal", turns=1)
     s, at = dense_cosines(*pair), c.a_to_b.partner_row
     forced = [p >= 0 and s[i, p] < s[i].max() - 1e-7 and s[i, p] < s[:, p].max() - 1e-7 for i, p in enumerate(at)]
@@ -100,7 +100,7 @@ def test_a_control_dictionary_has_the_same_table(pair, rng):
     assert sg.compare(*pair, "mutual").summary().get("control") is None
 
 
-def test_a_control_of_another_place_is_what_is_wanted(pair):
+def test_a_control_may_come_from_another_place(pair):
     a, b = (sg.Dictionary.from_decoder(x, latent_axis=0, hook_point="h", model="m") for x in pair)
     other = sg.Dictionary.from_decoder(pair[0], latent_axis=0, hook_point="elsewhere", model="m")
     c = sg.compare(a, b, control=other)

@@ -1,4 +1,4 @@
-"""Cosines that rounding takes beyond 1 are 1 wherever they are shown or saved; the decisions use the exact ones."""
+"""Tests that cosines beyond 1 by rounding are shown and saved as 1, while decisions use the exact values."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_an_encoder_that_is_its_decoder():
         assert table[column].abs().max() <= 1, column
 
 
-def test_pictures(twins):
+def test_embeddings(twins):
     table = sg.umap(twins[:2], n_epochs=2).to_pandas()
     for column in table.columns:
         if "cosine" in column:

@@ -1,4 +1,4 @@
-"""The confound audit flags what was planted and nothing else."""
+"""Tests that the confound audit flags planted differences and nothing else."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_unrelated_dictionaries_raise_no_flag(clean):
 @pytest.mark.parametrize("seed", range(30))
 def test_a_shared_start_is_not_seen_where_there_is_none(seed):
     rng = np.random.default_rng(seed)
-    mean = rng.standard_normal(24)  # a common lean must not look like a common start
+    mean = rng.standard_normal(24)  # A common mean must not look like a common start.
     a, b = (run(rng.standard_normal((120, 24)) + mean, n) for n in "ab")
     audit = confound_audit(a, b)
     assert audit.finding("start of training").verdict == "no sign"
@@ -41,7 +41,7 @@ def test_a_shared_start_is_not_seen_where_there_is_none(seed):
 
 def test_a_shared_start_is_seen(rng):
     start = rng.standard_normal((400, 48))
-    a, b = (run(start + 3 * rng.standard_normal((400, 48)), n) for n in "ab")  # a cosine of 0.1
+    a, b = (run(start + 3 * rng.standard_normal((400, 48)), n) for n in "ab")  # This gives a cosine of 0.1.
     found = confound_audit(a, b).finding("start of training")
     assert (found.verdict, found.flagged) == ("shared", True)
     assert "precedes training" in found.effect
@@ -83,12 +83,12 @@ def test_each_planted_difference_is_flagged(clean, rng):
     assert "chance-adjusted" in confound_audit(a, run(rng.standard_normal((400, 32)))).finding("width").effect
 
 
-def test_the_same_weights_are_told(clean):
+def test_the_same_weights_are_reported(clean):
     audit = confound_audit(clean[0], clean[0].renamed("again"))
     assert {"weights", "start of training"} <= {f.check for f in audit.flagged}
 
 
-def test_scales_are_told_but_not_flagged(clean, rng):
+def test_scales_are_reported_but_not_flagged(clean, rng):
     found = confound_audit(clean[0], run(10 * rng.standard_normal((200, 32)))).finding("normalization")
     assert (found.verdict, found.flagged) == ("differs", False)
 
@@ -101,7 +101,7 @@ def test_the_audit_is_in_summary_and_repr(demo):
     assert start["verdict"] == "shared"
 
 
-def test_wrong_use_is_told(clean, rng):
+def test_wrong_use_is_refused(clean, rng):
     with pytest.raises(ValueError, match="of the same width; got 32 and 5"):
         confound_audit(clean[0], run(rng.standard_normal((9, 5))))
     with pytest.raises(KeyError):

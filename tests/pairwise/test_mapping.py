@@ -1,4 +1,4 @@
-"""Linear maps: orthogonal ones change nothing, what they send to zero is named, and every output names the map."""
+"""Tests of linear maps: orthogonal maps change nothing, zeroed latents are named, and every output names the map."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_the_map_is_named_and_hashed_everywhere(pair, rng, tmp_path):
     assert digest == both[1].metadata["map_sha256"] != sg.mapped(pair[0], m.T, name="whitening").metadata["map_sha256"]
     c = sg.compare(*both)
     assert f"mapped by 'whitening' (sha256 {digest[:16]}," in repr(c)
-    assert repr(c).count("mapped by") == 2  # once a side
+    assert repr(c).count("mapped by") == 2  # once per side
     assert "before the map, the nearest pairs have mean cosines" in repr(c)
     tables, summary = sg.read(sg.save(c, tmp_path / "out", formats=["png"]))
     table = tables["matches"]
@@ -87,7 +87,7 @@ def test_there_is_no_plain_cosine_between_two_spaces(rng):
 
 
 def test_p_values_after_an_anisotropic_map_are_uniform(rng):
-    """Unrelated vectors that are mapped as the dictionary is: the turn follows the spectrum that the map gives."""
+    """Map unrelated vectors like the dictionary: the turned control must follow the mapped spectrum."""
     m = np.linalg.qr(rng.standard_normal((24, 24)))[0] * (1 / np.arange(1, 25)) @ rng.standard_normal((24, 24))
     d = sg.mapped(make(rng.standard_normal((200, 24)), "d"), m, name="m")
     vectors = sg.mapped(make(rng.standard_normal((150, 24)), "v"), m, name="m")
@@ -111,7 +111,7 @@ def test_significance_after_an_anisotropic_map_finds_nothing_in_unrelated_dictio
         (np.full((16, 16), np.nan), "NaN or infinite"),
     ],
 )
-def test_what_is_no_map_is_refused(pair, matrix, said):
+def test_what_is_not_a_map_is_refused(pair, matrix, said):
     with pytest.raises(ValueError, match=said):
         sg.mapped(pair[0], matrix, name="m")
 
@@ -148,7 +148,7 @@ def test_nearest_is_mapped_too(tmp_path, rng, monkeypatch):
     assert {d["metadata"]["map"] for d in (summary["inputs"]["vectors"], *summary["inputs"]["searched"])} == {"m"}
 
 
-def test_the_side_of_no_map_is_refused(tmp_path):
+def test_a_side_without_a_map_is_refused(tmp_path):
     arguments = ["compare", "demo:local-seed0", "demo:local-seed1", "--map-side", "first", "-o", str(tmp_path / "x")]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2

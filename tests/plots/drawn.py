@@ -1,4 +1,4 @@
-"""Results of any size and with any names, made up rather than computed, so that every figure is drawn in a moment."""
+"""Results of any size and with any names, invented rather than computed, so that every figure is drawn quickly."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sae_geometry.plots.style import new_figure
 
 
 def matching(source: str, target: str, n: int, m: int, method: str = "nearest", seed: int = 0) -> Matching:
-    """Two thirds of the latents close to a partner, the others not; chance known."""
+    """Return a matching in which two thirds of the latents are close to a partner, with a known null expectation."""
     rng = np.random.default_rng(seed)
     cosine = np.where(rng.random(n) < 0.6, rng.beta(9, 2, n), rng.beta(5, 12, n))
     row = rng.permutation(n) % m if method == "nearest" else np.arange(n)
@@ -59,7 +59,7 @@ def dictionary(name: str, n: int, seed: int = 0) -> Any:
 
 
 def embedding(names: Sequence[str], n: int, n_regions: int = 30) -> Any:
-    """Runs of n latents each in a cloud, with regions that lie close together."""
+    """Return an embedding of runs of n latents, each in a cloud, with regions that lie close together."""
     rng = np.random.default_rng(0)
     total = n * len(names)
     middles = rng.uniform(-8, 8, (n_regions, 2))
@@ -228,7 +228,7 @@ Draw = Callable[[Axes], Axes]
 
 
 def axes_of(names: Sequence[str], n: int) -> dict[str, tuple[tuple[float, float], Draw]]:
-    """Every function that draws on axes, with the size in inches at which a command saves its figure."""
+    """Return every function that draws on axes, with the size in inches at which a command saves its figure."""
     a, b = names[:2]
     four, drawn, runs = curves(a, b, n), embedding(names[:2], n), seeds(names, [names[0], names[1]] * (len(names) // 2))
     along, close, same = flow(n), nearest(a, n), by_index(a, b, n)
@@ -264,7 +264,7 @@ def axes_of(names: Sequence[str], n: int) -> dict[str, tuple[tuple[float, float]
 
 
 def figures_of(names: Sequence[str], n: int) -> dict[str, Callable[[], Figure]]:
-    """Every figure that a command or a reproduction writes."""
+    """Return every figure that a command or a reproduction writes."""
     a, b = names[:2]
     four = curves(a, b, n)
     groups = [names[0], names[1]] * (len(names) // 2)

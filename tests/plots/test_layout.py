@@ -1,4 +1,4 @@
-"""Every figure of every command, in any fonts: all ink inside, no text on another, nothing outside its axes."""
+"""Tests of every figure's layout in any fonts: no ink at the edges, no overlapping text, no text outside its axes."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ LONG = [f"{'W' * 29}{k}{'M' * 29}{k}" for k in range(6)]
 N = 12_288
 DPI = 60
 AXES, FIGURES = axes_of(LONG, N), figures_of(LONG, N)
-# Full of text: in both sets of fonts. The others are drawn in the machine's own by the slow tests only.
+# Figures full of text are drawn in both sets of fonts, the others in the machine's own only by the slow tests.
 FULLEST = {"similarity", "matrices", "runs", "agreement", "flow", "double counting", "drift"}
 
 
 def texts_of(figure: Figure) -> list[tuple[str, Bbox]]:
-    """Draw the figure; return every text that it draws, with its place in pixels."""
+    """Draw the figure and return every text with its place in pixels."""
     seen: list[Text] = []
     draw = Text.draw
 
@@ -46,7 +46,7 @@ def texts_of(figure: Figure) -> list[tuple[str, Bbox]]:
 
 
 def overlaps(boxes: list[tuple[str, Bbox]]) -> list[tuple[str, str]]:
-    """Pairs of texts that lie on each other by more than half a pixel."""
+    """Return the pairs of texts that overlap by more than half a pixel."""
     return [
         (one, other)
         for (one, x), (other, y) in itertools.combinations(boxes, 2)
@@ -59,7 +59,7 @@ def edge_is_blank(pixels: np.ndarray) -> bool:
 
 
 def outside(figure: Figure) -> list[str]:
-    """Texts in data coordinates, and legends inside, that leave their axes."""
+    """Return texts in data coordinates, and legends inside, that leave their axes."""
     wrong: list[str] = []
     for ax in figure.axes:
         frame = ax.get_window_extent().padded(1)
@@ -76,7 +76,7 @@ def outside(figure: Figure) -> list[str]:
 
 def check(figure: Figure) -> None:
     boxes = texts_of(figure)
-    assert edge_is_blank(np.asarray(figure.canvas.buffer_rgba())[..., :3]), "ink in the outermost pixels"
+    assert edge_is_blank(np.asarray(figure.canvas.buffer_rgba())[..., :3]), "there is ink in the outermost pixels"
     width, height = figure.bbox.size
     assert [t for t, box in boxes if box.x0 < 0 or box.y0 < 0 or box.x1 > width or box.y1 > height] == []
     assert overlaps(boxes) == []

@@ -1,4 +1,4 @@
-"""Small multiples: the same bins everywhere, shares that add up, and what is not known said to be so."""
+"""Tests of small multiples: common bins, shares that add up, and a note for what is unknown."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_every_panel_has_the_same_bins_and_axes_and_its_own_numbers(curves):
         (bars,) = [p for p in ax.patches if isinstance(p, StepPatch)]
         counts, ends, _ = bars.get_data()
         edges.append(ends)
-        assert counts.sum() == pytest.approx(1.0), "nothing falls off the axis"
+        assert counts.sum() == pytest.approx(1.0), "every value should be on the axis"
         assert (counts * (ends[1:] + ends[:-1]) / 2).sum() == pytest.approx(curve.mmcs, abs=np.ptp(ends) / 100)
         text = " ".join(t.get_text() for t in ax.texts)
         assert f"n = {curve.n_latents:,}" in text
@@ -60,7 +60,7 @@ def test_latents_without_a_partner_count(curves):
     assert panel_shares(mutual, np.linspace(0, 1, 51)).sum() == pytest.approx(mutual.n_matched / mutual.n_latents)
 
 
-def test_labels_and_colors_are_one_a_panel(curves):
+def test_labels_and_colors_are_one_per_panel(curves):
     with pytest.raises(ValueError, match="got 3 matchings, 2 labels and 3 colors"):
         draw_panels(Figure(), curves, labels=["a", "b"], colors=["k"] * 3)
     with pytest.raises(ValueError, match="one label and one color"):

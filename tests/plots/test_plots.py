@@ -1,4 +1,4 @@
-"""What the figures say: the numbers in the artists are those in the results, and no color covers another."""
+"""Tests that the numbers in the figures are those in the results, and that no color covers another."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sae_geometry.plots.style import E2E_KINDS, MUTED, NEAREST, ONE_TO_ONE, RUNS
 
 @pytest.fixture(scope="module")
 def comparison():
-    """Two dictionaries of 60 and 47 latents that share thirty directions."""
+    """Compare two dictionaries of 60 and 47 latents that share thirty directions."""
     a, b = oracles.related_decoders(np.random.default_rng(0), n=60, m=47, d=12, shared=30)
     kinds = {"latent_axis": 0, "hook_point": "h", "model": "m"}
     return sg.compare(*(Dictionary.from_decoder(w, name=name, **kinds) for w, name in ((a, "a"), (b, "b"))))
@@ -72,7 +72,7 @@ def test_histogram_bins_are_shared_and_sum_to_the_matched_share(comparison):
 def test_a_dictionary_against_itself_is_drawn_whole(rng):
     d = Dictionary.from_decoder(rng.standard_normal((200, 32)), latent_axis=0, name="d")
     c = sg.compare(d, d)
-    assert float(c.a_to_b.similarity.max()) == 1.0  # float32 rows: a cosine may exceed 1 by 1e-8, and is clipped
+    assert float(c.a_to_b.similarity.max()) == 1.0  # With float32 rows a cosine may exceed 1 by 1e-8, and is clipped.
     for line in c.plot_ecdf().get_lines():
         if len(line.get_xdata()) > 10:
             assert line.get_ydata()[-1] == 1.0
@@ -98,7 +98,7 @@ def test_one_axis_carries_one_quantity():
         plots.similarity_ecdf(mixed)
 
 
-def test_chance_is_drawn_where_it_is(comparison):
+def test_chance_is_drawn_at_its_value(comparison):
     ax = comparison.plot_ecdf()
     verticals = [line for line in ax.get_lines() if len(line.get_xdata()) == 2]
     at = {(line.get_xdata()[0], line.get_color()) for line in verticals}
@@ -129,7 +129,7 @@ def test_chances_that_fall_together_are_all_seen(rng):
         assert offset % on == 0
 
 
-def test_a_chance_that_is_not_known_is_not_named(rng):
+def test_an_unknown_chance_is_not_named(rng):
     a, b = (Dictionary.from_decoder(rng.standard_normal((30, 3)), latent_axis=0, name=n) for n in "ab")
     unknown = sg.compare(a, b, "mutual", turns=0).a_to_b
     assert np.isnan(unknown.chance)
@@ -147,7 +147,7 @@ def test_each_way_of_counting_stands_beside_its_own_chance(comparison):
     for text, c, (y, width) in zip(ax.texts, counts, bars, strict=True):
         assert text.get_text() == (f"{c.name}: {c.mean_similarity:.3f} (chance {c.chance:.3f}), {c.n_pairs:,} pairs")
         assert width == c.mean_similarity
-        assert 0 < text.get_position()[1] - y < 0.5, "a line stands over its own bar"
+        assert 0 < text.get_position()[1] - y < 0.5, "each line should be above its own bar"
 
 
 def test_the_words_of_the_groups_lie_on_nothing():
@@ -199,13 +199,13 @@ def test_scatter_is_shuffled_rasterised_and_complete():
     points = ax.collections[0]
     assert points.get_rasterized()
     assert len(points.get_offsets()) == 800
-    # Drawn run by run, the later half would be of one color; shuffled, each half is a fair mixture.
+    # In order of runs the later half would have one color; shuffled, each half is a fair mixture.
     colors = points.get_facecolors()[:, :3]
     first = to_rgba(RUNS[0])[:3]
     is_a = np.isclose(colors, first).all(axis=1)
     assert is_a.sum() == 400
     assert abs(int(is_a[:400].sum()) - 200) < 50
-    # and every point keeps its owner's color
+    # Every point keeps the color of its run.
     where = {tuple(xy): own for xy, own in zip(e.coords.tolist(), e.owner, strict=True)}
     owners = np.array([where[tuple(xy)] for xy in np.asarray(points.get_offsets(), dtype=np.float32).tolist()])
     np.testing.assert_array_equal(owners == 0, is_a)
@@ -231,7 +231,7 @@ def test_saved_files_carry_their_runs_and_editable_text(comparison, tmp_path):
         assert b"seed" in data, path
     pdf = paths[1].read_bytes()
     assert b"/Type /Font" in pdf
-    assert b"/Subtype /Type0" in pdf or b"/Subtype /TrueType" in pdf  # TrueType, not outlines
+    assert b"/Subtype /Type0" in pdf or b"/Subtype /TrueType" in pdf  # The font is TrueType, not outlines.
     assert b"<text" in paths[2].read_bytes()
 
 
@@ -242,7 +242,7 @@ def test_scatter_is_an_image_inside_the_pdf(tmp_path):
     assert b"/Subtype /Image" in pdf
     streams = re.findall(rb"stream\r?\n(.*?)endstream", pdf, re.S)
     page = b"".join(_inflate(s) for s in streams)
-    assert page.count(b" re\n") < 200  # not one path a point
+    assert page.count(b" re\n") < 200  # There is not one path per point.
 
 
 def _inflate(data: bytes) -> bytes:
@@ -281,7 +281,7 @@ def test_unmatched_latents_lift_the_curve_from_the_start():
 
 @pytest.fixture(scope="module")
 def views():
-    """Two runs that share half their directions; the firing frequency of one is known, of some zero."""
+    """Embed two runs that share half their directions; one has firing frequencies, of which some are zero."""
     rng = np.random.default_rng(0)
     a, b = oracles.related_decoders(rng, n=160, m=140, d=12, shared=80)
     frequency = rng.random(160) * 0.1
@@ -298,7 +298,7 @@ def views():
 
 
 def drawn_at(ax, e):
-    """For each scatter of the axes, the latents whose points it holds."""
+    """Return the latents whose points each scatter of the axes holds."""
     where = {tuple(xy): i for i, xy in enumerate(e.coords.tolist())}
     return [
         np.array([where[tuple(xy)] for xy in np.asarray(s.get_offsets(), dtype=np.float32).tolist()])
@@ -342,10 +342,10 @@ def test_regions_have_their_letters_and_no_two_touch(views):
     letters = {t.get_text(): t.get_position() for t in ax.texts}
     assert set(letters) == {r.letter for r in views.regions.regions}
     assert len(letters) > 1
-    assert not ax.patches, "a hull would take in what is not of the region"
+    assert not ax.patches, "no hull should be drawn: it would cover points outside the region"
     assert not len(ax.get_xticks())
     box = Shape("Z", ((-99.0, -99.0), (99.0, -99.0), (99.0, 99.0)))
-    assert len(views.with_regions(shapes=[box]).plot(color="region").patches) == 1, "an outline that was given"
+    assert len(views.with_regions(shapes=[box]).plot(color="region").patches) == 1, "a given outline should be drawn"
     close = plots.embedding._apart(np.array([[0.0, 0.0], [0.0, 0.0], [0.1, 0.0], [5.0, 5.0]]), 1.0)
     gaps = np.linalg.norm(close[:, None] - close[None], axis=2) + 9 * np.eye(4)
     assert gaps.min() >= 0.99
@@ -361,7 +361,7 @@ def test_regions_next_to_each_other_differ_in_color():
         assert (hues[gaps.argmin(axis=1)] != hues).mean() > (0.99 if n < 7 else 0.9)
 
 
-def test_a_panel_a_run_over_the_grey_of_all(views):
+def test_a_panel_per_run_over_all_points_in_grey(views):
     figure = plots.runs_figure(views)
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["a (160)", "b (140)"]
     for run, ax in enumerate(figure.axes):

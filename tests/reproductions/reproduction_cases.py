@@ -1,4 +1,4 @@
-"""What the tests of the reproductions share: their commands, their figures, and a call of one."""
+"""The commands and figures of the reproductions, and a function that calls one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FIGURES = {
 
 
 def call(main: Callable[[list[str]], int], *arguments: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr."""
+    """Call a command and return its exit code, stdout and stderr."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main(list(arguments))

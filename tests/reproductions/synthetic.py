@@ -1,4 +1,4 @@
-"""Tiny stand-ins for the paper's runs on a loopback server: checkpoints in e2e_sae's layout, with what W&B says."""
+"""Tiny stand-ins for the paper's runs on a loopback server: checkpoints in e2e_sae's layout, with W&B's records."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COEFFICIENTS = {"local": (0.0, 0.0), "e2e": (1.0, 0.0), "e2e+ds": (1.0, 2.5)}
 
 
 def unit_decoder(seed: int, n: int = N, close: float = 0.0) -> np.ndarray:
-    """float64 [n, d]: random rows, every second one turned towards the row before it by `close`."""
+    """Return random float64 rows [n, d], with every second one turned towards the row before it by `close`."""
     rng = np.random.default_rng(seed)
     rows = rng.standard_normal((n, D_IN))
     rows[1::2] = (1 - close) * rows[1::2] + close * rows[::2][: len(rows[1::2])]
@@ -26,7 +26,7 @@ def unit_decoder(seed: int, n: int = N, close: float = 0.0) -> np.ndarray:
 def stored_run(
     kind: str, layer: int, decoder: np.ndarray, alive: Sequence[int], *, l0: float = 30.0, ce: float = 0.1
 ) -> StoredRun:
-    """One finished run: raw decoder columns of different norms, alive latents in the summary."""
+    """Return a finished run: raw decoder columns of different norms, and the alive latents in its summary."""
     hook = f"blocks.{layer}.hook_resid_pre"
     prefix = hook.replace(".", "-")
     n, d = decoder.shape
@@ -56,7 +56,7 @@ def stored_run(
 
 
 def fill(world: Loopback, runs: Sequence[tuple[str, str, int]]) -> dict[str, np.ndarray]:
-    """A tiny run for each (id, kind, layer); returns the alive decoder rows by id."""
+    """Store a tiny run for each (id, kind, layer), and return the alive decoder rows by id."""
     decoders = {}
     for at, (run_id, kind, layer) in enumerate(dict.fromkeys(runs)):
         decoder = unit_decoder(at, close={"local": 0.8, "e2e": 0.0, "e2e+ds": 0.6}[kind])

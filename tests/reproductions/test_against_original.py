@@ -1,7 +1,7 @@
-"""The end-to-end paper's own arithmetic, written anew from its definition, gives the same means as ours to 1e-6.
+"""Compares our means with the arithmetic of the end-to-end paper, rewritten from its definition, to 1e-6.
 
-The definition (its script's): the decoder is [d, n]; its columns are divided by their norms; the whole cosine matrix is
-formed in float32; within a dictionary its diagonal is −∞; the maximum of each row is taken, and the mean of those.
+In its script the decoder is [d, n], its columns are divided by their norms, and the whole cosine matrix is formed in
+float32. Within a dictionary the diagonal is −∞. The result is the mean over rows of their maxima.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PAIRS = [("local-seed0", "local-seed1"), ("e2e-seed0", "local-seed0"), ("e2e-see
 
 
 def cosines(first: Tensor, second: Tensor) -> Tensor:
-    """[n, m] from decoders [d, n] and [d, m]."""
+    """Return cosines [n, m] from decoders [d, n] and [d, m]."""
     return torch.mm(
         torch.nn.functional.normalize(first, p=2, dim=0).T, torch.nn.functional.normalize(second, p=2, dim=0)
     )
@@ -33,7 +33,7 @@ def across_by_the_script(first: Tensor, second: Tensor) -> float:
 
 
 def raw_decoder(d: sg.Dictionary) -> Tensor:
-    """[d, n] as a checkpoint stores it, with the norms it had there."""
+    """Return the decoder [d, n] as a checkpoint stores it, with its original norms."""
     return (d.directions * d.decoder_norms[:, None]).T.contiguous()
 
 
@@ -67,7 +67,7 @@ def test_random_pairs_of_many_shapes(seed):
 
 
 def test_this_test_can_fail(demo):
-    """The mistakes it is there for move the mean by far more than 1e-6: no self-exclusion, the other direction."""
+    """The mistakes that it should catch (no self-exclusion, wrong direction) move the mean by far more than 1e-6."""
     x, y = raw_decoder(demo["local-seed0"]), raw_decoder(demo["local-seed1"])
     assert abs(float(cosines(x, x).max(dim=1).values.mean()) - within_by_the_script(x)) > 0.1
     assert abs(across_by_the_script(x, y) - across_by_the_script(y, x)) > 1e-3

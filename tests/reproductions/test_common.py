@@ -1,4 +1,4 @@
-"""What the reproductions share, on small cases: files, verdicts, steps, recurrence, modes."""
+"""Tests of the reproductions' common parts on small cases: files, verdicts, steps, recurrence, modes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAMES = ("e2e_paper", "seed_dependence", "feature_consistency")
 
 
 def foreign_uses(source: str) -> list[str]:
-    """Whatever a source takes of sae_geometry beside the public list."""
+    """Return the uses of sae_geometry outside its public list."""
     wrong = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "sae_geometry":
@@ -96,7 +96,7 @@ def test_every_claim_belongs_to_a_step_and_has_a_place(name):
 
 
 def test_published_values_are_those_of_the_papers():
-    """A second copy of the numbers, so that a slip of the pen is seen."""
+    """A second copy of the numbers exposes a typing error in the first."""
     e2e = {c.name: c for c in read_expected(ANALYSES / "e2e_paper" / "expected.toml")}
     assert (e2e["within/6/local-e2e"].published, e2e["within/6/local-e2e"].interval) == (0.166, (0.163, 0.168))
     assert (e2e["within/6/local-e2e+ds"].published, e2e["within/6/local-e2e+ds"].interval) == (0.04, (0.037, 0.043))
@@ -166,7 +166,7 @@ def test_verdicts_pass_fail_and_say_why():
     assert "the weights are not published: c" in text
     assert "0.5099 [0.50, 0.52] > 0.4899" in text
     assert text.endswith("2 pass, 2 fail, 1 not available, 1 nothing published")
-    assert not any("Figure 9" in line for line in text.splitlines()), "its step was not asked for"
+    assert not any("Figure 9" in line for line in text.splitlines()), "a claim of another step should not be judged"
 
 
 def test_the_demo_compares_nothing():
@@ -204,19 +204,20 @@ def side(partner, paired):
 
 
 def test_recurrence_by_hand():
-    """Three runs of three latents. 0–1: latent 0 is latent 1 there by both; 0–2: latent 0 is latent 0; 1–2: latent 1 by
-    the decoder only, so it does not count."""
+    """In runs 0 and 1 latents 0 and 1 are partners on both sides, and in runs 0 and 2 latents 0 and 0; the partners in
+    runs 1 and 2 agree in the decoder only, so they do not count.
+    """
     pairs = {
         (0, 1): Pair(side([1, 0, 2], [0.9, 0.1, 0.1]), side([1, 2, 0], [0.8, 0.1, 0.2]), 0.1, 0.1),
         (0, 2): Pair(side([0, 1, 2], [0.9, 0.1, 0.1]), side([0, 1, 2], [0.9, 0.3, 0.9]), 0.1, 0.1),
         (1, 2): Pair(side([1, 0, 2], [0.1, 0.95, 0.2]), side([2, 0, 1], [0.1, 0.6, 0.2]), 0.1, 0.1),
     }
-    # run 0: latent 0 twice; run 1: latent 1 once; run 2: latent 0 once; the other six never.
+    # In run 0 latent 0 counts twice; in run 1 latent 1 and in run 2 latent 0 count once; the other six never.
     assert recurrence([3, 3, 3], pairs).tolist() == pytest.approx([6 / 9, 2 / 9, 1 / 9])
 
 
 def test_recurrence_agrees_with_a_naive_count(rng):
-    """Every latent of every run asked of every other run, from dense one-to-one matchings of random dictionaries."""
+    """Look every latent of every run up in every other run, in dense one-to-one matchings of random dictionaries."""
     sizes = (9, 7, 8)
     pairs, expected = {}, [np.zeros(n, dtype=int) for n in sizes]
     for i in range(3):

@@ -1,4 +1,4 @@
-"""`--runs demo` of all three reproductions, in one process: every figure, every sidecar, the table."""
+"""Tests of `--runs demo` for all three reproductions, in one process: every figure, every sidecar, the table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from analyses.common.published import read_expected
 
 ROOT = Path(sg.__file__).parents[1]
 ARGUMENTS = ("--runs", "demo", "--n-epochs", "20", "--device", "cpu")
-# Claims of the end-to-end paper that do not hold on this model: its README says why.
+# Claims of the end-to-end paper that do not hold on this model. The README of the analysis says why.
 FAILED = {"across-seeds/24/e2e+ds", "across-types/24/e2e+ds/modes"}
 CODES = {"e2e_paper": 3, "seed_dependence": 0, "feature_consistency": 0}
 EACH = [(name, figure) for name, figures in FIGURES.items() for figure in figures]
@@ -32,7 +32,7 @@ EACH = [(name, figure) for name, figures in FIGURES.items() for figure in figure
 
 @dataclass(frozen=True)
 class Done:
-    """What came of one command."""
+    """Outcome of one command."""
 
     folder: Path
     codes: dict[str, int]
@@ -42,7 +42,7 @@ class Done:
 
 @pytest.fixture(scope="session")
 def done(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Done:
-    """All three, once for all workers, into one folder; few epochs, since the UMAP's layout is not what is tested."""
+    """Run all three once for all workers, into one folder, with few epochs because the UMAP's layout is not tested."""
     base = tmp_path_factory.getbasetemp()
     shared = (base if worker_id == "master" else base.parent) / "reproductions"
     with FileLock(f"{shared}.lock"):
@@ -56,7 +56,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Done:
 
 @pytest.fixture
 def mine(done: Done, tmp_path: Path) -> Path:
-    """A copy of the folder, to be spoilt."""
+    """Copy the folder, so that the test may damage it."""
     return Path(shutil.copytree(done.folder, tmp_path / "figures"))
 
 
@@ -91,7 +91,7 @@ def test_no_figure_is_left_over_and_the_package_commits_the_same_names(done: Don
 
 
 def test_the_claims_of_the_end_to_end_paper_are_judged_on_the_demo(done: Done) -> None:
-    """Each with our value, its interval and its chance; `FAILED` names those that do not hold on this model."""
+    """Each verdict comes with our value, its interval and its null expectation; `FAILED` lists the claims that fail."""
     claims = {c.name for c in read_expected(ROOT / "analyses/e2e_paper/expected-demo.toml")}
     verdicts = [v for v in _verdicts(done, "e2e_paper") if v["name"] in claims]
     assert {v["name"] for v in verdicts} == claims
@@ -137,7 +137,7 @@ def test_our_numbers_are_those_of_the_package(done: Done, demo: dict[str, sg.Dic
 
 
 def dense_pairs(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Partner and cosine of every row under the assignment with the largest total, from the whole matrix."""
+    """Return partner and cosine of every row under the assignment with the largest total, from the whole matrix."""
     cosines = a @ b.T
     rows, partner = linear_sum_assignment(cosines, maximize=True)
     return partner, cosines[rows, partner]
@@ -166,17 +166,17 @@ def test_what_was_touched_or_asked_for_otherwise_is_made_again(mine: Path, tmp_p
     assert "fig3a: already finished" in notes
     assert not figure.read_bytes().endswith(b"scribble")
     notes = call(MAINS["e2e_paper"], "--runs", "demo", "--n-epochs", "21", "--out", str(mine), "--only", "umap24")[2]
-    assert "umap24: wrote" in notes, "another parameter, another figure"
+    assert "umap24: wrote" in notes, "another parameter should redraw the figure"
     runs = (ROOT / "analyses" / "e2e_paper" / "runs-demo.toml").read_text()
     other = tmp_path / "demo.toml"
     other.write_text(runs.replace("demo:local-seed0", "demo:local-narrow-seed0"))
     notes = call(MAINS["e2e_paper"], "--runs", str(other), "--out", str(mine), "--only", "fig3a")[2]
-    assert "fig3a: wrote" in notes, "other weights, another figure"
+    assert "fig3a: wrote" in notes, "other weights should redraw the figure"
 
 
 def test_a_change_of_code_makes_figures_again_but_not_values(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("analyses.common.steps.code_digest", lambda folder: "another")
-    monkeypatch.setattr(sg, "compare", None)  # a sweep would fail
+    monkeypatch.setattr(sg, "compare", None)  # A sweep would fail.
     code, _, notes = call(MAINS["e2e_paper"], *ARGUMENTS, "--out", str(mine), "--only", "fig3c")
     assert code == 3, "a claim of this figure is missed"
     assert "fig3c: wrote" in notes
@@ -194,7 +194,7 @@ def test_ctrl_c_in_a_matching_keeps_nothing_of_it(tmp_path: Path, monkeypatch: p
 
 
 def test_runs_of_your_own_are_judged(tmp_path: Path) -> None:
-    """PW-MCC over three pairs of three checkpoints in a file like runs.toml: the published value is missed, exit 3."""
+    """Judge PW-MCC over three checkpoints from a file like runs.toml: it misses the published value, exit code 3."""
     entries, decoders = [], [unit_decoder(seed, close=0.5) for seed in range(3)]
     for seed, decoder in enumerate(decoders):
         folder = tmp_path / f"seed{seed}"
@@ -210,7 +210,7 @@ def test_runs_of_your_own_are_judged(tmp_path: Path) -> None:
     assert f"{0.8 - np.mean(pairs):.4g} off; within 0.005 would pass: pw-mcc/TopK" in table
 
 
-def test_a_picture_of_regions_comes_with_its_numbers(done: Done) -> None:
+def test_a_figure_of_regions_comes_with_its_numbers(done: Done) -> None:
     sidecar = json.loads((done.folder / "e2e_paper-umap24.json").read_text())
     picture, with_downstream = sidecar["pictures"]
     assert "e2e-ds-seed0" in with_downstream["regions"][0]

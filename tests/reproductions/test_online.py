@@ -1,4 +1,4 @@
-"""The real command against loopback servers: downloads once, resumes, falls back on mirrors, and judges."""
+"""Tests of the real command against loopback servers: it downloads once, resumes, falls back on mirrors, and judges."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ THREE = [(LOCAL, "local", 6), (E2E, "e2e", 6), (DOWNSTREAM, "e2e+ds", 6)]
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty cache, a home without credentials, and short waits."""
+    """Set an empty cache, a home without credentials, and short waits."""
     for name in ("WANDB_API_KEY", "HF_TOKEN", "NETRC", "HF_HUB_OFFLINE", "http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -51,7 +51,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def world(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
-    """A W&B without runs."""
+    """Start a W&B without runs."""
     server = Loopback()
     monkeypatch.setenv("WANDB_BASE_URL", server.url)
     yield server
@@ -60,7 +60,7 @@ def world(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
 
 @pytest.fixture
 def hub(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HuggingFace]:
-    """A Hugging Face without repositories."""
+    """Start a Hugging Face without repositories."""
     from huggingface_hub import constants
 
     server = HuggingFace()
@@ -74,7 +74,7 @@ def hub(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HuggingFace]:
 
 
 def downloads(world: Loopback) -> dict[str, int]:
-    """How often each run's weights were asked for from their beginning."""
+    """Count the downloads of each run's weights that start from the first byte."""
     found: dict[str, int] = {}
     for method, path, headers in world.requests:
         if method == "GET" and path.endswith(FILE) and "range" not in headers:
@@ -90,14 +90,14 @@ def naive_within(rows: np.ndarray) -> float:
 
 
 def value(table: str, name: str) -> tuple[float, str]:
-    """Our number and the verdict of the first line of a value."""
+    """Return our number and the verdict in the first row of the table for a claim."""
     line = next(row for row in table.splitlines() if row.startswith(f"{name}  "))
     cells = [c for c in line.split("  ") if c.strip()]
     return float(cells[2].split()[0].replace(",", "")), cells[3].strip()
 
 
 def command(*arguments: str) -> subprocess.Popen[str]:
-    """The command as a user types it."""
+    """Run the command in a subprocess, as the user types it."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
     return subprocess.Popen(
         [sys.executable, "-m", "analyses.e2e_paper", *arguments], cwd=ROOT, env=env, stdout=-1, stderr=-1, text=True
@@ -105,12 +105,12 @@ def command(*arguments: str) -> subprocess.Popen[str]:
 
 
 def test_the_whole_paper_interrupted_and_resumed_downloads_once(world: Loopback, home: Path) -> None:
-    """Every run of runs.toml, every figure: Ctrl-C in the middle, then the same command again, then once more."""
+    """Make every figure from all runs of runs.toml, press Ctrl-C halfway, and run the same command twice more."""
     everything = [(r.id, r.kind, int(r.layer or 0)) for r in RUNS.runs]
     planted = fill(world, everything)
     used = {r.id for r in (*RUNS.of("ce", "l0", "alive"), *RUNS.of("figure-seed0", "figure-seed1"))}
     later = next(r.id for r in RUNS.of("figure-seed1"))
-    fault = slow(400.0)  # longer than the wait below: an interrupted download is not waited for
+    fault = slow(400.0)  # This is longer than the wait below, because an interrupted download is not waited for.
     world.faults[FILE] = lambda h, c: fault(h, c) if later in h.path else h.send_content(c)
     arguments = ("--out", str(home / "out"), "--n-epochs", "20", "--device", "cpu")
     first = command(*arguments)
@@ -135,7 +135,7 @@ def test_the_whole_paper_interrupted_and_resumed_downloads_once(world: Loopback,
     assert kept.stat().st_mtime_ns == written
     assert {p.stem for p in (home / "out").glob("*.png")} == {f"e2e_paper-{f}" for f in FIGURES["e2e_paper"]}
     counts = downloads(world)
-    assert set(counts) == used, "seed pairs that no figure shows are not fetched"
+    assert set(counts) == used, "seed pairs that no figure shows should not be fetched"
     assert {run: n for run, n in counts.items() if n != 1 and run != later} == {}
     within = {r: naive_within(planted[r]) for r in (LOCAL, E2E, DOWNSTREAM)}
     assert value(out, "within/6/local-e2e")[0] == pytest.approx(within[LOCAL] - within[E2E], abs=1e-4)
@@ -150,7 +150,7 @@ def test_the_whole_paper_interrupted_and_resumed_downloads_once(world: Loopback,
     code, table, notes = call(main, *arguments)
     assert (code, table) == (second.returncode, out)
     assert notes.count("already finished") == len(FIGURES["e2e_paper"])
-    assert len(world.requests) == n_requests, "a finished reproduction asks nobody"
+    assert len(world.requests) == n_requests, "a finished reproduction should send no request"
 
 
 def test_planted_values_pass_and_fail(world: Loopback, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,14 +180,14 @@ def test_other_weights_under_the_same_name_make_the_figure_again(world: Loopback
     assert value(after, "within/6/local-e2e+ds") == value(before, "within/6/local-e2e+ds")
 
 
-def test_a_run_that_cannot_be_had_costs_its_figures_only(world: Loopback, hub: HuggingFace, home: Path) -> None:
+def test_an_unavailable_run_costs_only_its_figures(world: Loopback, hub: HuggingFace, home: Path) -> None:
     pairs = [(r.id, r.kind, 6) for r in RUNS.of("figure-seed0", "figure-seed1")]
     fill(world, [*pairs, *THREE])
     del world.runs[E2E]
     code, table, notes = call(main, "--only", "fig3a", "--only", "fig3b", "--only", "fig3c", "--out", str(home / "out"))
     assert code == 1
     assert sorted(p.name for p in (home / "out").glob("*.png")) == ["e2e_paper-fig3b.png"]
-    assert notes.count("is not available from any source") == 2, "asked for once, told of both figures"
+    assert notes.count("is not available from any source") == 2, "it should be reported for both figures"
     assert "fig3b: wrote" in notes
     assert value(table, "across-seeds/6/local")[1] in ("pass", "fail")
     for row in table.splitlines():
@@ -212,7 +212,7 @@ def test_a_mirror_that_does_not_know_the_alive_draws_but_is_not_compared(
 
 
 def test_seed_dependence_from_hugging_face_by_the_authors_arithmetic(hub: HuggingFace, home: Path) -> None:
-    """Ten tiny sparsify SAEs under the paper's addresses; the shares of the authors' script, on dense matrices."""
+    """Compare ten tiny sparsify SAEs at the paper's addresses with the authors' script, on dense matrices."""
     runs = read_runs(ROOT / "analyses" / "seed_dependence" / "runs.toml").of("pair-a", "pair-b")
     planted: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for at, run in enumerate(runs):
@@ -249,7 +249,7 @@ def test_seed_dependence_from_hugging_face_by_the_authors_arithmetic(hub: Huggin
 
 
 def _twins(at: int) -> tuple[np.ndarray, np.ndarray]:
-    """Unit decoder and encoder rows of one of two seeds that share some directions, some of them twice."""
+    """Return unit decoder and encoder rows of one of two seeds that share some directions, some of them twice."""
     shared = np.random.default_rng(1000 + at // 2)
     own = np.random.default_rng(at)
     found = []

@@ -1,4 +1,4 @@
-"""One small result of every kind, with labels, encoders and firing frequencies: computed once per process."""
+"""One small result of every kind, with labels, encoders and firing frequencies, computed once per process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WIDTH = 12
 
 
 def dictionaries() -> tuple[Dictionary, Dictionary, Unembedding]:
-    """Two labeled dictionaries of 60 and 47 latents that share thirty, and a vocabulary of 80 tokens."""
+    """Return two labeled dictionaries of 60 and 47 latents that share thirty, and a vocabulary of 80 tokens."""
     rng = np.random.default_rng(0)
     rows = oracles.related_decoders(rng, n=60, m=47, d=WIDTH, shared=30)
     words = Unembedding.from_weights(torch.from_numpy(rng.standard_normal((80, WIDTH))), [f" w{i}" for i in range(80)])
@@ -40,7 +40,7 @@ def dictionaries() -> tuple[Dictionary, Dictionary, Unembedding]:
 
 
 def checkpoints() -> Path:
-    """A run of three checkpoints."""
+    """Write a run with three checkpoints."""
     folder = Path(tempfile.mkdtemp(prefix="drift-"))
     rows = torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(0))
     for step in range(1, 4):
@@ -50,13 +50,13 @@ def checkpoints() -> Path:
 
 
 def folding(d: Dictionary) -> Dictionary:
-    """The dictionary with thresholds, as of a JumpReLU SAE."""
+    """Return the dictionary with thresholds, like a JumpReLU SAE."""
     return replace(d, threshold=torch.full((d.n_latents,), 2.0))
 
 
 @cache
 def results() -> dict[str, tuple[str, Any]]:
-    """The command that makes it and the result, by a name of its own."""
+    """Return (command, result) by a name for each result."""
     a, b, words = dictionaries()
     turn = np.linalg.qr(np.random.default_rng(1).standard_normal((WIDTH, WIDTH)))[0]
     mapped = [sg.mapped(d, turn, name="m") for d in (a, b)]

@@ -1,4 +1,4 @@
-"""Every column of every saved table has a unit and a meaning, on the page and in the code."""
+"""Tests that every column of every saved table has a unit and a meaning, in the docs and in the code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OF_A_PARTNER = "(?:partner_|nearest_|next_|(?:one|two|three|latent_[0-9]+):)?"
 
 
 def fits(name: str, keys: list[str]) -> str | None:
-    """The key that a column's name is an instance of."""
+    """Return the documented column pattern that a column's name matches."""
     for key in keys:
         parts = re.split(r"(?<![A-Za-z])(K|T|L|RUN|NAME)(?![A-Za-z])", key)
         if re.fullmatch("".join(_NAMES.get(p, re.escape(p)) for p in parts), name):
@@ -29,14 +29,14 @@ def fits(name: str, keys: list[str]) -> str | None:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> dict[str, Path]:
-    """The folder of every result, by its name."""
+    """Return the folder of every result, by its name."""
     here = tmp_path_factory.mktemp("saved")
     return {name: sg.save(result, here / name, figures={}) for name, (_, result) in results().items()}
 
 
 @pytest.fixture(scope="module")
 def saved(folders) -> dict[tuple[str, str], set[str]]:
-    """The columns of every table of every result, by command and file."""
+    """Return the columns of every table of every result, by command and file."""
     found: dict[tuple[str, str], set[str]] = {}
     for name, (command, _) in results().items():
         for path in sorted(folders[name].iterdir()):

@@ -1,4 +1,4 @@
-"""Results do not change, and survive being pickled and copied."""
+"""Tests that results are immutable and can be pickled and copied."""
 
 from __future__ import annotations
 

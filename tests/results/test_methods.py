@@ -1,4 +1,4 @@
-"""The methods paragraph of a report says what was done, for every kind of result."""
+"""Tests that the methods paragraph of a report describes what was done, for every kind of result."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from every_result import results
 
 from sae_geometry.results.report import report_page
 
-# What each paragraph says, and what it must not say.
+# what each paragraph must say, and what it must not say
 SAID = {
     "compare": (
         ["one and two", "the cosine of unit decoder directions", "several may share one", "proven optimality",

@@ -1,4 +1,4 @@
-"""Folders of results that were damaged, or made to do damage: an answer or one sentence, and never much memory."""
+"""Tests of damaged and malicious results folders: an answer or one sentence, and never much memory."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ WEIRD: list[Any] = [
 
 
 def places(value: Any, path: tuple = ()) -> list[tuple]:
-    """Every place in a JSON value."""
+    """Return the path of every value inside a JSON value."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [path, *(found for key, inner in items for found in places(inner, (*path, key)))]
 
 
 def changed(value: Any, path: tuple, dice: random.Random) -> Any:
-    """The value with something else at one place, or nothing, or the same twice."""
+    """Return the value with one part replaced, removed or duplicated."""
     if not path:
         return dice.choice(WEIRD)
     copy = dict(value) if isinstance(value, dict) else list(value)
@@ -109,7 +109,7 @@ def good(tmp_path_factory) -> dict[str, bytes]:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("seed", [*range(4), *(pytest.param(n, marks=pytest.mark.slow) for n in range(4, 8))])
 def test_mutated_results_give_an_answer_or_one_sentence(good, tmp_path, seed):
-    """Forty mutations a seed; more by hand with more seeds."""
+    """Try forty mutations per seed; add seeds by hand for more."""
     dice = random.Random(seed)
     for _ in range(40):
         for name, raw in good.items():
@@ -129,7 +129,7 @@ def test_mutated_results_give_an_answer_or_one_sentence(good, tmp_path, seed):
 
 
 def read_and_pack(folder: Path) -> None:
-    """All that `explore` does but for the page itself."""
+    """Do everything that `explore` does except for rendering the page."""
     contents = read_contents(folder)
     about = contents.about()
     json.dumps(about, allow_nan=False)
@@ -137,7 +137,7 @@ def read_and_pack(folder: Path) -> None:
 
 
 def bomb(path: Path, kind: str) -> None:
-    """A small file of a large table."""
+    """Write a small file with a large table."""
     n = 30_000_000
     if kind == "rows":
         names = pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int8)), ["a"]).cast(pa.string())
@@ -165,7 +165,7 @@ def bomb(path: Path, kind: str) -> None:
 
 
 def lying(path: Path) -> bytes:
-    """The file with a footer that states a thousand bytes wherever it states the size of what is unpacked."""
+    """Return the file with a footer that states 1,000 bytes for every uncompressed size."""
     raw, part = path.read_bytes(), pq.read_metadata(path).row_group(0)
     footer = len(raw) - 8 - int.from_bytes(raw[-8:-4], "little")
     head, tail = raw[:footer], raw[footer:]
@@ -184,7 +184,7 @@ BOMBS = ("rows", "long texts", "one text", "columns", "packed", "lists", "texts 
 
 
 def test_a_small_file_of_a_large_table_is_refused_before_it_is_read(tmp_path):
-    """The limit on memory is what all refusals may take above the imports."""
+    """Limit the memory of all refusals together, above that of the imports."""
     for kind in BOMBS:
         bomb(tmp_path / f"{kind}.parquet", kind)
         assert (tmp_path / f"{kind}.parquet").stat().st_size < 4_000_000, kind
@@ -210,12 +210,12 @@ def test_a_small_file_of_a_large_table_is_refused_before_it_is_read(tmp_path):
 
 
 def test_a_footer_that_contradicts_itself_is_one_sentence(tmp_path):
-    """The counts of a column's levels are more than its levels: pyarrow ends the process that asks for the column."""
+    """The footer counts more levels than the column has, for which pyarrow would end the process."""
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"latent": list(range(20)), "name": ["a"] * 20}), path)
     raw = path.read_bytes()
     footer = len(raw) - 8 - int.from_bytes(raw[-8:-4], "little")
-    counts = b"\x26\x00\x28"  # two whole numbers, 0 and 20
+    counts = b"\x26\x00\x28"  # the integers 0 and 20, encoded
     assert raw[footer:].count(counts) == 2
     tail = raw[footer:-8].replace(counts, b"\x36\x00\x00\x28")
     path.write_bytes(raw[:footer] + tail + len(tail).to_bytes(4, "little") + b"PAR1")

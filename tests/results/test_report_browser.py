@@ -1,4 +1,4 @@
-"""The report as a colleague opens it: in a real Chromium, with every request watched."""
+"""Tests of the report in a real Chromium, with every request recorded."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HOSTILE = "<img src=x onerror=window.hacked=1>"
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory) -> Path:
-    """The page of a comparison whose lists are as long as those of 46,080 latents, with labels and gaps."""
+    """Return the page of a comparison whose lists are as long as those of 46,080 latents, with labels and gaps."""
     a, b, _ = dictionaries()
     found = sg.compare(a, b, turns=1)
     rng = np.random.default_rng(0)
@@ -73,14 +73,14 @@ def column(reader: Reader, at: int) -> list[str]:
 
 
 def test_of_46080_latents_it_is_small_and_fits_a_phone(reader, path):
-    assert path.stat().st_size < 1e6  # most of it a figure; a comparison has five more
+    assert path.stat().st_size < 1e6  # Most of it is a figure; a comparison has five more.
     assert reader.page.evaluate("document.documentElement.scrollWidth") <= 375
     assert reader.page.locator("h2", has_text="first 200 of 46,080; shared.csv has all").count() == 1
     assert reader.page.locator("table:has(button)").count() == 3
     assert reader.page.locator("table:not(:has(button))").count() > 0  # of labels
     assert reader.page.locator("a").get_attribute("href") == "explorer.html"
     heads = "[...document.querySelectorAll('th')].map((head) => head.clientHeight)"
-    assert max(reader.page.evaluate(heads)) < 40  # a name is on one line, and the table scrolls
+    assert max(reader.page.evaluate(heads)) < 40  # A heading takes one line, and the table scrolls.
     ground = "getComputedStyle(document.body).backgroundColor"
     assert reader.page.evaluate(ground) == "rgb(23, 24, 27)"
     reader.page.emulate_media(media="print", color_scheme="light")
@@ -89,7 +89,7 @@ def test_of_46080_latents_it_is_small_and_fits_a_phone(reader, path):
 
 def test_tables_are_sorted_and_details_opened_by_keys(reader):
     reader.page.evaluate("document.querySelectorAll('th button')[3].focus()")
-    reader.page.keyboard.press("Shift")  # from now on as with keys
+    reader.page.keyboard.press("Shift")  # Pressing a key makes the browser show focus as it does for keyboard users.
     reader.page.keyboard.press("Enter")
     values = [float(t) for t in column(reader, 4) if t]
     assert 100 < len(values) < 200
@@ -102,7 +102,7 @@ def test_tables_are_sorted_and_details_opened_by_keys(reader):
     assert reader.page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
     reader.page.keyboard.press("Space")
     texts = column(reader, 5)
-    assert texts == sorted(texts, reverse=True)  # a text that begins with a number is a text
+    assert texts == sorted(texts, reverse=True)  # Text that begins with a number is sorted as text.
     summary = reader.page.locator("details summary")
     summary.focus()
     reader.page.keyboard.press("Enter")

@@ -1,4 +1,4 @@
-"""The first screen of every result: 20 lines of 80 cells with the line of the folder, one of them in bold, no audit."""
+"""Tests of the first screen of every result: at most 20 lines of 80 cells, one of them in bold, without the audit."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from sae_geometry.io.formatting import aligned, wrap
 from sae_geometry.results.answer import Answer
 from sae_geometry.results.report import report_page
 
-# No labels on these, so that `answer` is the whole screen.
+# These have no labels, so that `answer` is the whole screen.
 NAMES = {"plain": "{}", "letters": "W" * 29 + "{}" + "M" * 30, "wide": "辞" * 59 + "{}"}
 
 
 def renamed(value: Any, form: str, numbers: Any) -> Any:
-    """The same result of dictionaries with other names and without labels."""
+    """Rename the dictionaries of a result and drop its labels."""
     if isinstance(value, Dictionary):
         return replace(value.renamed(form.format(next(numbers))), labels=None)
     if isinstance(value, tuple) and value and isinstance(value[0], Dictionary | Comparison):
@@ -37,7 +37,7 @@ def renamed(value: Any, form: str, numbers: Any) -> Any:
 
 
 def check(name: str, lines: list[str]) -> None:
-    assert len(lines) < 20, name  # the last one names the folder
+    assert len(lines) < 20, name  # The twentieth line names the folder.
     assert max(map(cells, lines)) <= 80, name
 
 

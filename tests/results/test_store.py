@@ -1,4 +1,4 @@
-"""What is on disk says what it is, and is there whole or not at all."""
+"""Tests of saved results: files describe themselves, and a folder is complete or absent."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_embedding_and_within_files(toy_pair, tmp_path):
 
 @undrawn
 def test_regions_are_written_with_ids_counts_and_links(tmp_path, rng):
-    # Two bundles of directions: one of both runs, one of b alone.
+    # One bundle of directions has latents of both runs, the other of b alone.
     near = np.eye(2, 12)[[0] * 90 + [1] * 60] * 4 + rng.standard_normal((150, 12)) * 0.5
     pages = {"metadata": {"neuronpedia_id": "gpt2-small/0-res-jb"}}
     a = sg.Dictionary.from_decoder(near[:45], latent_axis=0, name="a", **pages)
@@ -108,7 +108,7 @@ def test_regions_are_written_with_ids_counts_and_links(tmp_path, rng):
             assert run["latent_ids"] == rows.loc[rows["run"] == run["run"], "latent_id"].tolist()
         listed = sum(link.count("modelId") for link in region["neuronpedia_lists"])
         assert listed == region["runs"][0]["count"]
-    # a has all of its 45 in the first bundle, b 45 of 105: at equal sizes the first is 70% a
+    # All 45 latents of a are in the first bundle, and 45 of 105 of b: at equal sizes it is 70% a.
     assert {r["verdict"] for r in record["regions"]} == {"mostly a", "mostly b"}
 
 
@@ -152,7 +152,7 @@ def test_an_empty_folder_stays_the_folder_it_is(comparison, tmp_path, monkeypatc
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_what_is_no_result_is_refused(comparison, tmp_path):
+def test_what_is_not_a_result_is_refused(comparison, tmp_path):
     with pytest.raises(ValueError, match="save takes a result"):
         sg.save({"a": 1}, tmp_path / "x")
     with pytest.raises(ValueError, match="formats must be a list"):
@@ -202,7 +202,7 @@ def test_json_is_strict():
 
 
 @undrawn
-def test_results_in_a_folder_whose_name_is_no_utf8(toy_pair, tmp_path):
+def test_results_in_a_folder_whose_name_is_not_utf8(toy_pair, tmp_path):
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
     sg.save(sg.compare(*toy_pair, matching="mutual"), folder, formats=["svg"])
     tables, summary = sg.read(folder)

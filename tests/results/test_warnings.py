@@ -1,4 +1,4 @@
-"""The warnings of a first screen: the gravest first, once each, in lines of 80 characters."""
+"""Tests of the warnings on the first screen: the most serious first, each once, in lines of 80 characters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A loopback bucket of files, listed two a page."""
+"""Loopback server for a bucket of files, with two keys per page of its listing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from wandb_server import Handler, Loopback
 
 
 class Bucket(Loopback):
-    """A bucket that lists two keys a page."""
+    """Bucket that lists two keys per page."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}

@@ -20,7 +20,7 @@ from sae_geometry.kernels.settings import Limits, changed
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, a home without credentials, and short waits."""
+    """Set an empty cache, a home without credentials, and short waits."""
     home = tmp_path / "home"
     home.mkdir()
     folder = tmp_path / "cache"
@@ -34,7 +34,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(autouse=True)
 def short_waits() -> Iterator[None]:
-    """Seconds become fractions, so that a hang costs a test little."""
+    """Shorten all waits, so that a hanging server costs little time."""
     with changed(limits=Limits(connect=1.0, silence=0.5, tries=3, pause=0.01, longest_pause=0.05)):
         yield
 
@@ -48,7 +48,7 @@ def limited() -> Iterator[Callable[..., object]]:
 
 @pytest.fixture
 def wandb_world(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
-    """A W&B with one finished run, `sparsify/gpt2/d8vgjnyc`, made of a real e2e_sae checkpoint."""
+    """Start a W&B with one finished run, `sparsify/gpt2/d8vgjnyc`, made from a real e2e_sae checkpoint."""
     world = Loopback()
     monkeypatch.setenv("WANDB_BASE_URL", world.url)
     world.runs["sparsify/gpt2/d8vgjnyc"] = real_run()
@@ -57,7 +57,7 @@ def wandb_world(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopba
 
 
 def real_run() -> StoredRun:
-    """The run that the shared e2e_sae checkpoint comes from."""
+    """Return the run that the shared e2e_sae checkpoint comes from."""
     said = json.loads((E2E / "wandb_run.json").read_text())
     config = yaml.safe_load((E2E / "final_config.yaml").read_text())
     last = (E2E / "samples_400000.pt").read_bytes()
@@ -72,7 +72,7 @@ def real_run() -> StoredRun:
 
 @pytest.fixture
 def hf_world(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HuggingFace]:
-    """An empty Hugging Face, and an empty cache of its client's own."""
+    """Start an empty Hugging Face, with an empty cache of its client."""
     from huggingface_hub import constants, file_download
     from huggingface_hub.utils import _http
 

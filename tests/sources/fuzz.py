@@ -1,9 +1,9 @@
-"""Files, values and answers made wrong at random: a dictionary or one sentence each, in bounded memory and time.
+"""Run random corrupt inputs; each must give a dictionary or one sentence, in limited memory and time.
 
     python tests/sources/fuzz.py --seed 0 --seconds 60      every family in turn, until the time is up
     python tests/sources/fuzz.py --family pickles --case 17  one case again; -v shows its traceback
 
-A case is made from its seed, family and number alone. `tests/sources/test_fuzz.py` runs it for less than a minute.
+A case depends only on its seed, family and number. `tests/sources/test_fuzz.py` runs it for less than a minute.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-# What a ValueError may say that is no SourceError: of numbers that were read, and are not to be had a direction of.
+# Beginnings of a ValueError, other than SourceError, about numbers that were read but have no direction.
 OF_NUMBERS = ("coder rows", "are dead according to")
 
 
 def wrong(error: BaseException, family: str) -> str | None:
-    """What is wrong with how a case ended; None for one sentence of ours."""
+    """Return what is wrong with an exception; None if it is one sentence of the package."""
     text = str(error)
     of_numbers = type(error) in (ValueError, ExportError) and (
         family in ("in_memory", "labels", "models") or any(words in text for words in OF_NUMBERS)
@@ -65,7 +65,7 @@ def wrong(error: BaseException, family: str) -> str | None:
 
 
 def try_case(family: str, seed: int, number: int, folder: Path) -> tuple[str, str | None]:
-    """How a case ended ("read", "refused"), and what is wrong with that."""
+    """Return how a case ended ("read", "refused"), and what is wrong with that."""
     rng = random.Random(f"{seed} {family} {number}")
     try:
         with warnings.catch_warnings(), limited():
@@ -97,7 +97,7 @@ def main() -> int:
         while time.monotonic() < end:
             for family in chosen:
                 for case in [number] if args.case is not None else range(number * 5, number * 5 + 5):
-                    if number and time.monotonic() > end:  # the first round is done whole
+                    if number and time.monotonic() > end:  # The first round is always completed.
                         break
                     start = time.process_time()
                     own = Path(place) / family

@@ -1,4 +1,4 @@
-"""Checkpoint files made wrong at random, by what is wrong with them."""
+"""Checkpoint files with random errors, by the part that is wrong."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sae_geometry.sources import load
 
 
 def originals() -> dict[str, list[bytes]]:
-    """Small right files, by container."""
+    """Return small valid files, by container."""
     w = {"W_dec": torch.randn(8, 4), "W_enc": torch.randn(4, 8), "b_enc": torch.zeros(8), "b_dec": torch.zeros(4)}
     nested = {"state_dict": w, "config": {"d_sae": 8, "seed": 0}, "ids": [1, 2, 3], "step": 10}
     found: dict[str, list[bytes]] = {"pt": [], "npz": [], "npy": [], "safetensors": []}
@@ -42,19 +42,19 @@ ORIGINALS = originals()
 
 
 def opened(path: Path, raw: bytes, rng: random.Random) -> object:
-    """What `load` makes of a file."""
+    """Load a file with random options."""
     path.write_bytes(raw)
     return load(path, "all", latent_axis=rng.choice((None, None, 0, 1)), drop_bad=rng.random() < 0.5)
 
 
 def bytes_family(rng: random.Random, folder: Path) -> object:
-    """A right file, mangled."""
+    """Mangle a valid file."""
     raw = rng.choice(ORIGINALS[rng.choice(list(ORIGINALS))])
     return opened(folder / "mangled.pt", mangled(rng, raw), rng)
 
 
 def safetensors_family(rng: random.Random, folder: Path) -> object:
-    """A header of any shapes, offsets and types, over bytes that may fit it."""
+    """Write a header of any shapes, offsets and types, over bytes that may fit it."""
     header: dict[str, Any] = {}
     at = 0
     for _ in range(rng.randrange(1, 6)):
@@ -75,7 +75,7 @@ def safetensors_family(rng: random.Random, folder: Path) -> object:
         header["__metadata__"] = junk(rng)
     raw = json.dumps(header).encode()
     if rng.random() < 0.1:
-        raw = raw[:-1] + b"," + raw[1:]  # every name twice
+        raw = raw[:-1] + b"," + raw[1:]  # This writes every name twice.
     length = len(raw) if rng.random() < 0.9 else rng.choice(NUMBERS) % (1 << 64)
     body = rng.randbytes(min(at, 1 << 16)) if rng.random() < 0.5 else b"\0" * min(at, 1 << 20)
     return opened(folder / "x.safetensors", struct.pack("<Q", length % (1 << 64)) + raw + body, rng)
@@ -134,7 +134,7 @@ def pickle_text(value: str) -> bytes:
 
 
 def opcodes(rng: random.Random, n: int) -> bytes:
-    """Any steps at all."""
+    """Return random pickle opcodes."""
     out = b"\x80\x02"
     for _ in range(n):
         match rng.randrange(6):
@@ -153,7 +153,7 @@ def opcodes(rng: random.Random, n: int) -> bytes:
 
 
 def tensor_pickle(rng: random.Random) -> bytes:
-    """Tables of tensors whose numbers are any."""
+    """Pickle nested dictionaries of tensors with random sizes, strides and offsets."""
 
     class Pickler(pickle.Pickler):
         def persistent_id(self, obj: Any) -> Any:
@@ -185,7 +185,7 @@ def tensor_pickle(rng: random.Random) -> bytes:
 
 
 def exhausting_pickle(rng: random.Random) -> bytes:
-    """Few bytes that could cost much: long names in deep tables, one thing many times, keys of one hash."""
+    """Return a short but costly pickle: long names in nested dictionaries, repeated references, or colliding keys."""
     n = rng.choice((100, 3000, 30_000))
     match rng.randrange(5):
         case 0:
@@ -233,7 +233,7 @@ def exhausting_pickle(rng: random.Random) -> bytes:
 
 
 def pickles_family(rng: random.Random, folder: Path) -> object:
-    """A torch archive with right checksums and any pickle."""
+    """Write a torch archive with valid checksums and any pickle."""
     raw = rng.choice(
         (
             lambda: opcodes(rng, rng.choice((5, 30, 300))),
@@ -250,7 +250,7 @@ def pickles_family(rng: random.Random, folder: Path) -> object:
 
 
 def zips_family(rng: random.Random, folder: Path) -> object:
-    """An archive whose directory and local heads lie, with entries by the thousand or sharing their bytes."""
+    """Write an archive with false directory entries and local headers, thousands of entries, or shared bytes."""
     raw = bytearray(rng.choice(ORIGINALS["npz"] + ORIGINALS["pt"]))
     places = [i for i in range(len(raw) - 4) if raw[i : i + 2] == b"PK"]
     for _ in range(rng.randrange(1, 4)):
@@ -277,7 +277,7 @@ def zips_family(rng: random.Random, folder: Path) -> object:
 
 
 def arrays_family(rng: random.Random, folder: Path) -> object:
-    """A .npy header of any shape and type."""
+    """Write a .npy header of any shape and type."""
     shape = rng.choice(
         (
             "(4, 2)",

@@ -1,4 +1,4 @@
-"""Values and bytes made wrong at random."""
+"""Values and bytes with random errors."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ WORDS = (
 
 
 def junk(rng: random.Random, depth: int = 0) -> Any:
-    """Any value that JSON can have."""
+    """Return any JSON value."""
     kind = rng.randrange(8 if depth < 3 else 6)
     match kind:
         case 0:
@@ -101,7 +101,7 @@ def junk(rng: random.Random, depth: int = 0) -> Any:
 
 
 def changed(rng: random.Random, value: Any) -> Any:
-    """A JSON value with one place of it, or a few, replaced, dropped or repeated."""
+    """Return a JSON value with one or a few of its parts replaced, dropped or repeated."""
     if isinstance(value, dict) and value and rng.random() < 0.85:
         key = rng.choice(list(value))
         if rng.random() < 0.1:
@@ -114,7 +114,7 @@ def changed(rng: random.Random, value: Any) -> Any:
 
 
 def mangled(rng: random.Random, raw: bytes) -> bytes:
-    """Bytes with a few of them flipped, overwritten, dropped, repeated or cut off, more often near the ends."""
+    """Return bytes with a few of them flipped, overwritten, dropped, repeated or cut off, more often near the ends."""
     out = bytearray(raw)
     for _ in range(rng.choice((1, 1, 2, 4))):
         n = len(out)

@@ -1,4 +1,4 @@
-"""Answers of Weights & Biases and of Hugging Face made wrong at random."""
+"""Answers of Weights & Biases and of Hugging Face with random errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHORT = Limits(connect=1.0, silence=0.5, tries=1, pause=0.0, longest_pause=0.0)
 
 
 class Servers:
-    """A W&B and a Hugging Face whose every answer can be made wrong."""
+    """W&B and Hugging Face servers whose every answer can be corrupted."""
 
     def __init__(self, folder: Path) -> None:
         os.environ.update(
@@ -68,14 +68,14 @@ def servers() -> Servers:
 
 
 def sent(rng: random.Random, raw: bytes) -> bytes:
-    """A JSON answer with a place of it changed, or mangled, or something else."""
+    """Return a JSON answer with a part changed, or mangled bytes."""
     if rng.random() < 0.15:
         return mangled(rng, raw)
     return json.dumps(changed(rng, json.loads(raw))).encode()
 
 
 def wandb_family(rng: random.Random, folder: Path) -> object:
-    """Answers of W&B: each of a run, its files and its project with something wrong in it."""
+    """Corrupt W&B's answers about a run, its files or its project."""
     world = servers().wandb
     wrong = rng.randrange(3)
     count = 0
@@ -84,7 +84,7 @@ def wandb_family(rng: random.Random, folder: Path) -> object:
         nonlocal count
         question = json.loads(body)
         answer = {"data": h.answer(question["query"], question.get("variables") or {})}
-        if rng.random() < 0.3:  # inside of the JSON that is text inside of JSON
+        if rng.random() < 0.3:  # This changes JSON that is a string inside the JSON answer.
             for run in [answer["data"]["project"].get("run")] if "project" in answer["data"] else []:
                 if isinstance(run, dict) and "config" in run:
                     key = rng.choice(("config", "summaryMetrics"))
@@ -99,7 +99,7 @@ def wandb_family(rng: random.Random, folder: Path) -> object:
 
 
 def hugging_face_family(rng: random.Random, folder: Path) -> object:
-    """Answers of Hugging Face: what a repository holds, and the heads of its files."""
+    """Corrupt Hugging Face's answers about a repository and the headers of its files."""
     world = servers().hf
     repo = world.repos["a/b"]
     world.api_fault = world.head_fault = None

@@ -1,4 +1,4 @@
-"""Folders of shards, tables of labels, exports and tokenizers made wrong at random."""
+"""Folders of shards, tables of labels, exports and tokenizers with random errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ INDEX = {"weight_map": {"W_dec": "a-00001-of-00002.safetensors", "W_enc": "a-000
 
 
 def distributed() -> dict[str, bytes]:
-    """The files of a right folder of shards."""
+    """Return the files of a valid folder of shards."""
     place = Path(tempfile.mkdtemp())
     with warnings.catch_warnings(action="ignore"):
         dcp.save({"W_dec": torch.randn(8, 4), "W_enc": torch.randn(4, 8), "step": 3}, checkpoint_id=str(place / "x"))
@@ -44,7 +44,7 @@ def distributed() -> dict[str, bytes]:
 
 
 def parquets() -> list[bytes]:
-    """Right tables of labels; they are read once, so that pyarrow has its threads before memory is limited."""
+    """Return valid label tables; reading them once starts pyarrow's threads before memory is limited."""
     found = []
     for codec in ("zstd", "snappy", "gzip", "none"):
         pq.write_table(pa.Table.from_pylist(ROWS), out := io.BytesIO(), compression=codec)
@@ -63,7 +63,7 @@ def fresh(folder: Path, name: str) -> Path:
 
 
 def folders_family(rng: random.Random, folder: Path) -> object:
-    """Shards with a wrong list of their pieces, or with a wrong index."""
+    """Write shards with a corrupted file or a wrong index."""
     place = fresh(folder, "shards")
     if rng.random() < 0.6:
         wrong = rng.choice(list(SHARDS))
@@ -80,13 +80,13 @@ def folders_family(rng: random.Random, folder: Path) -> object:
 
 
 def text_of(rng: random.Random, value: Any) -> bytes:
-    """JSON of a value, now and then no longer JSON."""
+    """Return the JSON of a value, sometimes broken."""
     raw = json.dumps(value).encode()
     return mangled(rng, raw) if rng.random() < 0.2 else raw
 
 
 def labels_family(rng: random.Random, folder: Path) -> object:
-    """A table of labels in any format, or an export of Neuronpedia."""
+    """Write a table of labels in any format, or an export of Neuronpedia."""
     kind = rng.choice(("csv", "jsonl", "parquet", "export", "beside"))
     path = folder / f"labels.{kind}"
     if kind == "export":
@@ -115,7 +115,7 @@ def labels_family(rng: random.Random, folder: Path) -> object:
 
 
 def models_family(rng: random.Random, folder: Path) -> object:
-    """A language model's folder: its configuration, tokenizer, index and weights."""
+    """Write a language model's folder: its configuration, tokenizer, index and weights."""
     place = fresh(folder, "model")
     wrong = rng.randrange(4)
     (place / "config.json").write_bytes(

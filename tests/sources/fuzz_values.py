@@ -1,4 +1,4 @@
-"""Configurations beside a right checkpoint, and arrays in memory, made wrong at random."""
+"""Configurations next to a valid checkpoint, and arrays in memory, with random errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TAGS = (
 
 
 def document(rng: random.Random, depth: int = 0) -> str:
-    """A YAML flow value of any tags, anchors and merges."""
+    """Return a YAML flow value with any tags, anchors and merges."""
     tag = rng.choice(TAGS) + (f"&a{rng.randrange(4)} " if rng.random() < 0.2 else "")
     match rng.randrange(7 if depth < 5 else 4):
         case 0:
@@ -95,7 +95,7 @@ def merges(rng: random.Random) -> str:
 
 
 def configs_family(rng: random.Random, folder: Path) -> object:
-    """A right array with a configuration of any content beside it."""
+    """Write a valid array with a configuration of any content next to it."""
     for old in folder.iterdir():
         old.unlink()
     name = rng.choice(
@@ -137,7 +137,7 @@ def configs_family(rng: random.Random, folder: Path) -> object:
 
 
 def in_memory_family(rng: random.Random, folder: Path) -> object:
-    """Arrays of every type and shape, where a dictionary, biases, frequencies and ids are wanted."""
+    """Pass arrays of every type and shape as a dictionary, biases, frequencies and ids."""
     base = np.arange(1, 33, dtype=np.float64).reshape(8, 4)
 
     def weird(rng: random.Random, like: np.ndarray) -> Any:

@@ -1,4 +1,4 @@
-"""What several tests of the sources share."""
+"""Helpers for several tests of the sources."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ KEY = "0123456789abcdef0123456789abcdef01234567"
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder that a reader could take for a checkpoint or a record."""
+    """Return every file below a folder that a reader could take for a checkpoint or a record."""
     if not folder.exists():
         return {}
     hidden = (".locks", ".partial", ".sae-geometry-cache")

@@ -1,4 +1,4 @@
-"""A loopback Hugging Face: what huggingface_hub asks for one model repository, and misbehaviour on request."""
+"""Loopback Hugging Face: answers huggingface_hub's requests for model repositories, and misbehaves on request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COMMIT = "a" * 40
 
 @dataclass
 class StoredRepo:
-    """One repository at one commit; files in `small` are plain git files, the others LFS."""
+    """Repository at one commit; files in `small` are plain git files, the others LFS."""
 
     files: dict[str, bytes]
     small: set[str] = field(default_factory=set)
@@ -26,7 +26,7 @@ class StoredRepo:
 
 
 class HuggingFace(Loopback):
-    """The server; `faults` are by file name, `api_fault` for the API."""
+    """Loopback server whose `faults` are by file name; `api_fault` is for the API."""
 
     def __init__(self) -> None:
         self.repos: dict[str, StoredRepo] = {}

@@ -1,4 +1,4 @@
-"""A bound on the memory and the processor time of what a test does, so that a bomb is a failure, not a dead machine."""
+"""Limits on the memory and CPU time of a block, so that a bomb fails a test and not the machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SECONDS = 5.0
 
 
 class TooLongError(BaseException):
-    """Not an Exception, so that nothing on the way takes it for a damaged file."""
+    """Raised after the time limit; not an Exception, so that no reader takes it for a damaged file."""
 
 
 def _too_long(*_: Any) -> None:
@@ -22,7 +22,7 @@ def _too_long(*_: Any) -> None:
 
 @contextmanager
 def limited(megabytes: int = MEGABYTES, seconds: float = SECONDS) -> Iterator[None]:
-    """Raise `MemoryError` or `TooLongError` inside the block once it takes more, where limits can be set."""
+    """Raise `MemoryError` or `TooLongError` if the block takes more, on systems where limits can be set."""
     try:
         import resource
     except ImportError:  # Windows

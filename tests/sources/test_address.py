@@ -1,4 +1,4 @@
-"""Addresses, spelled in every way."""
+"""Tests of addresses in every spelling."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_a_path_that_exists_is_that_path_whatever_else_it_could_be(text: str, ot
         ("::a", "has nothing before"),
     ],
 )
-def test_what_is_no_address_says_what_would_be(text: str, sentence: str) -> None:
+def test_what_is_not_an_address_is_refused_with_a_suggestion(text: str, sentence: str) -> None:
     with pytest.raises(AddressError, match=sentence):
         parse(text)
 
@@ -175,12 +175,12 @@ def test_selections_spell_themselves() -> None:
 
 
 @pytest.mark.parametrize("text", ["https://wandb[ai/", "https://[x]/a", "mine=https://[::1/"])
-def test_what_is_no_url_is_told_so(text):
+def test_what_is_not_a_url_is_reported(text):
     with pytest.raises(AddressError, match="is not a URL"):
         parse(text)
 
 
-def test_a_revision_in_the_wrong_place_is_no_password():
+def test_a_revision_in_the_wrong_place_is_not_taken_for_a_password():
     with pytest.raises(AddressError, match="'hf://gpt2@main/x' is incomplete"):
         parse("hf://gpt2@main/x")
     assert str(parse("hf://me/hf_SparseAutoencoders32k")) == "hf://me/hf_SparseAutoencoders32k"

@@ -1,4 +1,4 @@
-"""`cache --clear` removes what was fetched and nothing else, wherever $SAE_GEOMETRY_CACHE points."""
+"""Tests that `cache --clear` removes what was fetched and nothing else, wherever $SAE_GEOMETRY_CACHE points."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OTHERS = [
 
 @pytest.fixture
 def shared(cache: Path) -> Path:
-    """A cache folder in which other programs have their caches."""
+    """Return a cache folder that other programs use too."""
     for name in OTHERS:
         (cache / name).parent.mkdir(parents=True, exist_ok=True)
         (cache / name).write_text(f"of others: {name}")
@@ -37,7 +37,7 @@ def held(root: Path) -> set[str]:
 
 
 def put(name: str, text: str = "x" * 100) -> Path:
-    """A file of ours, as a download puts it there."""
+    """Write a file as a download does."""
     path = cache_root() / name
     with holding(path, seconds=1.0):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def test_a_shared_folder_keeps_what_others_put_there(shared: Path, wandb_world: 
     }
     assert ".locks/mine" in held(shared)
     assert cached_runs() == ()
-    assert run("cache", "--clear").exit_code == 0, "again, with nothing to do"
+    assert run("cache", "--clear").exit_code == 0, "clearing again should do nothing"
 
 
 def test_one_run_is_cleared_and_the_rest_stays(shared: Path) -> None:
@@ -74,7 +74,7 @@ def test_one_run_is_cleared_and_the_rest_stays(shared: Path) -> None:
     with pytest.raises(SourceError, match="holds no run"):
         clear_cache("e/p/one")
     with pytest.raises(SourceError, match="holds no run"):
-        clear_cache("team/project/run")  # of another program
+        clear_cache("team/project/run")  # This folder belongs to another program.
     assert clear_cache() == 100
     assert (two.parent / "mine.txt").read_text() == "a note"
 
@@ -130,7 +130,7 @@ def test_what_was_there_before_us_is_never_ours(shared: Path) -> None:
 
 
 class Terminal(CliRunner):
-    """Standard input is a terminal."""
+    """Standard input that is a terminal."""
 
     def isolation(self, *given: Any, **how: Any) -> Any:
         made = super().isolation(*given, **how)

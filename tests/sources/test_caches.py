@@ -1,4 +1,4 @@
-"""What is in a cache is what was fetched, and nothing of anybody else's is touched on the way there."""
+"""Tests that the cache holds what was fetched, and that fetching touches nothing of other programs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ADDRESS = f"hf://{REPO}/6-res"
 
 
 def flip(path: Path) -> None:
-    """One bit of another value near the middle, size and time of the last change as they were."""
+    """Flip one bit near the middle, and restore the modification time."""
     before = path.stat()
     with path.open("r+b") as f:
         f.seek(before.st_size // 2)
@@ -62,7 +62,7 @@ def test_a_flipped_bit_in_the_cache_is_noticed_and_mended(wandb_world: Loopback,
 
 
 def test_a_flipped_bit_in_a_record_of_the_cache_is_mended(wandb_world: Loopback, hf: HuggingFace) -> None:
-    """Names, values and checksums of its own are what the record says, or it is asked for again."""
+    """If a name, value or checksum in the record was changed, the record must be fetched again."""
     record = fetch(RUN)[0].path.with_name("wandb_run.json")
     whole = load(RUN, "all")
     written = record.read_bytes()

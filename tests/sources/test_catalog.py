@@ -1,4 +1,4 @@
-"""The paper's runs by name, and SAELens's releases with and without its package."""
+"""Tests of the paper's runs by name, and of SAELens's releases with and without its package."""
 
 from __future__ import annotations
 
@@ -92,10 +92,10 @@ def test_the_second_mirror_is_apollos_own(wandb_world: Loopback, hf_world: Huggi
     assert mirror.address.startswith("hf://apollo-research/e2e-saes-gpt2@713515")
     assert mirror.hook_point == "blocks.2.hook_resid_pre"
     raw = load(CHECKPOINTS / "e2e_sae_single", "all")
-    assert (mirror.directions - raw.directions).abs().max() <= 1e-6, "the copy is normalized already"
+    assert (mirror.directions - raw.directions).abs().max() <= 1e-6, "the mirror's rows should already have unit norm"
 
 
-def test_nowhere_says_why_of_each_place(wandb_world: Loopback, hf_world: HuggingFace) -> None:
+def test_every_place_that_failed_is_listed_with_its_reason(wandb_world: Loopback, hf_world: HuggingFace) -> None:
     wandb_world.graphql_fault = status(503)
     with pytest.raises(SourceError, match=r"is not available from any source: .*503.*does not exist or is private"):
         load("paper:e2e/6/local/ce")

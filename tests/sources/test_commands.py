@@ -1,4 +1,4 @@
-"""fetch, runs, cache and drift on the command line."""
+"""Tests of the commands fetch, runs, cache and drift."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_path_that_exists_is_taken_and_what_else_it_could_be_is_said(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a/b").mkdir(parents=True)
     result = run("fetch", "a/b")
-    assert result.exit_code == 1  # the folder is empty
+    assert result.exit_code == 1  # The folder is empty.
     assert "a/b is read as the local path; it could also mean hf://a/b" in result.stderr
 
 

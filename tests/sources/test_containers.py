@@ -1,4 +1,4 @@
-"""Files that are more, or less, than one plain archive: streams, shards, headers before them, types torch lacks."""
+"""Tests of unusual containers: streams, shards, files with a header before them, and types that torch lacks."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_no_byte_around_an_archive_is_passed_over(content: bytes, sentence: str,
 
 
 def test_a_zip_moved_by_bytes_that_its_directory_accounts_for(tmp_path: Path) -> None:
-    """`zip -A` corrects the offsets, so that only the members' places tell."""
+    """`zip -A` corrects the offsets, so that only the members' places reveal the extra bytes."""
     inner = torch_bytes(saelens())
     with (tmp_path / "x.pt").open("wb") as f, zipfile.ZipFile(io.BytesIO(inner)) as source:
         f.write(inner)
@@ -78,7 +78,8 @@ def test_a_zip_moved_by_bytes_that_its_directory_accounts_for(tmp_path: Path) ->
 
 @pytest.mark.parametrize("padding", range(4))
 def test_a_line_of_json_before_torch_s_archive(padding: int, tmp_path: Path) -> None:
-    header = {"schema": 2, "cfg": {"d_vit": D}, "hook_name": "h" * (padding + 1)}  # numbers fall on any byte
+    # The padding shifts numbers to any alignment.
+    header = {"schema": 2, "cfg": {"d_vit": D}, "hook_name": "h" * (padding + 1)}
     (tmp_path / "sae.pt").write_bytes(json.dumps(header).encode() + b"\n" + torch_bytes(saelens()))
     d = load(tmp_path / "sae.pt")
     assert reads_as(d, DEC, ENC)
@@ -90,11 +91,11 @@ def test_a_line_of_json_before_torch_s_archive(padding: int, tmp_path: Path) -> 
 
 @pytest.fixture(scope="module")
 def distributed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import torch.distributed.checkpoint as dcp  # seconds, which a process without these tests need not take
+    import torch.distributed.checkpoint as dcp  # The import takes seconds, which other tests should not pay for.
 
     folder = tmp_path_factory.mktemp("dcp") / "layer6" / "sae_weights.dcp"
     tree = {"encoder.weight": tensor(ENC), "decoder.weight": tensor(DEC.T), "encoder.bias": tensor(B_N).bfloat16()}
-    with warnings.catch_warnings(action="ignore"):  # that there is no process group
+    with warnings.catch_warnings(action="ignore"):  # It warns that there is no process group.
         dcp.save({**tree, "step": 7}, checkpoint_id=str(folder))
     (folder.parent / "config.json").write_text(json.dumps({"hook_point_in": "blocks.6.hook_resid_pre"}))
     return folder
@@ -128,7 +129,7 @@ def test_a_shard_alone_names_the_conversion(distributed: Path, tmp_path: Path) -
 
 
 def test_a_tensor_in_pieces(tmp_path: Path) -> None:
-    """What two processes write, each its rows, put together by hand as torch does."""
+    """Build by hand what two processes write, each its own rows."""
     from torch.distributed.checkpoint import metadata as md
     from torch.distributed.checkpoint.filesystem import _StorageInfo
 
@@ -156,7 +157,7 @@ def test_a_tensor_in_pieces(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("second", [1, -1])
 def test_pieces_that_overlap_and_leave_a_gap_are_refused(second: int, tmp_path: Path) -> None:
-    """As many rows as the tensor has, one of them twice, or before its beginning."""
+    """The pieces have as many rows in total as the tensor, but overlap or start before its beginning."""
     from torch.distributed.checkpoint import metadata as md
     from torch.distributed.checkpoint.filesystem import _StorageInfo
 
@@ -165,7 +166,7 @@ def test_pieces_that_overlap_and_leave_a_gap_are_refused(second: int, tmp_path: 
         raw = torch_bytes(tensor(rows))
         (tmp_path / f"__{i}_0.distcp").write_bytes(raw)
         index = md.MetadataIndex("W_dec", index=i)
-        object.__setattr__(index, "offset", (start, 0))  # torch.Size would refuse a negative one
+        object.__setattr__(index, "offset", (start, 0))  # torch.Size would refuse a negative one.
         stored[index] = _StorageInfo(f"__{i}_0.distcp", 0, len(raw))
     table = {"W_dec": md.TensorStorageMetadata(md.TensorProperties(dtype=torch.float32), torch.Size((N, D)), [])}
     write_metadata(tmp_path, md.Metadata(table, None, stored))
@@ -174,7 +175,7 @@ def test_pieces_that_overlap_and_leave_a_gap_are_refused(second: int, tmp_path: 
 
 
 def test_pieces_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
-    """One row of a few bytes for every row of a large tensor."""
+    """Every row of a large tensor refers to the same few bytes."""
     from torch.distributed.checkpoint import metadata as md
     from torch.distributed.checkpoint.filesystem import _StorageInfo
 
@@ -294,7 +295,7 @@ def test_spare_tensors_of_other_types_spoil_nothing(dtype: torch.dtype, tmp_path
 
 
 def test_types_that_torch_lacks(tmp_path: Path) -> None:
-    """F4 and F6 of safetensors, and a storage class of torch's that is gone."""
+    """These are F4 and F6 of safetensors, and a storage class that torch has removed."""
     n = DEC.nbytes
 
     def written(**types: str) -> Path:
@@ -387,7 +388,7 @@ def test_numbers_of_one_hash_are_keys_like_others(tmp_path: Path) -> None:
 @pytest.mark.parametrize("hidden", [torch_bytes(saelens()), b"\0" * 64, b"\0" * 16], ids=["an archive", "zeros", "few"])
 @pytest.mark.parametrize("last", [True, False], ids=["before the directory", "between members"])
 def test_bytes_between_the_members_of_an_archive(hidden: bytes, last: bool, tmp_path: Path) -> None:
-    """An archive of two members, with bytes put before its directory or its second member, and offsets to match."""
+    """Insert bytes before the directory or the second of two members, and adjust the offsets."""
     raw = npz_bytes(W_dec=DEC, b_enc=B_N)
     directory, end = raw.index(b"PK\x01\x02"), raw.rindex(b"PK\x05\x06")
     second = raw.index(b"PK\x01\x02", directory + 4)
@@ -400,7 +401,7 @@ def test_bytes_between_the_members_of_an_archive(hidden: bytes, last: bool, tmp_
     with pytest.raises(SourceError, match=rf"has {len(hidden):,} bytes between the members"):
         load(tmp_path / "x.npz")
     buffer = io.BytesIO()
-    with zipfile.ZipFile(Unseekable(buffer), "w") as z:  # sizes follow the data of each member
+    with zipfile.ZipFile(Unseekable(buffer), "w") as z:  # The sizes follow the data of each member.
         for name, array in {"W_dec": DEC, "b_enc": B_N}.items():
             z.writestr(f"{name}.npy", npy_bytes(array))
     (tmp_path / "x.npz").write_bytes(buffer.getvalue())
@@ -408,7 +409,7 @@ def test_bytes_between_the_members_of_an_archive(hidden: bytes, last: bool, tmp_
 
 
 class Unseekable:
-    """A pipe to write to."""
+    """Pipe that can be written to but not searched."""
 
     def __init__(self, out: io.BytesIO) -> None:
         self.write, self.flush = out.write, out.flush

@@ -1,4 +1,4 @@
-"""Every family of wrong files, values and answers, for some seconds; longer by hand, see `fuzz.py`."""
+"""Runs every family of corrupt inputs for some seconds; `fuzz.py` runs them for longer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are broken, or out to break: one sentence each, nothing run, nothing large allocated."""
+"""Tests of broken and malicious files: each gives one sentence, and nothing is executed or allocated."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_a_safetensors_header_of_60_mb(tmp_path: Path) -> None:
 
 
 class Runs:
-    """A pickle that would create a file."""
+    """Object whose pickle would create a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -164,7 +164,7 @@ def test_other_names_are_refused_too(name: str, tmp_path: Path) -> None:
 def stored(
     key: str = "0", n: int = 8, shape: tuple[int, ...] = (4, 2), stride: tuple[int, ...] = (2, 1), at: int = 0
 ) -> bytes:
-    """A pickle of one float32 tensor, as torch.save writes it, with numbers of our choosing."""
+    """Return a pickle of one float32 tensor, as torch.save writes it, with the given numbers."""
 
     class Pickler(pickle.Pickler):
         def persistent_id(self, obj: Any) -> Any:
@@ -204,13 +204,13 @@ def test_our_own_writing_of_a_pickle_is_read(tmp_path: Path) -> None:
 def test_tensors_that_claim_too_much(raw: bytes, members: dict[str, bytes], sentence: str, tmp_path: Path) -> None:
     path = torch_zip(tmp_path / "x.pt", raw, members)
     if sentence.startswith("holds no|"):
-        assert load(path, latent_axis=0).n_latents == 4, "a strange member that nobody asks for is not looked at"
+        assert load(path, latent_axis=0).n_latents == 4, "an unused member should not be read"
     else:
         refused(path, sentence)
 
 
 def laughs(levels: int) -> bytes:
-    """Tables in tables, each holding the one below twice."""
+    """Return a pickle of nested dictionaries, each holding the one below twice."""
     body = b"\x80\x02}q\0"
     for i in range(1, levels):
         body += b"}q" + bytes([i]) + b"(X\x01\0\0\0ah" + bytes([i - 1]) + b"X\x01\0\0\0bh" + bytes([i - 1]) + b"u"

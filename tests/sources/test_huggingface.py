@@ -1,4 +1,4 @@
-"""Hugging Face through its real client, against a loopback server."""
+"""Tests of Hugging Face through its real client, against a loopback server."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def asked(world: HuggingFace) -> list[str]:
 
 
 def test_a_repository_stands_for_its_dictionaries(world: HuggingFace) -> None:
-    """Every folder at one pinned commit, without reading weights; the damaged one is named and left out of a search."""
+    """Resolve every folder at one commit without reading weights; a search names the damaged one and skips it."""
     found = checkpoints_at(f"hf://{REPO}", Context())
     assert found == [f"hf://{REPO}@{COMMIT}/{layer}-res/sae_weights.safetensors" for layer in (6, 10)]
     assert not [line for line in asked(world) if "safetensors" in line]
@@ -45,7 +45,7 @@ def test_a_repository_stands_for_its_dictionaries(world: HuggingFace) -> None:
     rows = np.load(STANDARD / "expected_decoder.npy")
     said: list[str] = []
     searched = nearest(rows[3], f"hf://{REPO}", 1, turns=0, latents="all", echo=said.append)
-    assert len(said) == len(set(said)) > 2, "each dictionary is resolved once"
+    assert len(said) == len(set(said)) > 2, "each dictionary should be resolved once"
     assert searched.latent_id.tolist() == [[3]]
     assert [d["address"] for d in searched.searched] == found[:1]
     assert "10-res" in searched.skipped[0]
@@ -62,7 +62,7 @@ def test_a_folder_is_read_with_its_side_files_at_a_pinned_commit(world: HuggingF
     assert d.alive.n_dead == 24
     assert d.metadata["commit"] == COMMIT
     assert any(COMMIT[:12] in line for line in said)
-    assert not any("10-res" in line for line in asked(world)), "only the needed files are fetched"
+    assert not any("10-res" in line for line in asked(world)), "only the needed files should be fetched"
 
 
 def test_a_pinned_commit_in_the_cache_costs_no_request(world: HuggingFace) -> None:
@@ -127,7 +127,7 @@ def test_the_token_goes_to_no_other_host(world: HuggingFace, monkeypatch: pytest
     try:
         content = (STANDARD / "sae_weights.safetensors").read_bytes()
         cdn.runs["a/b/c"] = type("Run", (), {"files": {"w": content}})()
-        # another name of this machine, so that it is another origin in every respect
+        # This other name of the same machine is another origin in every respect.
         world.faults[WEIGHTS] = redirect(cdn.url.replace("127.0.0.1", "localhost") + "/files/a/b/c/w")
         assert load(ADDRESS).n_latents == 232
         assert cdn.requests
@@ -231,7 +231,7 @@ def test_a_download_that_broke_off_is_tried_again(world: HuggingFace) -> None:
     assert len(world.downloads(WEIGHTS)) == 2
 
 
-def test_nobody_listening(world: HuggingFace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_server(world: HuggingFace, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")

@@ -1,4 +1,4 @@
-"""Branches with slashes, dataset repositories, and caches of Hugging Face's client in every state."""
+"""Tests of branches with slashes, dataset repositories, and the Hugging Face client's cache in every state."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def world(hf_world: HuggingFace) -> HuggingFace:
 
 @pytest.fixture
 def folder(world: HuggingFace, tmp_path: Path) -> Path:
-    """The cache's folder of a repository that was fetched."""
+    """Return the cache folder of a repository that was fetched."""
     load("hf://a/b/6-res")
     return tmp_path / "hf" / "hub" / "models--a--b" if (tmp_path / "hf" / "hub").is_dir() else next(
         tmp_path.rglob("models--a--b"))  # fmt: skip
@@ -89,7 +89,7 @@ def test_a_link_to_nothing_is_said(folder: Path) -> None:
     for place in (link, link.parent, folder):
         with pytest.raises(SourceError, match=r"is a link to .*which does not exist: fetch it again"):
             load(place)
-    assert load("hf://a/b/6-res").n_latents > 0, "with the network it is fetched again"
+    assert load("hf://a/b/6-res").n_latents > 0, "it should be fetched again online"
 
 
 def test_a_reference_that_never_ends_is_none(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Unembeddings of models on Hugging Face: only the bytes of two tensors and headers cross the wire."""
+"""Tests of unembeddings from Hugging Face: only headers and two tensors are downloaded."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def sharded() -> StoredRepo:
 
 
 def fetched(world: HuggingFace) -> dict[str, int]:
-    """Bytes asked for of each weights file, by their ranges."""
+    """Return the number of bytes requested from each weights file."""
     found: dict[str, int] = {}
     for method, path, headers in world.requests:
         name = path.rpartition("/")[2].partition("?")[0]

@@ -1,4 +1,4 @@
-"""Every row of the table of layouts: the shared real files, and small files written here."""
+"""Tests of every row of the table of layouts, on the shared real files and small files written here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sae_geometry.sources import LayoutError, OrientationWarning, SourceError, i
 from sae_geometry.sources.layouts.table import LAYOUTS
 
 SHARED = sorted(p.name for p in CHECKPOINTS.iterdir())
-# The family each shared file says it is, by our name for it.
+# Our name for the format that each shared file states.
 OUR_NAME = {"openai": "openai", "gemma_scope": "gemma_scope", "circuit_tracer_clt": "circuit_tracer_clt"}
 
 
@@ -44,7 +44,7 @@ def test_a_real_file_reads_as_expected(name: str) -> None:
     assert d.n_latents == expected["n_latents"]
     assert float(d.decoder_norms.min()) == pytest.approx(expected["decoder_norm_min"], rel=1e-6)
     assert float(d.decoder_norms.max()) == pytest.approx(expected["decoder_norm_max"], rel=1e-6)
-    if name != "gemma_scope_npz":  # its hook point is told by the repository's name alone
+    if name != "gemma_scope_npz":  # Only the repository's name states its hook point.
         assert d.hook_point == expected["hook_name"]
     if "alive_indices" in expected:
         assert d.alive_mask is not None
@@ -68,7 +68,7 @@ def test_one_output_of_several(name: str) -> None:
     if name == "mntss_clt":
         with pytest.raises(LayoutError, match="not have several models"):
             load(f"{folder / expected['file']}::model=0")
-    else:  # this format stacks layers or models, and does not say which
+    else:  # This format stacks layers or models without saying which.
         one = load(f"{folder / expected['file']}::model=1")
         assert np.abs(one.directions.numpy() - unit(per_layer[1])).max() <= 1e-6
 
@@ -100,7 +100,8 @@ def test_every_layout_by_a_written_file(case: Written, tmp_path: Path) -> None:
 
 
 def test_every_row_of_the_table_is_tried_by_a_file() -> None:
-    elsewhere = {"llamascopium_clt", "crosslayer_transcoder", "gemma_scope_2_crosscoder"}  # several in a file
+    # These hold several dictionaries in a file.
+    elsewhere = {"llamascopium_clt", "crosslayer_transcoder", "gemma_scope_2_crosscoder"}
     assert {layout.name for layout in LAYOUTS} == {c[0] for c in WRITTEN} | elsewhere
 
 
@@ -121,7 +122,7 @@ def test_a_transcoder_stored_by_the_layer_it_writes_into(tmp_path: Path) -> None
     assert d.encoder_directions is not None
     assert np.abs(d.encoder_directions.numpy() - unit(MULTI_ENC[1])).max() <= 1e-6
     flat = write(tmp_path / "flat", {**into, "W_E": random(D)}, {}, "safetensors")
-    with pytest.raises(LayoutError):  # not the encoder of any of these
+    with pytest.raises(LayoutError):  # This is not the encoder of any of these.
         load(f"{flat}::source=1")
     one = load(f"{path}::source=1::layer=2")
     assert np.abs(one.directions.numpy() - unit(into["W_D.2"][1])).max() <= 1e-6
@@ -204,7 +205,7 @@ def test_the_name_does_not_decide_where_sizes_can(tmp_path: Path) -> None:
     assert load(tmp_path / "layer0.sae.pt").layout == "saelens"
 
 
-def test_sizes_that_contradict_each_other_are_no_layout(tmp_path: Path) -> None:
+def test_sizes_that_contradict_each_other_fit_no_layout(tmp_path: Path) -> None:
     wrong = {"decoder.weight": DEC, "encoder.weight": ENC.T, "encoder.bias": B_N}  # both turned
     with pytest.raises(LayoutError, match="no known layout"):
         load(write(tmp_path, wrong, {}, "pt"))
@@ -291,7 +292,7 @@ def test_openai_frequencies(tmp_path: Path) -> None:
     counts = np.arange(N).astype(np.float32)
     assert load(write(tmp_path / "b", {**base, "latents_activation_frequency": counts}, {}, "pt")).frequency is None
     never = load(write(tmp_path / "c", {**base, "latents_activation_frequency": np.ones(N, np.float32)}, {}, "pt"))
-    assert never.alive.n_dead is None, "all ones is what the buffer starts as"
+    assert never.alive.n_dead is None, "a buffer of ones is the initial value, not a frequency"
 
 
 @pytest.mark.parametrize(

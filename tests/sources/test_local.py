@@ -1,4 +1,4 @@
-"""Folders, labels, demos, and what a caller may have in hand."""
+"""Tests of folders, labels, demos, and objects in memory."""
 
 from __future__ import annotations
 
@@ -102,10 +102,10 @@ def test_demos_load_quickly_and_know_themselves() -> None:
     for demo in demos():
         seconds = []
         for _ in range(3):
-            start = time.process_time()  # a machine busy with something else does not count
+            start = time.process_time()  # CPU time does not depend on how busy the machine is.
             d = load(demo.address, "all")
             seconds.append(time.process_time() - start)
-        assert min(seconds) < 1  # 0.07 alone on a machine, three times as much next to other tests
+        assert min(seconds) < 1  # It takes 0.07 s on an idle machine, and three times as much next to other tests.
         assert (d.n_latents, d.d_in, d.name) == (demo.n_latents, demo.d_in, demo.name)
         assert (d.metadata["kind"], d.metadata["seed"]) == (demo.kind, demo.seed)
         assert (d.model, d.hook_point) == ("SmolLM2-135M-Instruct", "blocks.24.hook_resid_pre")
@@ -166,7 +166,7 @@ def test_arguments_are_checked() -> None:
 
 
 def test_folders_of_runs_are_read_by_their_paths_and_what_else_they_could_be_is_said(tmp_path, monkeypatch):
-    """As `seeds saes/*` gives them: two words with a slash between, which could be a repository."""
+    """`seeds saes/*` gives two words with a slash in between, which could also be a repository."""
     monkeypatch.chdir(tmp_path)
     for seed in range(2):
         folder = tmp_path / "saes" / f"seed{seed}"

@@ -1,8 +1,8 @@
-"""Thousands of mutated files of every layout family: a dictionary or one sentence, never a crash, a hang or a command.
+"""Thousands of mutated files of every layout family: each gives a dictionary or one sentence, and has no side effects.
 
 Hypothesis chooses the mutations and shrinks the one that breaks something. Half of them fall into the first and last
-kilobyte, where headers and directories are; for torch files a second family mutates the pickle itself and packs it
-with a right checksum, which is otherwise where every mutation ends.
+kilobyte, where headers and directories are. For torch files a second family mutates the pickle itself and repacks it
+with a valid checksum, which would otherwise stop every mutation.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from test_layouts import WRITTEN, Written, write
 
 from sae_geometry.sources import SourceError, load
 
-N_MUTATIONS = 500  # tests/sources/fuzz.py makes more, for as long as one likes
+N_MUTATIONS = 500  # tests/sources/fuzz.py can make any number of them.
 MAX_SECONDS = 2.0
 FORBIDDEN = (
     "os.system",
@@ -65,7 +65,7 @@ sys.addaudithook(_watch)
 
 @contextmanager
 def watched() -> Iterator[list[str]]:
-    """Notes every command, connection and deletion inside the block."""
+    """Record every command, connection and deletion inside the block."""
     global _watching
     _seen.clear()
     _watching = True
@@ -76,7 +76,7 @@ def watched() -> Iterator[list[str]]:
 
 
 def mutated(content: bytes, changes: list[Change]) -> bytes:
-    """The content after all changes."""
+    """Return the content after all changes."""
     raw = bytearray(content)
     for how, where, number, data in changes:
         if not raw:
@@ -104,7 +104,7 @@ def mutated(content: bytes, changes: list[Change]) -> bytes:
 
 @dataclass
 class Tally:
-    """How many files were read, how many refused, and the longest CPU time of one."""
+    """Counts of the files read and refused, and the longest CPU time for one."""
 
     read: int = 0
     refused: int = 0
@@ -127,7 +127,7 @@ class Tally:
 
 
 def check_sentence(error: ValueError) -> None:
-    """It is ours, and one line."""
+    """Check that the error is one line of the package."""
     text = str(error)
     assert isinstance(error, SourceError) or "coder rows with" in text, text
     assert "\n" not in text, text
@@ -151,16 +151,16 @@ def try_many(path: Path, originals: list[bytes], variant: Callable[[bytes, list[
         one()
     assert seen == []
     assert tally.read + tally.refused >= N_MUTATIONS
-    assert tally.refused > N_MUTATIONS // 20, "mutations that break nothing test nothing"
+    assert tally.refused > N_MUTATIONS // 20, "too few mutations were refused"
     assert tally.longest < MAX_SECONDS
 
 
 def written(container: str, *names: str) -> list[Written]:
-    """The small files of these layouts in a container; of all layouts if none is named."""
+    """Return the small files of these layouts in a container, or of all layouts if none is named."""
     return [c for c in WRITTEN if c[3] == container and (not names or c[0] in names)]
 
 
-# Layouts that one piece of code reads in one way, each a family.
+# The layouts of a family are read by the same code in the same way.
 FAMILIES = {
     "state dictionaries in torch files": written("pt"),
     "W_dec and W_enc": written(
@@ -192,7 +192,7 @@ def test_mutated_files(family: str, tmp_path: Path) -> None:
 
 
 def repacked(content: bytes, change: Callable[[bytes], bytes]) -> bytes:
-    """A torch file with a changed pickle and right checksums."""
+    """Return a torch file with a changed pickle and valid checksums."""
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(out, "w") as target:
         for name in source.namelist():

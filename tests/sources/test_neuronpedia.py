@@ -1,4 +1,4 @@
-"""Links to Neuronpedia: only where the pages are known, and never more than a quick list takes."""
+"""Tests of links to Neuronpedia: only where the pages are known, and never more than a quick list takes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_papers_published_runs_have_pages(address: str, source: str) -> None
         None,
         "demo:local-seed0",
         "./samples_400000.pt",
-        "wandb:sparsify/gpt2/1jy3m5j0#samples_200000.pt",  # an earlier state of a published run
+        "wandb:sparsify/gpt2/1jy3m5j0#samples_200000.pt",  # another seed of the same run
         "wandb:sparsify/gpt2/d8vgjnyc#samples_400000.pt",  # another seed of it
         "hf://neuronpedia/gpt2-small__res_sce-ajt@abc/11-res_sce-ajt",
     ],

@@ -1,4 +1,4 @@
-"""Neuronpedia's exports from a bucket on loopback, and which run a table of labels is for."""
+"""Tests of Neuronpedia's exports from a loopback bucket, and of the run that a table of labels belongs to."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_an_export_that_is_wrong_in_itself_is_refused(bucket, key, content, says
         with_labels([dictionary()], Context(), given=[f"neuronpedia:{SOURCE}"])
 
 
-def test_a_listing_that_is_no_listing_is_refused(bucket, monkeypatch):
+def test_a_listing_that_is_not_one_is_refused(bucket, monkeypatch):
     for body in (b"<html></html>", b"<!DOCTYPE x [<!ENTITY a 'b'>]><ListBucketResult/>", b"nothing"):
         monkeypatch.setattr(BucketHandler, "listing", lambda self, *_, body=body: self.reply(body))
         with pytest.raises(SourceError, match="not a bucket listing"):
@@ -158,7 +158,7 @@ def test_a_downloaded_folder_says_itself_of_what_it_is(bucket, tmp_path):
     ("hook", "said"),
     [
         ("blocks.8.hook_resid_pre", None),
-        ("transformer.h.7", None),  # its output is the stream before layer 8
+        ("transformer.h.7", None),  # Its output is the residual stream before layer 8.
         ("blocks.8.hook_resid_post", None),
         ("blocks.6.hook_resid_pre", "another layer"),
         ("blocks.8.hook_mlp_out", "another site"),

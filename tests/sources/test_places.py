@@ -1,4 +1,4 @@
-"""One place under several names is one place, two places are two, and so with models."""
+"""Tests that several names of one place or model are recognized as one, and that different places stay different."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_every_name_of_one_thing_is_one_and_of_two_are_two(groups, name) -> None
     canonical = [{name(spelled) for spelled in group} for group in groups]
     assert [len(names) for names in canonical] == [1] * len(groups)
     assert not any(a & b for a, b in combinations(canonical, 2))
-    assert all(name(*names) in names for names in canonical), "a canonical name is its own"
+    assert all(name(*names) in names for names in canonical), "a canonical name should be unchanged"
 
 
 def test_where_sublayers_are_normalized_their_own_output_is_not_what_is_added() -> None:

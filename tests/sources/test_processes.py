@@ -1,4 +1,4 @@
-"""Several processes, processes that die, and how much memory a large file costs."""
+"""Tests with several processes, killed processes, and the memory that a large file takes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RUN = "sparsify/gpt2/d8vgjnyc"
 LAST = "samples_400000.pt"
 ROOT = Path(__file__).parents[2]
 LOAD = f"from sae_geometry.sources import load; print(load('wandb:{RUN}').fingerprint)"
-# A shell starts background jobs with SIGINT ignored, and their children inherit it.
+# Shells start background jobs with SIGINT ignored, and child processes inherit this.
 HEARS_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 
 
@@ -59,7 +59,7 @@ def test_a_process_that_dies_in_the_middle_leaves_nothing_in_place(
     assert victim.returncode != 0
     assert tree(cache) == {}
     if how == signal.SIGINT:
-        assert not [p for p in (cache / ".partial").rglob("*") if p.is_file()], "Ctrl-C leaves the cache clean"
+        assert not [p for p in (cache / ".partial").rglob("*") if p.is_file()], "Ctrl-C should leave no partial file"
     wandb_world.faults.clear()
     assert load(f"wandb:{RUN}").n_latents == 240
 
@@ -84,7 +84,7 @@ for path in {paths!r}:
 
 
 def big_files(folder: Path) -> tuple[list[Path], int]:
-    """A decoder of 32 MB (float32) and five times as much with it, in every container; 8,192 latents."""
+    """Write a decoder of 32 MB (float32) and five times as much next to it, in every container, with 8,192 latents."""
     from safetensors.torch import save_file
 
     n, d = 8192, 1024
@@ -103,13 +103,13 @@ def test_only_what_is_needed_is_read(tmp_path: Path) -> None:
     warm = tmp_path / "warm.npy"
     np.save(warm, np.eye(9, 5, dtype=np.float32) + 1)
     out, err = python(MEASURE.format(warm=str(warm), paths=list(map(str, paths)))).communicate(timeout=120)
-    cases = [(path, tensors) for path in paths for tensors in (1, 2)]  # the decoder, then the encoder too
+    cases = [(path, tensors) for path in paths for tensors in (1, 2)]  # first the decoder, then the encoder too
     assert len(out.splitlines()) == len(cases), err
     for (path, tensors), line in zip(cases, out.splitlines(), strict=True):
         n, peak = line.split()
         assert n == "8192", err
-        # The result, plus the file's pages it was read from and those the kernel maps around them, plus the blocks of
-        # float64 it passes through. Reading the 128 MiB of "more" as well would not fit.
+        # The limit covers the result, the file's pages that were read and those that the kernel maps around them, and
+        # the blocks of float64. Reading the 128 MiB of "more" as well would exceed it.
         assert int(peak) <= 2 * tensors * decoder_bytes + (180 << 20), (path.name, tensors, int(peak))
 
 

@@ -1,4 +1,4 @@
-"""No key in anything that is printed or written, whatever fails and however much is told of it."""
+"""Tests that no key is printed or written, whatever fails and however verbose the output is."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ FAULTS: dict[str, Fault] = {
 
 
 class Everything:
-    """What commands printed and wrote."""
+    """Record of everything that commands printed and wrote."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.said = root, ""
         self.kept: set[Path] = set()
 
     def run(self, *words: str) -> Result:
-        """A command; its words are what `summary.json` will say."""
+        """Run a command whose arguments end up in `summary.json`."""
         before, sys.argv = sys.argv, ["sae-geometry", *words]
         try:
             result = CliRunner().invoke(app, list(words))
@@ -59,13 +59,13 @@ class Everything:
         return result
 
     def keeps(self, path: Path, text: str) -> None:
-        """A file of the user's own with a key in it."""
+        """Write a user's file that contains a key."""
         path.write_text(text)
         path.chmod(0o600)
         self.kept.add(path)
 
     def holds(self) -> list[str]:
-        """Where the marker is, in any of the shapes that it takes."""
+        """Return where the marker appears, in any of its encodings."""
         shapes = [MARKER, *(base64.b64encode(f"{user}:{MARKER}".encode()).decode() for user in ("api", "someone"))]
         files = [p for p in self.root.rglob("*") if p.is_file() and p not in self.kept]
         found = [line for line in self.said.splitlines() if any(s in line for s in shapes)]
@@ -74,7 +74,7 @@ class Everything:
 
 @pytest.fixture(params=["environment", "files"])
 def keys_in(request: pytest.FixtureRequest) -> str:
-    """Where the keys are; of two times two cases, with one sentence or a traceback, these two are tried."""
+    """Return where the keys are stored: in environment variables or in the clients' files."""
     return str(request.param)
 
 
@@ -94,7 +94,7 @@ def everything(
 
 @pytest.fixture
 def signed_in(keys_in: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[Everything, str], None]:
-    """Sign in at a W&B server and at Hugging Face, by variables or by the files that the clients write."""
+    """Return a function that signs in to W&B and Hugging Face through environment variables or files."""
 
     def sign_in(everything: Everything, url: str) -> None:
         if keys_in == "environment":
@@ -111,7 +111,7 @@ def signed_in(keys_in: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[Everyt
     return sign_in
 
 
-def test_no_failure_of_wandb_tells_the_key(
+def test_no_failure_of_wandb_reveals_the_key(
     wandb_world: Loopback, everything: Everything, signed_in: Callable[[Everything, str], None]
 ) -> None:
     signed_in(everything, wandb_world.url)
@@ -119,7 +119,7 @@ def test_no_failure_of_wandb_tells_the_key(
     for name, fault in FAULTS.items():
         wandb_world.graphql_fault = fault
         assert everything.run("fetch", RUN).exit_code == 1, name
-        if name not in ("silence", "redirect"):  # seconds of the client's own patience
+        if name not in ("silence", "redirect"):  # The client itself would wait for seconds.
             assert everything.run("runs", "sparsify/gpt2", "--json").exit_code == 1, name
         wandb_world.graphql_fault, wandb_world.faults[weights] = None, fault
         assert everything.run("inspect", RUN, "--json").exit_code == 1, name
@@ -133,20 +133,21 @@ def told(headers: dict[str, str]) -> str:
     return value if kind == "Basic" else ""
 
 
-def test_no_failure_of_hugging_face_tells_the_token(
+def test_no_failure_of_hugging_face_reveals_the_token(
     hf_world: HuggingFace, everything: Everything, signed_in: Callable[[Everything, str], None]
 ) -> None:
     signed_in(everything, "http://127.0.0.1:9")
     hf_world.repos[REPO] = StoredRepo({WEIGHTS: b"no weights at all", "cfg.json": b"{}"}, small={"cfg.json"})
     for name, fault in FAULTS.items():
-        if name in ("silence", "redirect"):  # the client's own waits are long; tests of it are beside this file
+        if name in ("silence", "redirect"):  # The client itself would wait for long, which other files test.
             continue
         hf_world.api_fault = fault
         assert everything.run("fetch", f"hf://{REPO}").exit_code == 1, name
         hf_world.api_fault, hf_world.faults[WEIGHTS] = None, fault
         assert everything.run("within", f"hf://{REPO}", "--json").exit_code == 1, name
         hf_world.faults.clear()
-    assert everything.run("within", f"hf://{REPO}").exit_code == 1  # fetched whole, and no checkpoint
+    # The file is fetched whole, but is not a checkpoint.
+    assert everything.run("within", f"hf://{REPO}").exit_code == 1
     assert everything.holds() == []
     assert any(TOKEN in headers.get("authorization", "") for _, _, headers in hf_world.requests)
 

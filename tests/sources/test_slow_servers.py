@@ -1,4 +1,4 @@
-"""Servers that never end: a byte now and then, a head without an end, pauses of days, redirects with endless bodies."""
+"""Tests of servers that never finish: single bytes, endless headers, long pauses, and redirects with endless bodies."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def impatient(short_waits: None) -> Iterator[None]:
 
 
 def sending(h: Handler, pieces: Iterator[bytes], pause: float = 0.05) -> None:
-    """Piece after piece, a twentieth of a second apart, for longer than anybody should wait."""
+    """Send pieces a twentieth of a second apart, for longer than a client should wait."""
     end = time.monotonic() + 30
     try:
         while time.monotonic() < end and not h.world._stop.is_set():
@@ -50,7 +50,7 @@ def endless(piece: bytes) -> Iterator[bytes]:
 
 
 def dripping(h: Handler, content: bytes) -> None:
-    """The right head, then a byte now and then."""
+    """Send the right headers, then single bytes."""
     h.send_response(200)
     h.send_header("Content-Length", str(max(len(content), 100_000)))
     h.end_headers()

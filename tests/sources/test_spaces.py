@@ -1,4 +1,4 @@
-"""The guard sees what files say of model and hook point, in whatever words, and nothing that they do not say."""
+"""Tests that the guard recognizes model and hook point however a file states them, and infers nothing else."""
 
 from __future__ import annotations
 
@@ -9,44 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
-from safetensors.torch import save_file
+from space_cases import SAELENS, D, N, put, refused, sae, with_config
 
 import sae_geometry as sg
-from sae_geometry.pairwise.confounds import confound_audit
 from sae_geometry.pairwise.same_space import place_key
 from sae_geometry.sources import SourceError, inspect, load
-
-N, D = 24, 6
-SAELENS = "sae_weights.safetensors"
-
-
-def sae(seed: int = 0) -> dict[str, torch.Tensor]:
-    w = torch.from_numpy(np.random.default_rng(seed).standard_normal((N, D)).astype(np.float32))
-    return {"W_dec": w, "W_enc": w.T.contiguous(), "b_enc": torch.zeros(N), "b_dec": torch.zeros(D)}
-
-
-def put(path: Path, tensors: dict[str, torch.Tensor]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".npz":
-        np.savez(path, **{k: v.numpy() for k, v in tensors.items()})
-    elif path.suffix == ".safetensors":
-        save_file(tensors, path)
-    else:
-        torch.save(tensors, path)
-    return path
-
-
-def with_config(folder: Path, config: dict[str, Any], name: str = "cfg.json", seed: int = 0) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(yaml.safe_dump(config) if name.endswith(("yaml", "yml")) else json.dumps(config))
-    return put(folder / SAELENS, sae(seed))
-
-
-def refused(a: Path | str, b: Path | str, what: str = "hook point") -> str:
-    with pytest.raises(ValueError, match=f"different {what}") as caught:
-        sg.compare(a, b)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +139,7 @@ def test_a_transcoder_lives_where_it_writes(out: dict[str, Any], tmp_path: Path)
         sg.agreement(t, mlp)
 
 
-def test_an_sae_that_names_its_place_twice_is_no_transcoder(tmp_path: Path) -> None:
+def test_an_sae_that_names_its_place_twice_is_not_a_transcoder(tmp_path: Path) -> None:
     both = {"hook_point_in": "blocks.6.hook_resid_pre", "hook_point_out": "model.layers.5.output"}
     d = load(with_config(tmp_path / "a", both))
     assert (d.hook_point, d.notes) == ("blocks.6.hook_resid_pre", ())
@@ -184,103 +151,6 @@ def test_a_transcoder_of_unknown_output_has_no_known_place(tmp_path: Path) -> No
     caveats = sg.compare(t, s).caveats
     assert any("hook point of t unknown" in c for c in caveats)
     assert any("is a transcoder" in c for c in caveats)
-
-
-def gemma_2(folder: Path, seed: int, **config: Any) -> Path:
-    w = sae(seed)
-    tensors = {
-        "w_dec": w["W_dec"],
-        "w_enc": w["W_enc"],
-        "b_enc": w["b_enc"],
-        "b_dec": w["b_dec"],
-        "threshold": torch.ones(N),
-    }
-    if config:
-        folder.mkdir(parents=True)
-        (folder / "config.json").write_text(json.dumps(config | {"model_name": "google/gemma-3-1b-pt", "l0": 20}))
-    return put(folder / "params.safetensors", tensors)
-
-
-def test_gemma_scope_2_says_its_hooks_in_its_configuration(tmp_path: Path) -> None:
-    def scope(kind: str, layer: int, into: str, out: str, seed: int) -> Path:
-        hooks = {"hf_hook_point_in": f"model.layers.{layer}.{into}", "hf_hook_point_out": f"model.layers.{layer}.{out}"}
-        return gemma_2(tmp_path / f"{kind}{layer}-{seed}", seed, **hooks, type=kind, architecture="jump_relu")
-
-    twelve, seventeen = (scope("sae", layer, "output", "output", layer) for layer in (12, 17))
-    norms = ("pre_feedforward_layernorm.output", "post_feedforward_layernorm.output")
-    transcoder, mlp = scope("transcoder", 12, *norms, 1), scope("sae", 12, norms[1], norms[1], 2)
-    assert load(twelve).notes == ()
-    assert load(twelve).metadata["l0"] == 20
-    refused(twelve, seventeen)
-    assert "transcoder" in refused(twelve, transcoder)
-    assert any("is a transcoder" in c for c in sg.compare(transcoder, mlp).caveats)
-
-
-@pytest.mark.parametrize(
-    ("folder", "hook", "out"),
-    [
-        ("resid_post_all/layer_12_width_16k_l0_small", "blocks.12.hook_resid_post", None),
-        ("mlp_out/layer_12_width_16k_l0_big", "blocks.12.hook_mlp_out", None),
-        ("attn_out_all/layer_12_width_16k_l0_small", "blocks.12.attn.hook_z", None),
-        ("transcoder_all/layer_12_width_16k_l0_big_affine", "blocks.12.mlp.hook_in", "blocks.12.hook_mlp_out"),
-    ],
-)
-def test_gemma_scope_2_without_its_configuration_says_them_in_its_path(
-    folder: str, hook: str, out: str | None, tmp_path: Path
-) -> None:
-    d = load(gemma_2(tmp_path / "models--google--gemma-scope-2-1b-it" / "snapshots" / "0" / folder, 0))
-    assert (d.model, d.hook_point) == ("google/gemma-3-1b-it", out or hook)
-    assert (d.metadata.get("hook_point_in"), "transcoder" in d.metadata) == ((hook, True) if out else (None, False))
-
-
-def gemma_1(root: Path, repository: str, path: str, seed: int) -> Path:
-    tensors = sae(seed) | {"threshold": torch.ones(N)}
-    return put(root / repository / path / "params.npz", tensors)
-
-
-@pytest.mark.parametrize("root", ["models--google--", "google/"])
-def test_gemma_scope_1_says_model_place_and_layer_in_its_path(root: str, tmp_path: Path) -> None:
-    def at(repository: str, path: str, seed: int) -> Path:
-        return gemma_1(tmp_path, f"{root}gemma-scope-{repository}/snapshots/0", path, seed)
-
-    transcoders = [at("2b-pt-transcoders", f"layer_{i}/width_16k/average_l0_76", i) for i in (0, 5)]
-    residual = at("2b-pt-res", "layer_0/width_16k/average_l0_105", 1)
-    assert (load(residual).model, load(residual).hook_point) == ("google/gemma-2-2b", "blocks.0.hook_resid_post")
-    assert load(residual).metadata["l0"] == 105
-    assert load(at("2b-pt-res", "embedding/width_4k/average_l0_6", 1)).hook_point == "hook_embed"
-    assert load(at("9b-pt-att", "layer_3/width_16k/canonical", 1)).hook_point == "blocks.3.attn.hook_z"
-    assert load(at("27b-pt-mlp", "layer_3/width_131k/average_l0_9", 1)).hook_point == "blocks.3.hook_mlp_out"
-    assert "transcoder" in refused(*transcoders)
-    assert "transcoder" in refused(transcoders[0], residual)
-    chat = [at(f"9b-{kind}-res", "layer_9/width_16k/average_l0_88", i) for i, kind in enumerate(("pt", "it"))]
-    assert "gemma-2-9b-it" in refused(*chat, "model")
-
-
-def sparsify(folder: Path, seed: int, **config: Any) -> Path:
-    w = sae(seed)["W_dec"]
-    put(folder / "sae.safetensors", {"encoder.weight": w.clone(), "encoder.bias": torch.zeros(N), "W_dec": w,
-                                     "b_dec": torch.zeros(D)})  # fmt: skip
-    (folder / "cfg.json").write_text(
-        json.dumps({"expansion_factor": 4, "k": 8, "d_in": D, "transcode": False} | config)
-    )
-    return folder
-
-
-def test_a_folder_of_sparsify_is_a_hook_point_only_where_it_reads_as_one(tmp_path: Path) -> None:
-    a, b = sparsify(tmp_path / "seedA", 0), sparsify(tmp_path / "seedB", 1)
-    assert load(a).hook_point is None
-    assert sg.compare(a, b).a_to_b.mmcs < 1
-    ten, twelve = (sparsify(tmp_path / "run" / f"layers.{i}", i) for i in (10, 12))
-    refused(ten, twelve)
-    t = sparsify(tmp_path / "other" / "layers.3.mlp", 3, transcode=True)
-    assert (load(t).hook_point, load(t).metadata["hook_point_in"]) == ("layers.3.mlp", "layers.3.mlp.input")
-
-
-def test_sparsify_names_its_model_above_its_hook_points(tmp_path: Path) -> None:
-    for i, model in enumerate(("EleutherAI/pythia-160m", "gpt2")):
-        sparsify(tmp_path / f"run{i}" / "layers.5", i)
-        (tmp_path / f"run{i}" / "config.json").write_text(json.dumps({"model": model, "hookpoints": ["layers.5"]}))
-    refused(tmp_path / "run0" / "layers.5", tmp_path / "run1" / "layers.5", "model")
 
 
 def test_one_place_under_two_names_is_compared(tmp_path: Path) -> None:
@@ -350,82 +220,10 @@ def test_a_tag_of_yaml_runs_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "made").exists()
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        {"normalize_activations": "zscore"},
-        {"input_norm": "z-score"},
-        {"standardize_inputs": True},
-        {"cfg": {"zscore": True}},
-    ],
-)
-def test_z_scored_inputs_are_noted_and_flagged_against_others(config: dict[str, Any], tmp_path: Path) -> None:
-    hook = {"hook_name": "blocks.1.hook_resid_pre", "model_name": "m"}
-    a, b = with_config(tmp_path / "a", config | hook), with_config(tmp_path / "b", hook, seed=1)
-    assert any("z-scored" in note for note in load(a).notes)
-    assert confound_audit(load(a), load(b)).finding("normalization").flagged
-    assert not confound_audit(load(a), load(a)).finding("normalization").flagged
-    assert not any("z-scored" in note for note in load(b).notes)
-    esmc = sg.as_dictionary({**sae(), "idf": torch.ones(N), "max": torch.ones(N)})
-    assert any("z-scored" in note for note in esmc.notes)
-    assert esmc.metadata["inputs"] == load(a).metadata["inputs"], "whose format implies it is like whose file says it"
-
-
 def test_an_object_or_mapping_speaks_through_the_same_words() -> None:
     cfg = {"model_name": "gpt2", "hook_name": "blocks.7.attn.hook_q", "hook_head_index": 3}
     d = sg.as_dictionary({"W_dec": np.eye(3, 5), "cfg": cfg})
     assert (d.model, d.hook_point) == ("gpt2", "blocks.7.attn.hook_q (head 3)")
-
-
-def test_how_far_each_moved_from_its_own_start(tmp_path: Path) -> None:
-    start, final = sae(0), sae(1)
-    run = tmp_path / "run"
-    put(run / "samples_0.pt", start)
-    mixed = start["W_dec"] / start["W_dec"].norm(dim=1, keepdim=True)
-    near = final | {"W_dec": mixed + 0.1 * final["W_dec"]}
-    put(run / "samples_5000.pt", near)
-    unit = near["W_dec"] / near["W_dec"].norm(dim=1, keepdim=True)
-    expected = float((unit * mixed).sum(dim=1).double().mean())
-    moved = load(run)
-    assert moved.metadata["cosine_to_start"] == pytest.approx(expected, abs=1e-6)
-    other = load(put(tmp_path / "b" / "ae.pt", final))
-    found = confound_audit(moved, other).finding("moved from start")
-    assert (found.a, found.b, found.verdict, found.flagged) == (
-        f"mean cosine {expected:.3f}", "no step-0 checkpoint", "shared", True,
-    )  # fmt: skip
-    put(run / "samples_9000.pt", final)
-    far = confound_audit(load(run), other).finding("moved from start")
-    assert (far.verdict, far.flagged) == ("no sign", False)
-    put(
-        run / "samples_0.pt",
-        {k: v[:4] if v.shape[0] == N else v[:, :4] if v.ndim == 2 else v for k, v in start.items()},
-    )
-    assert any("its cosine to its initial state is unknown" in note for note in load(run).notes)
-
-
-@pytest.mark.parametrize(
-    ("start", "final"),
-    [("0/sae.pt", "50000/sae.pt"), ("step_0/sae.pt", "step_900/sae.pt"), ("checkpoints/ae_0.pt", "ae.pt"),
-     ("ckpt-000.pt", "ckpt-900.pt")],
-)  # fmt: skip
-def test_where_a_step_0_may_lie(start: str, final: str, tmp_path: Path) -> None:
-    put(tmp_path / start, sae(0))
-    assert load(put(tmp_path / final, sae(0))).metadata["cosine_to_start"] == pytest.approx(1.0)
-
-
-def test_the_number_of_a_layer_is_no_step(tmp_path: Path) -> None:
-    for name in ("0/sae.pt", "5/sae.pt", "layer_0.pt", "layer_5.pt", "0.pt", "5.pt"):
-        put(tmp_path / name, sae(0))
-    for name in ("5/sae.pt", "layer_5.pt", "5.pt"):
-        assert "cosine_to_start" not in load(tmp_path / name).metadata
-
-
-@pytest.mark.parametrize(("a", "b", "verdict"), [(32, 64, "differs"), (32, 33, "same"), (32, None, "unknown")])
-def test_another_sparsity_is_flagged(a: int, b: int | None, verdict: str, tmp_path: Path) -> None:
-    left = load(with_config(tmp_path / "a", {"k": a}))
-    right = load(with_config(tmp_path / "b", {} if b is None else {"k": b}, seed=1))
-    found = confound_audit(left, right).finding("sparsity")
-    assert (found.a, found.verdict, found.flagged) == (f"k {a}", verdict, verdict == "differs")
 
 
 def test_a_module_s_input_and_output_make_a_transcoder(tmp_path: Path) -> None:
@@ -466,7 +264,7 @@ def test_a_list_of_hook_points_names_one_per_layer(tmp_path: Path) -> None:
     assert place_key(load(twin)) == place_key(load(crosscoder))
     models = {"hook_points": points, "model_names": ["base", "tuned"]}
     over_models = stacks(tmp_path / "models", models, {"W_dec": w.transpose(0, 1), "W_enc": w.transpose(1, 2)})
-    assert load(f"{over_models}::model=1").hook_point is None  # its outputs are models, not layers
+    assert load(f"{over_models}::model=1").hook_point is None  # Its outputs are models, not layers.
 
 
 @pytest.mark.parametrize(

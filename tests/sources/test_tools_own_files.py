@@ -1,4 +1,4 @@
-"""Files that the writing tools themselves save, where they are installed: their own decoder is what is read."""
+"""Tests on files that the original tools save, if installed: we must read the tool's own decoder."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def overcomplete(path: Path) -> tuple[str, torch.Tensor]:
 def archetypal(path: Path) -> tuple[str, torch.Tensor]:
     points = torch.randn(60, D, generator=torch.Generator().manual_seed(2))
     model = filled(tool("overcomplete.sae").RATopKSAE(D, nb_concepts=N, points=points))
-    decoder = model.get_dictionary()  # brings the weights to their constraints, as after every step
+    decoder = model.get_dictionary()  # This applies the constraints to the weights, as after every step.
     torch.save(model.state_dict(), path / "sae.pt")
     return str(path / "sae.pt"), decoder
 

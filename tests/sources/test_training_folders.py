@@ -1,4 +1,4 @@
-"""Folders as training runs leave them: the dictionaries are offered, not what a run keeps so that it can go on."""
+"""Tests of training folders: the dictionaries are offered, but not the state that resumes training."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_folders_named_after_their_hook(name: str, tmp_path: Path) -> None:
 
 
 def test_state_dicts_keep_their_names(tmp_path: Path) -> None:
-    """`model_state.pt` and `state_dict.pt` are weights."""
+    """`model_state.pt` and `state_dict.pt` contain weights."""
     for name in ("model_state.pt", "state_dict.pt", "sae_state_dict.pt"):
         folder = tmp_path / name.removesuffix(".pt")
         folder.mkdir()

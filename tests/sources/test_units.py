@@ -1,4 +1,4 @@
-"""Checkpoints of several files, from a W&B run, a W&B artifact and Hugging Face: one unit, online, cached and again."""
+"""Tests of checkpoints of several files, from a W&B run, a W&B artifact and Hugging Face: online, cached and again."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def crosscoder() -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def distributed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("units") / "sae.dcp"
-    with warnings.catch_warnings(action="ignore"):  # that there is no process group
+    with warnings.catch_warnings(action="ignore"):  # It warns that there is no process group.
         dcp.save(dict(SAE), checkpoint_id=str(folder))
     return {f"ckpt/sae.dcp/{p.name}": p.read_bytes() for p in folder.iterdir()}
 
 
 @pytest.fixture(params=["run", "artifact", "hub"])
 def publish(request: pytest.FixtureRequest, wandb_world: Loopback, hf_world: HuggingFace) -> Publish:
-    """A function that puts files in one of the three places; it returns their address, and the mark before a path."""
+    """Return a function that publishes files in one of the three places and returns their address and its separator."""
 
     def put(files: dict[str, bytes]) -> tuple[str, str]:
         if request.param == "run":
@@ -67,7 +67,7 @@ def publish(request: pytest.FixtureRequest, wandb_world: Loopback, hf_world: Hug
 
 
 def read_whole(address: str) -> None:
-    """Read it, read it again without a network, and by the address that it records."""
+    """Load an address, load it again offline, and load the address that it records."""
     d = load(address)
     for again in (load(address, offline=True), load(str(d.address), offline=True)):
         assert (again.fingerprint, again.address, again.hook_point) == (d.fingerprint, d.address, d.hook_point)

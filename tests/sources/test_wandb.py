@@ -1,4 +1,4 @@
-"""Weights & Biases against a loopback server, with a key and without."""
+"""Tests of Weights & Biases against a loopback server, with a key and without."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LAST = "samples_400000.pt"
 
 @pytest.fixture(params=["keyless", "with a key"])
 def world(request: pytest.FixtureRequest, wandb_world: Loopback, monkeypatch: pytest.MonkeyPatch) -> Loopback:
-    """The same server, asked in both ways."""
+    """Return the same server, with a key and without."""
     if request.param == "with a key":
         monkeypatch.setenv("WANDB_API_KEY", KEY)
     return wandb_world
@@ -179,7 +179,7 @@ def test_a_bad_answer_is_one_sentence_and_an_unchanged_cache(
     assert tree(cache) == {}
 
 
-def test_nobody_listening(world: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_server(world: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     start = time.monotonic()
     with pytest.raises(SourceError, match="connection refused"):
@@ -236,7 +236,7 @@ def test_a_download_given_up_is_continued_the_next_time(wandb_world: Loopback) -
     assert 0 < start < size
 
 
-def test_sizes_and_sums_that_are_not_told(wandb_world: Loopback) -> None:
+def test_unknown_sizes_and_checksums(wandb_world: Loopback) -> None:
     run = wandb_world.runs[RUN]
     run.md5[LAST] = None
     run.size[LAST] = None
@@ -275,7 +275,7 @@ def test_the_key_goes_to_the_configured_host_only(
         wandb_world.faults.clear()
         wandb_world.files_elsewhere = bucket.url
         load(f"wandb:{RUN}")
-        assert not any("authorization" in h for _, _, h in bucket.requests), "another port is another host"
+        assert not any("authorization" in h for _, _, h in bucket.requests), "another port should count as another host"
         written = b"".join(tree(cache.parent).values()) + " ".join(said).encode() + caplog.text.encode()
         assert KEY.encode() not in written
         assert token.encode() not in written
@@ -301,7 +301,7 @@ def test_the_record_and_the_alive_list_lie_beside_the_weights(wandb_world: Loopb
     assert files[0].path.name == LAST
     folder = files[0].path.parent
     copy = load(folder)
-    assert copy.fingerprint == load(f"wandb:{RUN}").fingerprint, "the folder is a checkpoint of its own"
+    assert copy.fingerprint == load(f"wandb:{RUN}").fingerprint, "the folder should be a complete checkpoint"
     assert (copy.model, copy.metadata["kind"]) == ("tiny", "local")
     (run,) = cached_runs()
     assert set(run.files) == {LAST, "final_config.yaml", "wandb_run.json"}
@@ -312,7 +312,7 @@ def test_the_record_and_the_alive_list_lie_beside_the_weights(wandb_world: Loopb
 
 
 def project(world: Loopback) -> None:
-    """Nine runs of three kinds at two layers."""
+    """Publish nine runs of three kinds at two layers."""
     losses = {
         "local": {"logits_kl": None, "in_to_orig": None},
         "e2e": {"logits_kl": {"coeff": 0.5}, "in_to_orig": None},
@@ -344,7 +344,7 @@ def test_runs_are_listed_by_kind_and_paired_as_the_paper_pairs_them(world: Loopb
     assert [r.ce_increase for r in local] == pytest.approx([0.30, 0.10])
     by_ce = similar_runs("sparsify/gpt2/local0", listed, by="ce")
     assert [r.address.rpartition("/")[2] for r in by_ce] == ["local0", "e2e0", "e2eds0"]
-    highest = similar_runs("local1", listed, by="ce")  # the nearest is not the lowest
+    highest = similar_runs("local1", listed, by="ce")  # The nearest run is not the lowest one.
     assert [r.address.rpartition("/")[2] for r in highest] == ["local1", "e2e1", "e2eds1"]
     by_l0 = similar_runs("local1", listed, by="l0")
     assert [r.address.rpartition("/")[2] for r in by_l0] == ["local1", "e2e1", "e2eds0"]

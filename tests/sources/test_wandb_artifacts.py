@@ -1,4 +1,4 @@
-"""Artifacts of Weights & Biases against a loopback server, with a key and without."""
+"""Tests of Weights & Biases artifacts against a loopback server, with a key and without."""
 
 from __future__ import annotations
 

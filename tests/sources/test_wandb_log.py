@@ -1,4 +1,4 @@
-"""Results to W&B by its real client: what arrives, what is never touched, and what is said when it cannot be had."""
+"""Tests of logging results to W&B with its real client: what arrives, what is never touched, and the errors."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Invoke = Callable[..., Result]
 
 @pytest.fixture
 def run(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
-    """A command in a folder of its own."""
+    """Return a function that runs a command in a temporary folder."""
     home = tmp_path / "here"
     home.mkdir()
     monkeypatch.chdir(home)
@@ -46,7 +46,7 @@ def run(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
 
 @pytest.fixture
 def sink(wandb_world: wandb_server.Loopback, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sink]:
-    """A W&B with one finished run and room for more, and a key for it."""
+    """Start a W&B with one finished run and room for more, and set a key for it."""
     world = Sink()
     world.runs = dict(wandb_world.runs)
     monkeypatch.setenv("WANDB_BASE_URL", world.url)
@@ -58,7 +58,7 @@ def sink(wandb_world: wandb_server.Loopback, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def pair(tmp_path: Path, rng: np.random.Generator) -> tuple[str, str]:
-    """Two small files of one model and hook point, decoders and encoders."""
+    """Write two small files of one model and hook point, with decoders and encoders."""
     a, b = oracles.related_decoders(rng, n=60, m=47, d=12, shared=30)
     for name, rows in (("a", a), ("b", b)):
         folder = tmp_path / name
@@ -72,7 +72,7 @@ def pair(tmp_path: Path, rng: np.random.Generator) -> tuple[str, str]:
 
 @pytest.fixture
 def saved(toy_pair: tuple[sg.Dictionary, sg.Dictionary], tmp_path: Path) -> Path:
-    """A comparison on disk."""
+    """Save a comparison."""
     return sg.save(sg.compare(*toy_pair), tmp_path / "saved", formats=["png"])
 
 
@@ -127,17 +127,17 @@ def test_tables_of_runs_and_counted_lists_say_whose_each_number_is() -> None:
 
 
 def records(folder: Path) -> list[Any]:
-    """What the client recorded, once its service has written the end of it."""
+    """Return what the client recorded, once its service has written the last record."""
     for _ in range(200):
         found = records_so_far(folder)
         if found and found[-1].WhichOneof("record_type") == "exit":
             return found
         time.sleep(0.05)
-    raise AssertionError(f"the record in {folder} has no end")
+    raise AssertionError(f"the record in {folder} has no exit record")
 
 
 def records_so_far(folder: Path) -> list[Any]:
-    """A header, then 32 KiB blocks of LevelDB's log, each record a protobuf."""
+    """Parse a header, then 32 KiB blocks of LevelDB's log, in which each record is a protobuf."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     [file] = folder.glob("run-*.wandb")
@@ -148,7 +148,7 @@ def records_so_far(folder: Path) -> list[Any]:
             at += left
             continue
         size, kind = struct.unpack_from("<HB", raw, at + 4)
-        if at + 7 + size > len(raw):  # still being written
+        if at + 7 + size > len(raw):  # The service is still writing.
             break
         whole += raw[at + 7 : at + 7 + size]
         at += 7 + size
@@ -162,7 +162,7 @@ def records_so_far(folder: Path) -> list[Any]:
 
 @pytest.fixture
 def offline(run: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client's offline mode, a server out of reach and no key."""
+    """Set the client's offline mode, an unreachable server and no key."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
 
@@ -211,7 +211,7 @@ def test_offline_records_metrics_provenance_figures_tables_and_the_folder(
 def test_every_verb_that_saves_logs(
     offline: None, run: Invoke, pair: tuple[str, str], tmp_path: Path, verb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The client is asked, with numbers and tables that it takes; starting it costs a second each."""
+    """Check that logging is called with acceptable numbers and tables; starting the client costs a second per verb."""
     import wandb
 
     a, b = pair
@@ -232,7 +232,7 @@ def test_every_verb_that_saves_logs(
     tables = list(wandb_log._tables(folder))
     assert tables
     for _, table in tables:
-        wandb.Table(columns=list(table), data=wandb_log._rows(table))  # which refuses a column of several types
+        wandb.Table(columns=list(table), data=wandb_log._rows(table))  # Table refuses a column of several types.
 
 
 @pytest.mark.parametrize("verb", ["match", "umap"])
@@ -266,7 +266,7 @@ def test_a_table_keeps_its_first_thousand_rows(offline: None, saved: Path, monke
 
 
 def test_everything_arrives_and_the_source_run_is_never_written_to(sink: Sink, run: Invoke, monkeypatch) -> None:
-    monkeypatch.setenv("WANDB_RUN_ID", SOURCE)  # as in a process that the source run was made by
+    monkeypatch.setenv("WANDB_RUN_ID", SOURCE)  # The source run's own process would set these.
     monkeypatch.setenv("WANDB_RESUME", "allow")
     source = f"wandb:sparsify/gpt2/{SOURCE}#samples_400000.pt"
     result = run("within", source, "--log-wandb", "sparsify/gpt2", "-o", "out", "--format", "png")
@@ -276,7 +276,7 @@ def test_everything_arrives_and_the_source_run_is_never_written_to(sink: Sink, r
     assert f"logged to {sink.url}/sparsify/gpt2/runs/{new}" in result.stdout
     assert not Path("wandb").exists()
 
-    # Whatever is written is written to the new run; the source is named in the provenance and nowhere else.
+    # Everything must be written to the new run, and only the provenance may name the source.
     assert sink.mutations
     assert new != SOURCE
     assert json.loads(first["config"])["inputs"]["value"]["a"]["address"] == source
@@ -300,7 +300,7 @@ def test_everything_arrives_and_the_source_run_is_never_written_to(sink: Sink, r
 
 
 def test_a_run_that_is_being_made_is_left_alone(offline: None, saved: Path, tmp_path: Path) -> None:
-    """In a process of its own: the client keeps one run a process as the current one."""
+    """Run in a subprocess, because the client has one current run per process."""
     code = f"""
 import wandb, sae_geometry as sg
 mine = wandb.init(entity="me", project="mine", id="{SOURCE}", dir={str(tmp_path)!r}, mode="offline")
@@ -345,14 +345,14 @@ def test_what_cannot_be_logged_is_refused_before_anything_is_computed(
     assert not Path("out").exists()
 
 
-def test_a_key_that_the_server_refuses_is_told_before_anything_is_computed(sink: Sink, run: Invoke) -> None:
+def test_a_key_that_the_server_refuses_is_reported_before_anything_is_computed(sink: Sink, run: Invoke) -> None:
     sink.graphql_fault = wandb_server.status(401)
     result = run("within", "demo:not-looked-at", "--log-wandb", "e/p")
     assert result.exit_code == 2
     assert f"W&B at {sink.url} does not accept the configured key" in error_line(result)
 
 
-def test_a_web_page_is_no_server(sink: Sink, run: Invoke) -> None:
+def test_a_web_page_is_not_a_server(sink: Sink, run: Invoke) -> None:
     sink.graphql_fault = lambda h, _: h.reply(b"<html>hello</html>")
     result = run("within", "demo:not-looked-at", "--log-wandb", "e/p")
     assert result.exit_code == 2

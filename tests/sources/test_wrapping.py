@@ -1,4 +1,4 @@
-"""Dictionaries inside tables, lists and stacks: read the same from a file and from memory, or a choice is asked for."""
+"""Tests of dictionaries inside mappings, lists and stacks, read from files and from memory."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_state_dict_beside_an_optimizer_s_state(tmp_path: Path) -> None:
         assert reads_as(d, DEC, ENC)
         assert d.metadata["epoch"] == 3
         assert not any("lr" in key for key in d.metadata)
-    assert d.hook_point == "blocks.3.hook_resid_pre", "a checkpoint's own configuration is looked at"
+    assert d.hook_point == "blocks.3.hook_resid_pre", "the checkpoint's own configuration should be read"
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_lists_and_tables_of_state_dicts(tree: Any, choices: tuple[str, str], tm
     assert reads_as(load(f"{path}::{choices[0]}"), DEC, ENC)
     other = load(f"{path}::{choices[1]}")
     assert reads_as(other, STACK[0], STACK_ENC[0])
-    assert other.hook_point is None, "a table's name is no place in a model"
+    assert other.hook_point is None, "a mapping's key is not a hook point"
     if choices[0] in ("0", "layer_0"):
         assert reads_as(load(f"{path}::layer=1"), STACK[0], STACK_ENC[0])
 
@@ -165,7 +165,7 @@ def test_a_stack_is_a_choice_of_layers(layout: str, tmp_path: Path) -> None:
         assert np.array_equal(d.encoder_bias.numpy(), STACKS[layout][name][i])
 
 
-def test_a_stack_of_as_many_dictionaries_as_latents_is_no_crosscoder(tmp_path: Path) -> None:
+def test_a_stack_of_as_many_dictionaries_as_latents_is_not_a_crosscoder(tmp_path: Path) -> None:
     stack = random(N, N, D)
     path = saved(tmp_path, {"W_dec": tensor(stack), "W_enc": torch.zeros(N, D, N) + 1, "b_enc": torch.zeros(N, N)})
     assert reads_as(load(f"{path}::layer=1"), stack[1], np.ones((N, D), np.float32))
@@ -249,7 +249,7 @@ def test_a_mapping_is_read_by_its_biases_and_says_how() -> None:
 
 
 @pytest.mark.parametrize("value", [np.ones((3, 4), dtype=bool), np.ones((3, 4), dtype=complex), np.ones(4)])
-def test_arrays_that_are_no_decoder(value: np.ndarray) -> None:
+def test_arrays_that_are_not_a_decoder(value: np.ndarray) -> None:
     with pytest.raises(LayoutError, match="the array holds no decoder"):
         as_dictionary(value)
 

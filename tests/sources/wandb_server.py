@@ -1,4 +1,4 @@
-"""A loopback server that answers what we and the wandb client ask, and misbehaves on request."""
+"""Loopback server that answers our requests and those of the wandb client, and misbehaves on request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Fault = Callable[["Handler", bytes], None]
 
 @dataclass
 class StoredRun:
-    """One run as the server keeps it."""
+    """Run as the server stores it."""
 
     config: dict[str, Any]
     summary: dict[str, Any]
@@ -32,7 +32,7 @@ class StoredRun:
 
 @dataclass
 class StoredArtifact:
-    """One version of an artifact as the server keeps it."""
+    """Version of an artifact as the server stores it."""
 
     files: dict[str, bytes]
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class StoredArtifact:
 
 
 class QuietServer(ThreadingHTTPServer):
-    """Clients that hang up are part of the tests, not news."""
+    """Server that does not report clients that hang up."""
 
     daemon_threads = True
 
@@ -50,7 +50,7 @@ class QuietServer(ThreadingHTTPServer):
 
 
 class Loopback:
-    """A server on 127.0.0.1 that logs every request."""
+    """Server on 127.0.0.1 that logs every request."""
 
     handler: type[Handler]
 
@@ -76,11 +76,11 @@ class Loopback:
         self.thread.join()
 
     def hang(self, seconds: float = 30.0) -> None:
-        """Say nothing until the server is closed, or for a while."""
+        """Send nothing until the server is closed or the time is up."""
         self._stop.wait(seconds)
 
     def downloads(self, name: str) -> list[dict[str, str]]:
-        """Headers of the requests for one file."""
+        """Return the headers of the requests for one file."""
         return [h for method, path, h in self.requests if method == "GET" and path.endswith(name)]
 
 
@@ -104,7 +104,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.body()
         self.world.requests.append(("POST", self.path, {k.lower(): v for k, v in self.headers.items()}))
-        if self.path != "/graphql":  # the client's own telemetry
+        if self.path != "/graphql":  # This is the client's own telemetry.
             self.reply(b"", 404)
             return
         if self.world.graphql_fault is not None:
@@ -179,7 +179,7 @@ class Handler(BaseHTTPRequestHandler):
         return {}
 
     def find_artifact(self, path: str) -> str | None:
-        """The version that an alias or a version means, "entity/project/name:v3"."""
+        """Return the version that an alias or a version such as "entity/project/name:v3" refers to."""
         stem, _, alias = path.rpartition(":")
         named = [p for p, a in self.world.artifacts.items() if p.rpartition(":")[0] == stem and alias in a.aliases]
         return path if path in self.world.artifacts else next(iter(named), None)
@@ -311,12 +311,12 @@ def paged(names: list[str], cursor: str | None, size: int) -> tuple[list[tuple[s
 
 
 def status(code: int, **headers: str) -> Fault:
-    """Always this status."""
+    """Return a fault that always answers with this status."""
     return lambda h, _: h.reply(b"no", code, **headers)
 
 
 def cut_short(share: float = 0.5, times: int = 10**9, *, tell_length: bool = True) -> Fault:
-    """Break off part of the way, the first few times."""
+    """Return a fault that breaks the first few answers off part of the way."""
     count = 0
 
     def fault(h: Handler, content: bytes) -> None:
@@ -339,13 +339,13 @@ def cut_short(share: float = 0.5, times: int = 10**9, *, tell_length: bool = Tru
 
 
 def silent(h: Handler, _: bytes) -> None:
-    """Take the question and never answer."""
+    """Read the request and never answer."""
     h.world.hang()
     h.close_connection = True
 
 
 def stalling(h: Handler, content: bytes) -> None:
-    """Begin to answer, then fall silent."""
+    """Begin to answer, then send nothing more."""
     h.send_response(200)
     h.send_header("Content-Length", str(len(content)))
     h.end_headers()
@@ -356,12 +356,12 @@ def stalling(h: Handler, content: bytes) -> None:
 
 
 def redirect(url: str, code: int = 302) -> Fault:
-    """Send the client elsewhere."""
+    """Return a fault that redirects the client."""
     return lambda h, _: h.reply(b"", code, Location=url)
 
 
 def slow(seconds: float) -> Fault:
-    """The right answer, in small pieces."""
+    """Return a fault that sends the right answer in small pieces."""
 
     def fault(h: Handler, content: bytes) -> None:
         h.send_response(200)

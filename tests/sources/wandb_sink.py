@@ -1,4 +1,4 @@
-"""A loopback server that a W&B client can log a run to: it keeps what is created, streamed and uploaded."""
+"""Loopback server that a W&B client can log a run to, and that keeps what is created, streamed and uploaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wandb_server import Fault, Handler, Loopback
 
 
 class Sink(Loopback):
-    """Runs to read as `Loopback` has them, and a place to write new ones to."""
+    """Server with the runs of `Loopback` that also accepts new ones."""
 
     def __init__(self) -> None:
         self.mutations: list[tuple[str, dict[str, Any]]] = []
@@ -22,11 +22,11 @@ class Sink(Loopback):
         super().__init__()
 
     def mutated(self, name: str) -> list[dict[str, Any]]:
-        """The variables of every mutation of this name."""
+        """Return the variables of every mutation with this name."""
         return [v for n, v in self.mutations if n == name]
 
     def committed(self, kind: str) -> dict[str, dict[str, bytes]]:
-        """The committed artifacts of a type: the files of each by path."""
+        """Return the files of each committed artifact of a type, by path."""
         committed = {v["artifactID"] for v in self.mutated("CommitArtifact")}
         found = {}
         for v in self.mutated("CreateArtifact"):
@@ -37,7 +37,7 @@ class Sink(Loopback):
         return found
 
     def summary(self) -> dict[str, Any]:
-        """The last state of the summary, as streamed."""
+        """Return the last streamed summary."""
         last: dict[str, Any] = {}
         for _, body in self.streamed:
             for line in body.get("files", {}).get("wandb-summary.json", {}).get("content", []):

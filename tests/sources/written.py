@@ -1,4 +1,4 @@
-"""Small checkpoints in every layout, written from the names and shapes that the layouts' own tools use."""
+"""Small checkpoints in every layout, with the names and shapes that the layouts' own tools use."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ L = 3
 MULTI, MULTI_ENC = random(L, N, D), random(L, N, D) - 1  # [outputs, n, d]
 
 
-POINTS, MIXING = random(4, D) + 2, random(N, 4)  # of an archetypal dictionary
+POINTS, MIXING = random(4, D) + 2, random(N, 4)  # for an archetypal dictionary
 
 
 def cat(stack: np.ndarray) -> np.ndarray:
@@ -80,7 +80,7 @@ WRITTEN: list[Written] = [
      {}, "safetensors", DEC, ENC),
     ("sae_geometry", {"W_dec": DEC, "W_enc": ENC, "frequency": np.full(N, 0.5, np.float32)}, {}, "safetensors",
      DEC, ENC),
-    # overcomplete 0.3: the decoder is the table's, scaled; its encoder may have blocks before the last linear map.
+    # overcomplete 0.3 scales the stored decoder, and its encoder may have blocks before the last linear map.
     ("overcomplete", {"dictionary._weights": DEC, "dictionary.multiplier": np.float32([0.5])[0],
      "encoder.final_block.0.weight": ENC, "encoder.final_block.0.bias": B_N}, {}, "pt", DEC, ENC),
     ("overcomplete", {"dictionary._weights": DEC, "encoder.final_block.0.weight": ENC,

@@ -1,8 +1,8 @@
-"""The tests of signals, again and again while other processes keep the cores busy.
+"""Script that repeats the tests of signals while other processes keep the cores busy.
 
     python tests/workers/signals_under_load.py --times 50 --load 4 --seconds 3600
 
-Prints how many rounds were run, at what load, and how many failed; the exit code is 1 if one did.
+It prints the number of rounds, the load, and the number of failures; the exit code is 1 if any round failed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SIGNALS = ("tests/workers/test_distributed.py::test_a_signal_ends_client_and_workers", "tests/cli/test_lifecycle.py")
+SIGNALS = ("tests/workers/test_lost_workers.py::test_a_signal_ends_client_and_workers", "tests/cli/test_lifecycle.py")
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""What answers at a scheduler's address may be anything, or nothing: one sentence, in time."""
+"""Tests of what may answer at a scheduler's address: anything, or nothing, ends in one sentence in time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ distributed = pytest.importorskip("distributed")
 
 @contextlib.contextmanager
 def server(says: bytes) -> Iterator[str]:
-    """A server that accepts every connection, says this, and then nothing more."""
+    """Start a server that accepts every connection, sends these bytes, and then nothing more."""
     taken = []
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.settimeout(0.05)
@@ -42,7 +42,7 @@ def server(says: bytes) -> Iterator[str]:
 
 @contextlib.contextmanager
 def other_dask_server() -> Iterator[str]:
-    """A Dask server that is no scheduler, as workers and nannies are."""
+    """Start a Dask server that is not a scheduler, such as a worker or a nanny."""
     ready, over, address = threading.Event(), threading.Event(), []
 
     async def serve() -> None:
@@ -71,13 +71,13 @@ def other_dask_server() -> Iterator[str]:
     ],
     ids=["silent", "web", "nonsense", "dask"],
 )
-def test_what_answers_is_no_scheduler(what, said, monkeypatch):
+def test_a_server_that_is_not_a_scheduler_is_refused(what, said, monkeypatch):
     monkeypatch.setattr(opening, "_WAIT", 1)
     with what() as address, pytest.raises(ClusterError) as failed, sg.settings(executor=address):
         pass
     assert str(failed.value).startswith(said.format(address))
 
 
-def test_an_address_that_is_none_is_told():
+def test_an_invalid_address_is_refused():
     with pytest.raises(ValueError, match=r"cannot connect to tcp://127\.0\.0\.1:port .*such as tcp://host:port"):
         sg.settings(executor="tcp://127.0.0.1:port").__enter__()

@@ -1,7 +1,7 @@
-"""A GPU to pretend with: CPU tensors that say they are on cuda:0 and behave, where it matters, as if they were.
+"""Simulated GPU: CPU tensors that report cuda:0 as their device and behave like GPU tensors where it matters.
 
-They refuse to meet tensors that are not there, to become numpy arrays, and to multiply fp16 or tf32 other than a GPU
-does: a float32 product under a TF32 setting loses thirteen bits of its operands, as on the hardware.
+They refuse to meet CPU tensors, to become numpy arrays, and to round fp16 products to fp16; float32 products under a
+TF32 setting lose thirteen bits of their operands, as on the hardware.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 CARD = torch.device("cuda:0")
-_MEET_ANYONE = {Tensor.__getitem__, Tensor.__setitem__, Tensor.copy_}  # a GPU tensor may be indexed by CPU indices
+_MEET_ANYONE = {Tensor.__getitem__, Tensor.__setitem__, Tensor.copy_}  # GPU tensors may be indexed by CPU tensors.
 _PRODUCTS = {Tensor.matmul, Tensor.__matmul__, torch.mm, torch.matmul}
 
 
 class OnCard(Tensor):
-    """A tensor that says it is on the pretended GPU."""
+    """Tensor that reports the simulated GPU as its device."""
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -47,7 +47,7 @@ class OnCard(Tensor):
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    """The tensors among arguments, and in their lists: thousands of calls a test, so nothing slower."""
+    """Yield the tensors among arguments and in their lists; thousands of calls per test need this to be fast."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
@@ -77,12 +77,12 @@ def _product(x: Tensor, y: Tensor, out_dtype: torch.dtype | None = None) -> Tens
 
 
 def _truncated(x: Tensor) -> Tensor:
-    """What single-pass tf32 multiplies: the last thirteen bits are cut off."""
+    """Cut off the last thirteen bits, as single-pass tf32 does."""
     return (x.contiguous().view(torch.int32) & ~0x1FFF).view(torch.float32)
 
 
 class _Factories(TorchFunctionMode):
-    """What is made with device="cuda:0" is made there, and CPU tensors can move there."""
+    """Creates tensors on the simulated GPU for device="cuda:0", and lets CPU tensors move there."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -96,8 +96,8 @@ class _Factories(TorchFunctionMode):
 
 
 @contextmanager
-def pretended() -> Iterator[None]:
-    """A GPU is there, with TF32 allowed, as many a program leaves it."""
+def simulated_gpu() -> Iterator[None]:
+    """Simulate a GPU with TF32 allowed, as many programs leave it."""
     before = torch.backends.cuda.matmul.fp32_precision
     torch.backends.cuda.matmul.fp32_precision = "tf32"
     try:

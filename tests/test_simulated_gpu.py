@@ -1,4 +1,4 @@
-"""Every question asked of dictionaries on a GPU, pretended on CPU tensors: the answers are the CPU's."""
+"""Tests of every question on a simulated GPU, whose answers must be the CPU's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import oracles
 import pytest
-from pretend_cuda import pretended
+from simulated_gpu import simulated_gpu
 
 import sae_geometry as sg
 from sae_geometry.dictionary import Dictionary
@@ -45,7 +45,7 @@ def dictionaries(rng: np.random.Generator) -> list[Dictionary]:
 
 @pytest.fixture(autouse=True)
 def _few_are_audited(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every operation of a pretended GPU takes a tenth of a millisecond, and an audit is most of them."""
+    """Reduce the audit, which has most of the operations, each a tenth of a millisecond on a simulated GPU."""
     monkeypatch.setattr(audit, "SAMPLED", 4)
     monkeypatch.setattr(audit, "LAST", 2)
 
@@ -54,13 +54,13 @@ def _few_are_audited(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_answer_is_the_cpus(question: str, rng: np.random.Generator) -> None:
     here, ask = dictionaries(rng), QUESTIONS[question]
     expected = ask(here)
-    with pretended():
+    with simulated_gpu():
         there = [d.to("cuda") for d in here]
         assert there[0].directions.is_cuda
         found = ask(there)
         assert repr(found) == repr(expected)
         if isinstance(found, sg.Embedding):
-            assert found.evidence == expected.evidence  # every digit, not those that are told
+            assert found.evidence == expected.evidence  # This compares every digit, not only the printed ones.
         if hasattr(found, "to_pandas"):
             assert found.to_pandas().equals(expected.to_pandas())
 
@@ -69,6 +69,6 @@ def test_the_answer_is_the_cpus(question: str, rng: np.random.Generator) -> None
 def test_dictionaries_may_be_on_different_devices(question: str, rng: np.random.Generator) -> None:
     here, ask = dictionaries(rng), QUESTIONS[question]
     expected = ask(here)
-    with pretended():
+    with simulated_gpu():
         for on_card in (0, 1):
             assert repr(ask([d.to("cuda") if at == on_card else d for at, d in enumerate(here)])) == repr(expected)

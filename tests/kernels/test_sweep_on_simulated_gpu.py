@@ -1,4 +1,4 @@
-"""The code that a GPU runs, on CPU tensors that behave like a GPU's: same bits, audited, whatever TF32 is set to."""
+"""Tests of the GPU code on a simulated GPU: bit-identical and audited, whatever TF32 is set to."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from kernel_cases import assert_same, gaussian, lattice, planted, sae_like
-from pretend_cuda import CARD, OnCard, pretended
+from simulated_gpu import CARD, OnCard, simulated_gpu
 
 from sae_geometry.kernels.audit import AuditError
 from sae_geometry.kernels.screens import torch as screen_torch
@@ -24,9 +24,9 @@ def on_cpu(found: Sweep) -> Sweep:
     return Sweep(rows, moved(found.cols), found.report)
 
 
-def test_the_pretence_is_as_strict_as_a_gpu() -> None:
+def test_the_simulated_gpu_is_as_strict_as_a_real_one() -> None:
     x = gaussian(20, 768)
-    with pretended():
+    with simulated_gpu():
         y = x.to("cuda")
         assert (y.device, y.is_cuda, y[:3].device, (y + 1).device) == (CARD, True, CARD, CARD)
         assert y.cpu().device.type == "cpu"
@@ -39,7 +39,7 @@ def test_the_pretence_is_as_strict_as_a_gpu() -> None:
         with pytest.raises(RuntimeError, match="rounded to fp16"):
             y.half() @ y.half().T
         error = float(((y @ y.T).cpu() - x @ x.T).abs().max())
-        assert error > 1e-5  # TF32 is on, and shows
+        assert error > 1e-5  # The error shows that TF32 is on.
 
 
 @pytest.mark.parametrize("screen", ["auto", "torch", "fp16", "tf32"])
@@ -51,7 +51,7 @@ def test_same_bits_as_on_the_cpu_and_audited_unasked(screen: str) -> None:
             cases.append((b, {"column_bias": bias, "columns": False}))
         for other, options in cases:
             expected = sweep(a, other, 3, screen="cpu", **options)
-            with pretended():
+            with simulated_gpu():
                 there = {k: v.to("cuda") if isinstance(v, torch.Tensor) else v for k, v in options.items()}
                 y = None if other is None else other.to("cuda")
                 found = sweep(a.to("cuda"), y, 3, screen=screen, blocks=(64, 50), **there)
@@ -66,11 +66,11 @@ def test_same_bits_as_on_the_cpu_and_audited_unasked(screen: str) -> None:
 def test_a_product_in_tf32_that_should_be_float32_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = sae_like(300, 400, 256)
     monkeypatch.setattr(screen_torch, "full_precision", nullcontext)
-    with pretended(), pytest.raises(AuditError, match="more than ε"):
+    with simulated_gpu(), pytest.raises(AuditError, match="more than ε"):
         sweep(a.to("cuda"), b.to("cuda"))
 
 
 @pytest.mark.parametrize("screen", ["cpu", "int8"])
 def test_the_cpus_screens_are_refused_there(screen: str) -> None:
-    with pretended(), pytest.raises(ValueError, match="needs tensors on the CPU; these are on cuda:0"):
+    with simulated_gpu(), pytest.raises(ValueError, match="needs tensors on the CPU; these are on cuda:0"):
         sweep(gaussian(20, 4).to("cuda"), screen=screen)
