@@ -108,7 +108,7 @@ def test_tables_are_sorted_and_details_opened_by_keys(reader):
     reader.page.keyboard.press("Enter")
     assert reader.page.evaluate("document.querySelector('details').open")
     button = reader.page.locator("th button >> nth=2")
-    assert "cosine of the two" in button.get_attribute("title")
+    assert "cosine of the pair" in button.get_attribute("title")
 
 
 def test_the_browser_itself_forbids_the_network(reader):
