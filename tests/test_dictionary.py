@@ -139,10 +139,10 @@ def test_select_by_mask_and_by_id_keeps_original_ids(rng):
     assert half.select([4, 0]).latent_ids.tolist() == [4, 0]
     assert torch.equal(half.select([4]).directions[0], d.directions[4])
     for wrong, message in (
-        (np.ones(5, bool), "length 5 for 3 latents"),
+        (np.ones(5, bool), "one per latent; got 5"),
         ([1], "has no latent 1"),
-        (np.zeros(3, bool), "keeps none"),
-        ([0.5], "whole numbers"),
+        (np.zeros(3, bool), "contains none"),
+        ([0.5], "must be integers"),
         ([[0]], "one-dimensional"),
     ):
         with pytest.raises(ValueError, match=message):
