@@ -28,5 +28,7 @@ def explore(
     import sae_geometry as sg
 
     written = sg.explore(folder, out, overwrite=overwrite)
-    Speaker(quiet).note(f"{written.stat().st_size / 1e6:.1f} MB; open it in a browser, or send it to a colleague")
+    Speaker(quiet).note(
+        f"one page of {written.stat().st_size / 1e6:.1f} MB: open it in a browser, or send it to a colleague"
+    )
     say(f"saved to {written}")

@@ -59,7 +59,8 @@ Offline = Annotated[
     bool, typer.Option("--offline", callback=_set, help="Use no network: demos, local files and caches only.")
 ]
 Latents = Annotated[
-    Literal["alive", "all"], typer.Option("--latents", help="Drop latents known to be dead (alive), or keep all.")
+    Literal["alive", "all"],
+    typer.Option("--latents", help="'alive' drops latents known to be dead; 'all' keeps every latent."),
 ]
 DropBad = Annotated[
     bool, typer.Option("--drop-bad", help="Drop and report latents whose decoder row is zero or not finite.")

@@ -152,7 +152,7 @@ def _step(
 
 
 def _of_all_rows(step: Step, source: Dictionary, a: Dictionary) -> Step:
-    """Return a mapped layer's edges for all latents of the layer; latents that the map sends to zero have none."""
+    """Expand the edges of a mapped layer to all its latents; a latent that the map sends to zero has no edge."""
     rows = np.flatnonzero(np.isin(a.latent_ids.cpu().numpy(), source.latent_ids.cpu().numpy()))
 
     def spread(values: np.ndarray, missing: int | float) -> np.ndarray:

@@ -250,8 +250,8 @@ class Flow(Answer):
                 }
                 for a, b, s in zip(self.layer_names, self.layer_names[1:], self.steps, strict=False)
             ],
-            "still_there": self.survivors.tolist(),
-            "still_there_means": "number of chains that start at layer i and are still there at layer j",
+            "survivors": self.survivors.tolist(),
+            "survivors_means": "number of chains that start at layer i and survive to layer j",
             "n_chains": len(chains),
             "n_through_all_layers": int(self.survivors[0, -1]),
             "median_degrees_turned_through_all_layers": _median(whole["turned"]),
@@ -284,8 +284,8 @@ class Flow(Answer):
     def sentences(self) -> str:
         first, last = self.layer_names[0], self.layer_names[-1]
         return (
-            f"Of {counted(self.layers[0].n_latents, 'latent')} at layer {first}, {self.survivors[0, -1]:,} are still "
-            f"there at layer {last}. There are {sum(s.n_births for s in self.steps):,} births, "
+            f"Of {counted(self.layers[0].n_latents, 'latent')} at layer {first}, {self.survivors[0, -1]:,} survive "
+            f"to layer {last}. There are {sum(s.n_births for s in self.steps):,} births, "
             f"{sum(s.n_deaths for s in self.steps):,} deaths, {sum(s.n_splits for s in self.steps):,} splits and "
             f"{sum(s.n_merges for s in self.steps):,} merges in {counted(len(self.steps), 'step')}."
         )
@@ -302,8 +302,8 @@ class Flow(Answer):
         return [
             f"Flow through {len(sizes)} layers, {' '.join(ends(names, 2))} ({what} ≥ {self.threshold:g}, FDR "
             f"{self.false_discovery_rate:.0%})",
-            f"  of {sizes[0]:,} at layer {names[0]}, {through:,} are still there at layer {names[-1]}",
-            f"  still there by layer: {_listed(self.survivors[0])}",
+            f"  of {sizes[0]:,} at layer {names[0]}, {through:,} survive to layer {names[-1]}",
+            f"  survivors by layer: {_listed(self.survivors[0])}",
             *(f"  {key} per step: {_listed(counts[key])}" for key in ("births", "deaths", "splits", "merges")),
             f"  {len(chains):,} chains, {len(whole):,} through all layers{angles}",
             f"  median decoder norm{' × threshold' if self.fold else ''}: {' '.join(ends(norms, 6))}",

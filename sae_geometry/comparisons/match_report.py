@@ -109,8 +109,8 @@ class MatchReport(ComparisonAnswer):
 
     @property
     def method(self) -> str:
-        encoder = "" if self.record["matchings"]["encoder_signed"] is None else " and by encoder cosines"
-        return f"{self.comparison.method} The matching was repeated by absolute cosines{encoder}."
+        encoder = "" if self.record["matchings"]["encoder_signed"] is None else " and with encoder cosines"
+        return f"{self.comparison.method} The matching was repeated with absolute cosines{encoder}."
 
     def __repr__(self) -> str:
         return self.comparison.first_screen(_in_words(self.record))

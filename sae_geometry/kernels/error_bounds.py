@@ -1,4 +1,4 @@
-"""Proven bounds ε on the distance of a screened score from the exact one; README.md has the derivations."""
+"""Proven bounds ε on the error of a screened score; README.md has the derivations."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ class TokenReading(Answer):
 
     @property
     def method(self) -> str:
-        """Sentences for a paper that describe the computation."""
+        """Return a description of the computation for a paper's methods section."""
         name, source = self.dictionary.name, self.labels.sources["tokens"]
         said = f"We list the tokens whose logits the unit decoder directions of {name} change most, by {source}."
         if not len(self.readable):
@@ -153,7 +153,7 @@ class TokenReading(Answer):
 
     @property
     def sentences(self) -> str:
-        """The answer in two sentences, or in one if the cosines to tokens are unknown."""
+        """Return the answer in two sentences, or in one if the cosines to tokens are unknown."""
         d = self.dictionary
         said = f"These are the tokens that {counted(d.n_latents, 'latent')} of {d.name} promote."
         if not len(self.readable):

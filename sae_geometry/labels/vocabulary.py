@@ -38,7 +38,7 @@ def read_vocabulary(path: Path) -> tuple[str, ...]:
         raise ValueError(f"{path.name} cannot be read: expected a tokenizer.json of the tokenizers library") from error
     largest = max([*pieces, *special], default=-1)
     if largest < 0 or largest >= _MAX_TOKENS or min([*pieces, *special]) < 0:
-        raise ValueError(f"{path.name} has token ids outside 0…{_MAX_TOKENS - 1:,}, or none")
+        raise ValueError(f"{path.name} has no token ids, or some outside 0…{_MAX_TOKENS - 1:,}")
     if largest >= len(pieces) + len(special) + _GAPS:
         raise ValueError(f"{path.name} has {len(pieces) + len(special):,} tokens with ids up to {largest:,}; refused")
     texts = {i: printable(to_text(piece)) for i, piece in pieces.items()}

@@ -49,14 +49,15 @@ def gap_of(
 ) -> Gap:
     """Compute an upper bound on the gap of a matching from dual prices.
 
-    For any matching, Σ S_ij ≤ Σ_matched rows (r_i + v_j) with r_i = max_j(S_ij − v_j), so with r_i ≥ the row
-    option and v_j ≥ the column option, Σ r_i + Σ v_j bounds the total of every matching. Each r_i is a
-    rounded difference, at most 2⁻⁵² |r_i| below the true maximum; the sums are exact until one last rounding.
+    Let r_i = max_j(S_ij − v_j). Every matching satisfies Σ S_ij ≤ Σ_matched rows (r_i + v_j). If no r_i is below
+    the value of an unmatched row and no v_j below that of an unmatched column, Σ r_i + Σ v_j bounds the total of
+    every matching. Each r_i is a rounded difference, at most 2⁻⁵² |r_i| below the true maximum; the sums are exact
+    except for one final rounding.
 
     Args:
-        score: float64 [n], the score of each row's pair, nan for none.
+        score: float64 [n], the score of each row's pair; nan if the row is unmatched.
         upper: float64 [n], r_i or an upper bound on it.
-        v: float64 [m], the columns' prices, at or above the column option.
+        v: float64 [m], the columns' prices, none below the value of an unmatched column.
         options: see `outside_options`.
     """
     row_option, column_option = options

@@ -96,7 +96,7 @@ class _Run:
         self.start = time.perf_counter()
 
     def go(self, nearest: Sweep | None) -> _Run:
-        """Iterate until the matching is proven, the budget is spent, or Ctrl-C is pressed after the first sweep."""
+        """Iterate until the gap is proven small enough, time runs out, or Ctrl-C is pressed after the first sweep."""
         quick = self._list_candidates(nearest)
         try:
             if quick is None:

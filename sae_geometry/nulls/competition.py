@@ -103,14 +103,15 @@ def excess(similarity: np.ndarray, controls: Controls) -> np.ndarray:
 def q_values(w: np.ndarray, odds: float | np.ndarray, at: np.ndarray | None = None) -> np.ndarray:
     """Return the smallest false discovery rate at which each latent is significant, float64 in (0, 1]; 1 for losses.
 
-    Each loss stands for as many false wins as its odds. Among latents with |W| ≥ t, the estimated false discovery rate
-    is (largest odds + odds of the losses / (1 − f)) / wins (knockoff+ for odds of 1 and f = 0). The q-value of a win is
-    the smallest estimate over all t ≤ W. All odds are raised by one factor if undecided latents win more often than the
-    odds imply. f is the share of latents that are significant with f = 0, at most ½ (README.md explains why).
+    A loss with odds o is evidence of o false wins. Among latents with |W| ≥ t, the estimated false discovery rate is
+    (largest odds + summed odds of the losses / (1 − f)) / number of wins, where f is the share of latents that are
+    significant with f = 0, at most ½ (README.md has the derivation). With f = 0 and all odds equal to 1, this is the
+    knockoff+ estimate. The q-value of a win is the smallest estimate over all t ≤ W. If undecided latents win more
+    often than the odds imply, all odds are multiplied by a common factor.
 
     Args:
-        w: W [n] of the nearest latents, which compete.
-        odds: odds that a false candidate beats the decoy, from the numbers of candidates; one number or [n].
+        w: competition statistic W of each latent's nearest partner, [n].
+        odds: odds that a false candidate beats its decoy, from the numbers of candidates; a scalar or [n].
         at: W of other partners, judged by the same thresholds; `w` if None.
     """
     lost = np.where(w > 0, 0.0, odds)

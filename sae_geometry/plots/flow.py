@@ -51,7 +51,7 @@ def flow_bundles(flow: Any, ax: Axes | None = None) -> Axes:
     ax.set(xlim=(-0.4, n - 0.6), ylim=(0, tops[-1].max() * 1.02), xlabel="layer", ylabel="latents")
     put_caption(
         ax,
-        f"{alive[0, -1]:,.0f} of {alive[0, 0]:,.0f} latents of layer {flow.layer_names[0]} are still there at layer "
+        f"{alive[0, -1]:,.0f} of {alive[0, 0]:,.0f} latents of layer {flow.layer_names[0]} survive to layer "
         f"{flow.layer_names[-1]}; color: layer at which a chain starts; gray: chains that end",
     )
     return ax

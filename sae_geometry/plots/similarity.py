@@ -93,7 +93,7 @@ def similarity_ecdf(
 def similarity_histogram(
     curves: Sequence[Matching], ax: Axes | None = None, *, threshold: float = THRESHOLD, legend: bool = True
 ) -> Axes:
-    """Draw the share of latents in each of 50 common bins, with chance as in `similarity_ecdf`.
+    """Draw histograms of similarity over 50 shared bins, with the null expectations of `similarity_ecdf`.
 
     Args:
         curves: one or more `Matching`; the first is filled.

@@ -46,7 +46,7 @@ def span_figure(span: Any) -> Figure:
     right.set(xlabel="rank of the subspaces", ylabel="mean squared cosine of angles", ylim=(0, 1))
     a, b = (shortened(d.name, 0.25 * room(figure), 8, "bold") for d in (span.a, span.b))
     unmatched = counted(len(span.unmatched), "latent")
-    put_title(figure, f"{unmatched} of {a} without a partner > {span.threshold:g} in {b}")
+    put_title(figure, f"{unmatched} of {a} without a partner above {span.threshold:g} in {b}")
     if not span.ranks:
         right.set_xticks([])
         why = "none without a partner" if not len(span.unmatched) else "none with a partner"

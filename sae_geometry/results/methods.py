@@ -38,7 +38,7 @@ def matched(matching: MatchingName, gap: float | None = None) -> str:
 
 
 def by_chance(target: str, turns: int | None = None) -> str:
-    """Describe the null expectation: the same computation against `target` turned, `turns` times if given."""
+    """Describe the null expectation: the same computation against a turned `target`, and how many turns it averages."""
     times = "" if turns is None else f" ({counted(turns, 'turn')} for one-to-one pairs)"
     return f"Expectations by chance come from the same computation against {target} {TURNED}{times}."
 

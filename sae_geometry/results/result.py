@@ -27,10 +27,10 @@ class Meanings(Protocol):
 
 @runtime_checkable
 class Result(Protocol):
-    """Protocol of a result: what saving, reporting and the command line need.
+    """Protocol for results: the interface that saving, reporting and the command line use.
 
-    `repr` is the answer on one screen, `headline` its most important line, `sentences` the answer as prose, and
-    `details` all that is known about it. `tables` are saved as Parquet, and `lists`, which the report shows, as CSV.
+    `repr` fits the result on one screen, `headline` is its most important line, `sentences` states it in prose, and
+    `details` is the full text report. `tables` are saved as Parquet, and `lists`, which the report shows, as CSV.
     `results.answer.Answer` implements the methods that can be derived from the others.
     """
 

@@ -112,9 +112,9 @@ def read(
 
 
 def _with_start(d: Dictionary, bundle: Bundle, selection: Selection) -> Dictionary:
-    """Add `cosine_to_start` to a dictionary's metadata if its run's state at step 0 is on this machine.
+    """Add `cosine_to_start` to a dictionary's metadata if the checkpoint of its run at step 0 is available locally.
 
-    It is the mean of cos(w_i, w_i at step 0) over the latent ids i that are in both.
+    `cosine_to_start` is the mean of cos(w_i, w_i at step 0) over the latent ids i that both checkpoints have.
     """
     if bundle.start is None:
         return d

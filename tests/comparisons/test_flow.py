@@ -112,7 +112,7 @@ def test_ten_lines_summarize_what_persists(flowed):
     assert len(lines) == 10
     assert max(map(len, lines)) <= 80
     assert f"births per step: {' '.join(str(s.n_births) for s in f.steps)}" in repr(f)
-    assert f"of 160 at layer 0, {left[-1]} are still there at layer 3" in repr(f)
+    assert f"of 160 at layer 0, {left[-1]} survive to layer 3" in repr(f)
     assert " ".join(repr(f).split()).count("norms grow and meaning drifts") == 1
 
 
@@ -122,7 +122,7 @@ def test_ten_lines_are_enough_for_many_layers():
     lines = repr(many).splitlines()
     assert len(lines) == 10
     assert max(map(len, lines)) <= 80
-    assert "still there by layer: 32 32 32 32 … 32 32 32 32" in lines[2]
+    assert "survivors by layer: 32 32 32 32 … 32 32 32 32" in lines[2]
     said = many.details()
     assert "14 → 15  32        0       0       0       0       1 → 1" in said
     assert "chains by layers: 32 of 16" in said

@@ -27,7 +27,7 @@ SAID = {
     ),
     "control": (["No pair below 0.2 was matched", "in the same way with noise", "(2 turns"], ["encoder"]),
     "index": (["have the same id", "at most 0.1 or at least 0.9", "again turned"], ["one-to-one", "knockoff"]),
-    "match": (["proven optimality", "repeated by absolute cosines and by encoder cosines"], ["greedily"]),
+    "match": (["proven optimality", "with absolute cosines and with encoder cosines"], ["greedily"]),
     "truth": (["above 0.8", "MCC is the mean absolute cosine"], ["encoder"]),
     "within": (
         ["the absolute cosine of unit decoder directions", "itself excluded", "the nearest latent of one turned"],
