@@ -143,6 +143,7 @@ TWO_OR_MORE = {
     "comparisons/encoder_agreement.py", "comparisons/nearest_result.py", "comparisons/within.py",
     "labels/attach.py", "labels/tokens.py", "pairwise/mapping.py", "plots/flow.py", "plots/nearest.py",
     "plots/splitting.py",
+    "embedding/projection.py",  # Quality takes at least two neighbors.
 }  # fmt: skip
 
 
