@@ -157,7 +157,7 @@ def _lines(batches: Sequence[Path]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
                 while line := f.readline(_MOST_LINE):
                     n += len(line)
                     if n > most or (len(line) == _MOST_LINE and not line.endswith(b"\n")):
-                        raise ExportError(f"{path} decompresses to more than an export has; refused")
+                        raise ExportError(f"{path} decompresses to more data than an export contains; refused")
                     if line.strip():
                         record = parse_json(line)
                         if not isinstance(record, dict):

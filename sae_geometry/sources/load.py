@@ -46,7 +46,7 @@ def load(
             `latent_axis`, and a prefix `NAME=` sets the label.
         latents: "alive" drops latents known to be dead (none if unknown); "all" returns every latent.
         name: label; takes precedence over `NAME=`.
-        latent_axis: axis of the stored decoder that indexes latents, needed if the file is ambiguous.
+        latent_axis: axis of the stored decoder that indexes latents; set it if the file is ambiguous.
         drop_bad: drop and record latents whose decoder row is zero, NaN or infinite, instead of raising an exception.
         encoder: whether to read the encoder too; False halves the memory.
         offline: use only cached files, not the network.
