@@ -3,7 +3,8 @@
     $SAE_GEOMETRY_CACHE, else the user's cache folder
       .sae-geometry-cache                      paths of the files that we wrote; only these are ever removed
       wandb/<host>/<entity>/<project>/<run>/   checkpoints, with wandb_run.json
-      huggingface/, neuronpedia/               lists of files and single tensors per commit; exports
+      huggingface/                             file lists and single tensors, by commit
+      neuronpedia/                             exports
       verified/                                checksums of verified files
       .partial/                                partial downloads, resumed if the server supports it
       .locks/                                  a lock file per download, so that no two processes fetch the same file,

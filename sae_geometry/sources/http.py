@@ -233,7 +233,7 @@ def body_of(answer: Any, limit: int, what: str) -> Iterator[bytes]:
 
 
 class Pace:
-    """Monitor of the download rate, over intervals as long as the permitted silence."""
+    """Monitor of the download rate, averaged over intervals as long as the permitted silence."""
 
     def __init__(self) -> None:
         self.n, self.since = 0, time.monotonic()

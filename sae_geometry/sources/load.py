@@ -99,7 +99,7 @@ def read(
     )
     if bundle.labels is not None:
         dictionary = dictionary.labeled(Labels.read(bundle.labels))
-    if encoder:  # A caller who saves memory should not have to read a second checkpoint either.
+    if encoder:  # Callers who save memory without encoders need no second checkpoint either.
         dictionary = _with_start(dictionary, bundle, address.selection)
     resolved, typed = readable(f"{bundle.address}{address.selection}"), readable(address.typed)
     dictionary = replace(dictionary, name=readable(dictionary.name), address=resolved)

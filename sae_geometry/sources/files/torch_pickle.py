@@ -179,7 +179,7 @@ def _run(raw: bytes, name: str, builder_of: BuilderOf) -> object:
                 stack.append(_storage(stack.pop()))
             case "REDUCE" | "NEWOBJ":
                 args = _expect(stack.pop(), tuple)
-                build: Any = builder_of(str(_expect(stack.pop(), _Name)))  # None for a dtype: the call raises.
+                build: Any = builder_of(str(_expect(stack.pop(), _Name)))  # Calling a dtype raises TypeError.
                 stack.append(build(args))
             case "BUILD":
                 state = stack.pop()

@@ -129,7 +129,7 @@ class Watch:
         if response.headers.get("content-encoding", "identity") != "identity":
             raise SourceError(f"{self.what}: the server compressed its response, although we asked it not to; refused")
         if response.has_redirect_location:
-            most, refused = _MAX_REDIRECT, False  # Only the location of a redirect matters, so its body may be cut.
+            most, refused = _MAX_REDIRECT, False  # Only the location of a redirect matters: truncate its body.
         else:
             most, refused = (MAX_ANSWER if "/api/" in str(response.request.url.path) else _MAX_FILE), True
         response.stream = self._paced(response.stream, most, refused)

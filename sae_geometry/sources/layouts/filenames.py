@@ -211,7 +211,7 @@ def start_names(weights: str) -> tuple[str, ...]:
 
 def side_names(weights: str) -> tuple[str, ...]:
     """Return possible names of the configuration and sparsity files of a weights file, the most specific first."""
-    unit = weights.removesuffix(f"/{_DCP}")  # A torch.distributed.checkpoint is a folder.
+    unit = weights.removesuffix(f"/{_DCP}")  # The unit of a torch.distributed.checkpoint is its folder.
     folder, _, base = unit.rpartition("/")
     stem = base.rpartition(".")[0] or base
     folders = [folder, folder.rpartition("/")[0]] if folder.rpartition("/")[2] == "checkpoints" else [folder]
