@@ -119,7 +119,7 @@ class Watch:
     def answered(self, response: Any) -> None:
         """Check the headers of a response, and limit the rate and size of its body."""
         self.since = None
-        for header in ("retry-after", "ratelimit"):  # The client would wait as long as these say.
+        for header in ("retry-after", "ratelimit"):  # The client would wait as long as these headers say.
             response.headers.pop(header, None)
         if response.request.method == "HEAD":
             for header in ("etag", "x-linked-etag", "x-repo-commit"):

@@ -68,7 +68,7 @@ def fetch_run(
     known = {} if record is None else record.sums
     record = replace(client.run(run), weights=tuple(sorted(filter(is_of_a_checkpoint, remote))))
     names = _wanted(list(remote), run, file, every)
-    remote = {n: f for n, f in remote.items() if n in names or n != _OWN_CONFIG}  # The record has its content.
+    remote = {n: f for n, f in remote.items() if n in names or n != _OWN_CONFIG}  # The record holds the configuration.
     record = replace(record, sums=fetch_all(remote, names, folder, known, context))
     with locked(folder / RUN_RECORD_NAME):
         write_record(record, folder / RUN_RECORD_NAME)
