@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 from torch import Tensor
@@ -112,7 +112,7 @@ class PairMatchings:
         """
         cached: dict[str, Any] = vars(self)
         if "_counts" not in cached:
-            made = [self._counted(m, progress) for m in ("mutual", "greedy", "optimal")]
+            made = [self._counted(m, progress) for m in get_args(OneToOne)]
             cached["_counts"] = double_counting(*self._nearest, [(c.a_to_b, c.b_to_a) for c in made], self.threshold)
         return cached["_counts"]
 

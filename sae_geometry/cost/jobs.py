@@ -112,7 +112,7 @@ def _solving(a: Tensor, b: Tensor, matching: MatchingName | None = None) -> floa
 
 
 def _method(a: Tensor, b: Tensor, matching: MatchingName | None) -> MatchingName:
-    return matching if matching in _PER_PAIR else default_matching(len(a), len(b))
+    return default_matching(len(a), len(b)) if matching in (None, "nearest") else matching
 
 
 def _pairs_solving(q: Question) -> float:

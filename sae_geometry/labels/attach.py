@@ -16,13 +16,13 @@ from sae_geometry.labels.tokens import read_tokens
 from sae_geometry.labels.unembedding import read_unembedding
 from sae_geometry.pairwise.grouping import layer_of
 from sae_geometry.pairwise.same_space import ALLOWED, place_key
+from sae_geometry.sources.address import NAMED
 from sae_geometry.sources.bundle import Context
 from sae_geometry.sources.layouts.places import layer_named
 from sae_geometry.sources.neuronpedia import fetch_export, source_on_neuronpedia
 
 _NEURONPEDIA = "neuronpedia"
-_SITES = {"res": "resid", "resid": "resid", "mlp": "mlp", "att": "attn", "attn": "attn"}  # Neuronpedia's names of sites
-_LABEL = re.compile(r"([\w][\w .+\-]*)=(.+)", re.DOTALL)
+_SITES = {"res": "resid", "resid": "resid", "mlp": "mlp", "att": "attn", "attn": "attn"}  # Neuronpedia to hook points
 
 
 def with_labels(
@@ -39,7 +39,7 @@ def with_labels(
         dictionaries: dictionaries with distinct names.
         context: offline mode and callbacks; the sources of labels are reported there.
         given: one [NAME=]FILE, [NAME=]FOLDER or [NAME=]neuronpedia[:MODEL/SOURCE] per table.
-        allow_mismatch: permit an export for another layer or site than the dictionary's, and add a note about it.
+        allow_mismatch: permit an export for a different layer or site from the dictionary's, and add a note about it.
     """
     labeled = list(dictionaries)
     for text in given:
@@ -54,7 +54,7 @@ def with_labels(
 
 @dataclass
 class LabelEach:
-    """Labeler of dictionaries that are read one by one; `given` is as in `with_labels`, `used` collects its matches."""
+    """Labeler of dictionaries that are read one by one; `given` is as in `with_labels`, `used` lists its matches."""
 
     given: Sequence[str]
     context: Context
@@ -62,13 +62,15 @@ class LabelEach:
     used: set[str] = field(default_factory=set)
 
     def __call__(self, d: Dictionary) -> Dictionary:
-        """Return the dictionary with labels from the tables that are given for it or without a name.
+        """Return the dictionary with labels from the tables given for it, and from those without a name.
+
+        A plain "neuronpedia" applies to every dictionary with known pages.
 
         Raises:
             ValueError: a table without a name would be used for a second dictionary.
         """
         for text in self.given:
-            place, named = text, _LABEL.fullmatch(text)
+            place, named = text, NAMED.fullmatch(text)
             if named is not None and named[1] == d.name:
                 place = named[2]
             elif named is not None or (text == _NEURONPEDIA and source_on_neuronpedia(d) is None):
@@ -88,7 +90,7 @@ class LabelEach:
 
 def _meant(text: str, dictionaries: Sequence[Dictionary]) -> list[tuple[int, str]]:
     """Return the indices of the dictionaries that a table is given for, each with the table."""
-    named = _LABEL.fullmatch(text)
+    named = NAMED.fullmatch(text)
     mine = [i for i, d in enumerate(dictionaries) if named is not None and d.name == named[1]]
     if named is not None and mine:
         return [(i, named[2]) for i in mine]
@@ -123,7 +125,7 @@ def _with_table(d: Dictionary, place: str, context: Context, allow_mismatch: boo
 
 
 def _elsewhere(d: Dictionary, source: str, allow_mismatch: bool) -> list[str]:
-    """Return a note if a Neuronpedia source is, by its name, for another layer or site than the dictionary.
+    """Return a note if the name of a Neuronpedia source shows a different layer or site from the dictionary's.
 
     The residual stream after layer 5 is the one before layer 6, so either number is accepted for it.
     """
@@ -137,7 +139,8 @@ def _elsewhere(d: Dictionary, source: str, allow_mismatch: bool) -> list[str]:
     other_site = site is not None and site not in place and any(known in place for known in _SITES.values())
     if not other_layer and not other_site:
         return []
-    text = f"{source} is for another {'layer' if other_layer else 'site'} than {d.name!r}, which is at {d.hook_point}"
+    differs = "layer" if other_layer else "site"
+    text = f"{source} is for a different {differs} from {d.name!r}, which is at {d.hook_point}"
     if not allow_mismatch:
         raise ValueError(
             f"{text}: give its own --labels neuronpedia:MODEL/SOURCE, or pass allow_mismatch=True (--allow-mismatch)"

@@ -160,7 +160,7 @@ _READERS: dict[str, Callable[[IO[bytes]], pd.DataFrame]] = {
 
 
 def _check_cells(n_rows: int, n_columns: int, file: IO[bytes]) -> None:
-    """Raise ValueError if a table is mostly empty, so that its cells would take far more memory than its file."""
+    """Raise ValueError if a table has too many columns, or cells that would take far more memory than its file."""
     size = os.fstat(file.fileno()).st_size
     if n_columns > _MOST_COLUMNS or 8 * n_rows * n_columns > _ALWAYS + _TIMES * size:
         raise ValueError(f"{n_rows:,} rows of {n_columns:,} columns are too many for a file of {size:,} bytes")

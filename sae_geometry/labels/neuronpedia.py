@@ -84,12 +84,12 @@ def read_folder(folder: Path) -> Export:
     )
     if len(roots) != 1:
         some = ", ".join(p.relative_to(folder).as_posix() for p in roots[:4])
-        what = f"holds several exports: give one of {some}" if roots else "holds no export of Neuronpedia"
+        what = f"holds several exports: give one of {some}" if roots else "holds no Neuronpedia export"
         raise ExportError(f"{folder} {what}")
     batches = sorted(p for p in roots[0].glob("*/batch-*.jsonl.gz") if p.parent.name != "activations")
     first = next((record for _, record in _lines(batches)), None)
     if first is None:
-        raise ExportError(f"{folder} holds no export of Neuronpedia: expected batch-0.jsonl.gz with records")
+        raise ExportError(f"{folder} holds no Neuronpedia export: expected batch-0.jsonl.gz with records")
     return read_export(roots[0], f"{first.get('modelId')}/{first.get('layer')}")
 
 
@@ -157,7 +157,7 @@ def _lines(batches: Sequence[Path]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
                 while line := f.readline(_MOST_LINE):
                     n += len(line)
                     if n > most or (len(line) == _MOST_LINE and not line.endswith(b"\n")):
-                        raise ExportError(f"{path} decompresses to more than an export has; refused")
+                        raise ExportError(f"{path} decompresses to more data than an export contains; refused")
                     if line.strip():
                         record = parse_json(line)
                         if not isinstance(record, dict):

@@ -112,7 +112,7 @@ class PairLabels:
     def few_lines(self, room: int) -> list[str]:
         """Return one to three labeled pairs of each group, and the readable shares, in about `room` lines of text.
 
-        Lines are fitted to 80 characters. A pair takes one line, or two if it has explanations, which are longer.
+        Lines are fitted to 80 characters. A pair takes one line, or two if there are explanations, which are longer.
         """
         examples = {name: rows for name in self.names if (rows := self._examples(name))}
         shares = [self._shares((self.table["group"] == name).to_numpy()).get("readable") for name in examples]

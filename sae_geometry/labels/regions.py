@@ -15,9 +15,9 @@ _TESTED = 200  # most frequent tokens per region
 _FEWEST = 3  # latents per region that promote the token
 ALPHA = 0.05
 TEST = (
-    f"hypergeometric test of whether more latents of the region than of the other regions have the token among their "
-    f"top tokens, Benjamini–Hochberg over all tokens and regions, q ≤ {ALPHA:g}. Latents are not independent draws, so "
-    "q is a yardstick, not a probability"
+    f"hypergeometric test of whether a larger share of the region's latents than of the other regions' latents has the "
+    f"token among their top tokens, Benjamini–Hochberg over all tokens and regions, q ≤ {ALPHA:g}. Latents are not "
+    "independent draws, so q is a yardstick, not a probability"
 )
 
 

@@ -237,8 +237,8 @@ def read_tokens(
     near = sweep(x, units, columns=False, progress=stage("nearest tokens")).rows.score.numpy()[:, 0]
     other = turned(x, principal_axes(x), seed)
     chance = sweep(other, units, columns=False, progress=stage("chance")).rows.score.numpy()[:, 0]
-    # Partners are ranked by their lead over other candidates. Here, that would hide the plainest latents: a latent that
-    # writes " of" is almost as close to "of", " Of" and "OF".
+    # Partners are tested by their excess over other candidates, but here that would hide the plainest latents: a latent
+    # that writes " of" is almost as close to "of", " Of" and "OF".
     q = q_values(near - chance, 1.0)
     text = np.array(unembedding.tokens, dtype=object)
     frame = pd.DataFrame(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import get_args
+from typing import assert_never, get_args
 
 import numpy as np
 import torch
@@ -93,8 +93,10 @@ def match(
     elif method == "greedy":
         lists = None if nearest is None or nearest.cols is None else (nearest.rows.index, nearest.cols.index)
         partner, _ = greedy_partners(a, b, absolute=absolute, lists=lists, progress=share)
-    else:
+    elif method == "mutual":
         partner = _mutual_partners(nearest or sweep(a, b, absolute=absolute, progress=share))
+    else:
+        assert_never(method)
     cosine = partner_cosines(a, b, partner)
     made = partner >= 0
     total = math.fsum((np.abs(cosine) if absolute else cosine)[made].tolist())

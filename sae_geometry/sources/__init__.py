@@ -1,4 +1,4 @@
-"""Load dictionaries from addresses, on disk or over the network.
+"""Load dictionaries from addresses. All downloads happen in this package.
 
 The main entry point is `load(address)`. Importing this package imports neither wandb nor huggingface_hub.
 """

@@ -27,10 +27,10 @@ from sae_geometry.sources.errors import AddressError
 
 Scheme = Literal["local", "demo", "wandb", "hf", "saelens", "paper"]
 
-_LABEL = re.compile(r"([\w][\w .+\-]*)=(.+)", re.DOTALL)
+NAMED = re.compile(r"([\w][\w .+\-]*)=(.+)", re.DOTALL)
 _PART = re.compile(r"[\w][\w.\-]*")
 _PROJECT = re.compile(r"\w[\w.\- ()+,&@!]*")
-_QUOTED = re.compile(r"[<\"'](.+://.+)[>\"']|\[[^]]*\]\((.+://.+)\)")  # Links are often copied with their quotes.
+_QUOTED = re.compile(r"[<\"'](.+://.+)[>\"']|\[[^]]*\]\((.+://.+)\)")  # as copied from text or Markdown
 _WEIGHTS_SUFFIX = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".npz", ".npy")
 _SELECTORS = ("layer", "model", "source", "latent_axis")
 _ALIAS = re.compile(r"[^\s/:#]+")
@@ -76,7 +76,7 @@ class Address:
         place: location within the source: a path, a demo name, "entity/project/run" of a run or
             "entity/project/name:v3" of an artifact, "org/repo" or "datasets/org/repo", or "release/sae_id".
         path: file inside a run or repository; None for the default file.
-        other: the address that the text would be if the path did not exist; None if it could only be a path.
+        other: what the text would mean if the path did not exist, for messages; None if it could only be a path.
     """
 
     typed: str
@@ -101,10 +101,10 @@ class Address:
 
 
 def parse(text: str, exists: Callable[[str], bool] = lambda _: False) -> Address:
-    """Parse an address; text that is an existing path is always read as that path.
+    """Parse an address; text without a scheme is read as a local path if that path exists.
 
     Args:
-        exists: function that returns whether a local path exists; called only for text without a scheme.
+        exists: function that returns whether a local path exists.
 
     Example:
         >>> str(parse("mine=https://wandb.ai/sparsify/gpt2/runs/d8vgjnyc"))
@@ -124,7 +124,7 @@ def parse(text: str, exists: Callable[[str], bool] = lambda _: False) -> Address
     if not stripped or "\0" in stripped:
         raise AddressError(f"{text!r} is not an address: give a path, demo:NAME, wandb:…, hf://… or a pasted URL")
     label, rest = None, stripped
-    if (named := _LABEL.fullmatch(stripped)) is not None:
+    if (named := NAMED.fullmatch(stripped)) is not None:
         if exists(stripped):
             other = f"{named[2].strip()} under the label {named[1].strip()}"
             return Address(stripped, "local", stripped, other=other)
@@ -164,7 +164,7 @@ def _bare(body: str, exists: Callable[[str], bool]) -> Address:
         raise AddressError(f"{body!r} is on neither wandb.ai nor huggingface.co: download the file and give its path")
     here = exists(body)
     parts = body.partition("#")[0].split("/")
-    if len(parts) == 3 and ":" in parts[2]:  # The last part is a version of an artifact.
+    if len(parts) == 3 and ":" in parts[2]:  # The last part names a version of an artifact.
         parts[2] = parts[2].partition(":")[0]
     remote = ""
     if all(_PART.fullmatch(p) for p in parts) and not parts[-1].lower().endswith(_WEIGHTS_SUFFIX):

@@ -25,7 +25,7 @@ from sae_geometry.sources.layouts.read import Latents, Opened, opened, read_dict
 from sae_geometry.sources.layouts.table import PER_COORDINATE, PER_LATENT
 from sae_geometry.sources.load import load
 
-_NO_LISTS = (str, bytes, bytearray, memoryview)  # The items of these sequences are not numbers.
+_NO_LISTS = (str, bytes, bytearray, memoryview)  # sequences that are not lists of numbers
 _ATTRIBUTES = ("W_dec", "W_enc", *PER_LATENT, *PER_COORDINATE)
 
 
@@ -45,7 +45,7 @@ def as_dictionary(
     - a pandas DataFrame has latents as rows, and its index gives their ids if it holds distinct non-negative integers;
     - a mapping of tensors, such as a state dict, is read like a file with the same names. If sizes are ambiguous,
       "W_dec" is [n_latents, d_in] and "W_enc" [d_in, n_latents];
-    - an SAE object, such as SAELens's, is read from its state dict or its attributes W_dec and W_enc, and its `cfg`;
+    - an SAE object, such as SAELens's, is read from its state dict or its attributes W_dec and W_enc, and from `cfg`;
     - a SAELens synthetic model, or its feature dictionary, is read as its true features.
 
     The interpretation is recorded in `.notes`. For other objects use `Dictionary.from_decoder`, which takes the
@@ -55,7 +55,7 @@ def as_dictionary(
         obj: any of the inputs above.
         latents: "alive" drops latents known to be dead.
         name: label; by default the object's own, or "dictionary".
-        latent_axis: axis of the decoder that indexes latents, needed if sizes are ambiguous.
+        latent_axis: axis of the decoder that indexes latents; set it if sizes are ambiguous.
         drop_bad: drop and record zero and non-finite rows instead of raising an exception.
 
     Raises:
@@ -187,7 +187,7 @@ def _as_tensor(value: Any, what: str) -> Any:
     if not isinstance(value, Tensor):
         if not hasattr(value, "__array__"):
             return value
-        with suppress(TypeError, ValueError, RuntimeError):  # `plain_tensor` explains why it cannot read such an array.
+        with suppress(TypeError, ValueError, RuntimeError):  # `plain_tensor` reports arrays that cannot be read.
             if np.ndim(value) < 2 and np.asarray(value).dtype.kind not in "biufc":
                 return value
     value = plain_tensor(value, what)

@@ -1,4 +1,4 @@
-"""Checkpoints on disk with the facts that their source states, and the options of a request to a source."""
+"""Checkpoints on disk, the facts that their sources state, and the options of a request to a source."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Bundle:
         name: default label.
         where: path of the weights, prefixed with the repository's name; some layouts infer the hook point from it.
         configs: configuration files, the most specific first.
-        start: checkpoint of the run's state at step 0, if it is on this machine.
+        start: the run's checkpoint at step 0, if it is on this machine.
         config: configuration from the source rather than from a file.
         alive_ids: ids of the latents that fire, by hook point.
         n_tokens: number of tokens over which firing was counted; None if not recorded.

@@ -3,7 +3,9 @@
     $SAE_GEOMETRY_CACHE, else the user's cache folder
       .sae-geometry-cache                      paths of the files that we wrote; only these are ever removed
       wandb/<host>/<entity>/<project>/<run>/   checkpoints, with wandb_run.json
-      huggingface/, verified/                  files per commit, and verified blobs
+      huggingface/                             file lists and single tensors, by commit
+      neuronpedia/                             exports
+      verified/                                checksums of verified files
       .partial/                                partial downloads, resumed if the server supports it
       .locks/                                  a lock file per download, so that no two processes fetch the same file,
                                                and per folder with a command's unfinished work
@@ -142,7 +144,7 @@ def to_clear(run: str | None = None) -> tuple[Path, ...]:
 
 
 def clear_cache(run: str | None = None) -> int:
-    """Remove one run ("entity/project/run" or its address) or, by default, all downloaded files from the cache.
+    """Remove one run ("entity/project/run" or its address) or, by default, everything that we wrote to the cache.
 
     Links are removed but not followed, and files from other programs stay.
 

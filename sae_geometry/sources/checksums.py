@@ -57,7 +57,7 @@ def write_sealed(path: Path, table: Mapping[str, Any]) -> None:
 
 
 def read_sealed(path: Path) -> dict[str, Any] | None:
-    """Return the mapping in a file of `write_sealed`, or None if the file is missing, too large, invalid or altered."""
+    """Return the mapping in a JSON file; None if it is missing, too large or invalid, or does not fit its checksum."""
     try:
         if path.stat().st_size > _MAX_BYTES:
             return None

@@ -162,7 +162,7 @@ def _one_try(remote: RemoteFile, partial: Path, credentials: Credentials | None,
 
 
 def _no_link(path: str, flags: int) -> int:
-    """Open a file but not a link, which another user could have placed at this predictable name."""
+    """Open a file, but refuse a link, which could have been placed at this predictable name."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 

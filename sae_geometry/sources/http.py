@@ -119,7 +119,7 @@ def _session() -> Any:
 
 
 def in_time(ask: Callable[[], T], still_waits: Callable[[], bool] = lambda: True) -> T:
-    """Call `ask` in a thread and return its result; raise TimeoutError and abandon the thread if it takes too long.
+    """Return the result of `ask`, called in a thread; raise TimeoutError and abandon it after `connect` + `silence` s.
 
     The client's own timeout limits only the silence between two bytes, so a server that sends a header byte now and
     then never triggers it. `still_waits` returns whether `ask` is waiting for a response rather than doing other work.
@@ -153,7 +153,7 @@ def _close_late(result: Future[Any]) -> None:
 
 
 def with_tries(what: str, attempt: Callable[[], T]) -> T:
-    """Return the result of `attempt`, retried after ConnectionError; raise UnreachableError if no try succeeds."""
+    """Return the result of `attempt`, retried after ConnectionError; raise UnreachableError after `limits().tries`."""
     last: Exception | None = None
     for n in range(limits().tries):
         if n:
@@ -233,7 +233,7 @@ def body_of(answer: Any, limit: int, what: str) -> Iterator[bytes]:
 
 
 class Pace:
-    """Monitor of the download rate, over intervals as long as the permitted silence."""
+    """Monitor of the download rate, averaged over intervals as long as the permitted silence."""
 
     def __init__(self) -> None:
         self.n, self.since = 0, time.monotonic()

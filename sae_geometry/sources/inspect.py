@@ -52,7 +52,7 @@ class FoundDictionary:
         outputs: layers or models that its decoder writes to; empty if there is only one.
         output_kind: "layer" or "model".
         decoder, encoder: key and orientation, such as "W_dec [n_latents, width]"; encoder is None if it is missing.
-        hook_point_in, hook_point_out: hook points it reads and writes; out is None if it is the same or unknown.
+        hook_point_in, hook_point_out: hook points it reads from and writes to; out is None if the same or unknown.
         transcoder: whether the decoder writes to a different space than the encoder reads from.
         assumed: why the orientation is an assumption; None if it is certain.
         alive: description of the known dead latents; None if the decoder was not read.
@@ -82,7 +82,7 @@ class Inspection:
         files: weights files on disk.
         layout, title: short name and displayed name of the layout.
         model: name of the model; None if unknown.
-        notes: parts that could not be read or interpreted.
+        notes: messages on configuration that could not be read or interpreted.
     """
 
     address: str
@@ -117,7 +117,7 @@ def inspect(
     Decoder norms and alive latents are included only for a single dictionary; select one of several with `::`.
 
     Args:
-        latent_axis: axis of the stored decoder that indexes latents, needed if the file is ambiguous.
+        latent_axis: axis of the stored decoder that indexes latents; set it if the file is ambiguous.
         echo: called with the resolved address.
 
     Example:
@@ -179,7 +179,7 @@ def _details(d: FoundDictionary) -> list[tuple[str, str]]:
     rows = [("decoder", f"{d.decoder}, width {d.d_out:,}"), ("encoder", d.encoder or "none")]
     rows.append(("hook", d.hook_point_in or "unknown"))
     if d.transcoder:
-        rows.append(("kind", f"a transcoder: the decoder lives in output space ({d.hook_point_out or 'hook unknown'})"))
+        rows.append(("kind", f"a transcoder: directions in the output space ({d.hook_point_out or 'hook unknown'})"))
     if d.outputs:
         rows.append(("outputs", f"{d.output_kind}s {', '.join(map(str, d.outputs))}: all concatenated, or "
                      f"::{d.output_kind}=N for one"))  # fmt: skip

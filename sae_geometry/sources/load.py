@@ -46,7 +46,7 @@ def load(
             `latent_axis`, and a prefix `NAME=` sets the label.
         latents: "alive" drops latents known to be dead (none if unknown); "all" returns every latent.
         name: label; takes precedence over `NAME=`.
-        latent_axis: axis of the stored decoder that indexes latents, needed if the file is ambiguous.
+        latent_axis: axis of the stored decoder that indexes latents; set it if the file is ambiguous.
         drop_bad: drop and record latents whose decoder row is zero, NaN or infinite, instead of raising an exception.
         encoder: whether to read the encoder too; False halves the memory.
         offline: use only cached files, not the network.
@@ -99,7 +99,7 @@ def read(
     )
     if bundle.labels is not None:
         dictionary = dictionary.labeled(Labels.read(bundle.labels))
-    if encoder:  # A caller who saves memory should not have to read a second checkpoint either.
+    if encoder:  # Callers who save memory without encoders need no second checkpoint either.
         dictionary = _with_start(dictionary, bundle, address.selection)
     resolved, typed = readable(f"{bundle.address}{address.selection}"), readable(address.typed)
     dictionary = replace(dictionary, name=readable(dictionary.name), address=resolved)

@@ -60,7 +60,7 @@ def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = No
         where=where or first.as_posix(),
         configs=tuple(p for p in sides if p.name not in (SPARSITY_NAME, RUN_RECORD_NAME)),
         start=next((p for name in start_names(first.as_posix()) if os.path.isfile(p := Path(name))), None),
-        notes=(f"the checkpoint lacks {counted(wanting, 'shard')}, which could not be read",) if wanting > 0 else (),
+        notes=(f"the checkpoint lacks {counted(wanting, 'shard')}: only the others were read",) if wanting > 0 else (),
         sparsity=next((p for p in sides if p.name == SPARSITY_NAME), None),
         labels=labels_next_to(first),
         **({} if record is None else record.of_bundle),

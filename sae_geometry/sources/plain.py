@@ -25,7 +25,7 @@ def is_plain(value: object) -> bool:
 
 
 def parse_json(text: str | bytes, table: Callable[[list[tuple[str, Any]]], Any] = dict) -> Any:
-    """Parse JSON text; `table` builds each object from its pairs, and integers of 20 or more digits become floats.
+    """Parse JSON text; `table` builds each object from its pairs, and integers of 20 or more characters become floats.
 
     Raises:
         ValueError: the text is not JSON, or is nested too deeply.

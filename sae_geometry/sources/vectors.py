@@ -33,7 +33,7 @@ def as_vectors(
     Args:
         vectors: an array or tensor [d] or [n, d]; a `Dictionary`, which is returned as it is; or an address. An address
             is `RUN::latent=12` (or `::latent=12,40`) for latents of a dictionary, or a .npy, .npz, .pt or safetensors
-            file with one tensor; `FILE::KEY` selects one of several tensors, and `FILE::row=3` selects rows.
+            file with one vector or matrix; `FILE::KEY` selects one of several, and `FILE::row=3` selects rows.
 
     Raises:
         SourceError: nothing is at the address, or the file holds several tensors or none.

@@ -109,13 +109,13 @@ def test_an_option_that_a_command_advises_is_its_own(path: Path) -> None:
         ("choose one by adding ::layer=2, ::latent_axis=1", "choose one by adding ::layer=2, ::latent_axis=1"),
         (
             "if 'x' is the decoder, call sae_geometry.Dictionary.from_decoder(tensors['x'], latent_axis=1), where "
-            "latent_axis is the axis that counts latents",
+            "latent_axis is the axis that indexes latents",
             "if 'x' is the decoder, save it alone as a .npy file and give that with ::latent_axis=1, the axis that "
             "indexes latents",
         ),
         (
             "pass the decoder to sae_geometry.Dictionary.from_decoder(decoder, latent_axis=…), where latent_axis is "
-            "the axis that counts latents",
+            "the axis that indexes latents",
             "save only the decoder as a .npy file and give that, with ::latent_axis=1 if its columns are latents",
         ),
         ("by unembed='hf://org/model' (--unembed hf://org/model) or", "by --unembed hf://org/model or"),

@@ -147,7 +147,7 @@ def test_a_downloaded_folder_says_itself_of_what_it_is(bucket, tmp_path):
     (d,) = with_labels([dictionary()], Context(), given=[str(root / SOURCE)])
     assert "Neuronpedia, gpt2-small/8-res-jb, by gpt-4o" in d.labels.sources["explanation"]
     assert sg.read_labels(root).frame.equals(d.labels.frame)
-    with pytest.raises(ValueError, match="holds no export"):
+    with pytest.raises(ValueError, match="holds no Neuronpedia export"):
         with_labels([dictionary()], Context(), given=[str(tmp_path)])
     (root / "m" / "s" / "features").mkdir(parents=True)
     with pytest.raises(ValueError, match="several exports: give one of"):
@@ -160,8 +160,8 @@ def test_a_downloaded_folder_says_itself_of_what_it_is(bucket, tmp_path):
         ("blocks.8.hook_resid_pre", None),
         ("transformer.h.7", None),  # Its output is the residual stream before layer 8.
         ("blocks.8.hook_resid_post", None),
-        ("blocks.6.hook_resid_pre", "another layer"),
-        ("blocks.8.hook_mlp_out", "another site"),
+        ("blocks.6.hook_resid_pre", "different layer"),
+        ("blocks.8.hook_mlp_out", "different site"),
         ("somewhere", None),
         (None, None),
     ],
@@ -171,7 +171,7 @@ def test_labels_of_another_layer_or_site_are_refused(bucket, hook, said):
     if said is None:
         assert with_labels([d], Context(), given=given)[0].labels is not None
         return
-    with pytest.raises(ValueError, match=rf"{SOURCE} is for {said} than 'd', which is at {hook}"):
+    with pytest.raises(ValueError, match=rf"{SOURCE} is for a {said} from 'd', which is at {hook}"):
         with_labels([d], Context(), given=given)
     [allowed] = with_labels([d], Context(), given=given, allow_mismatch=True)
     assert said in allowed.notes[-1]

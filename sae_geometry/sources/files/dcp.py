@@ -57,7 +57,7 @@ def open_dcp(metadata: Path) -> TensorFile:
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         if isinstance(error, SourceError):
             raise
-        raise SourceError(f"{place}: its .metadata was not written by torch.distributed.checkpoint") from error
+        raise SourceError(f"{place}: its .metadata is damaged or not from torch.distributed.checkpoint") from error
 
     read = sliced(lambda key: _assembled(key, entries[key], pieces[key], place))
     return TensorFile(metadata.parent, "dcp", entries, read)

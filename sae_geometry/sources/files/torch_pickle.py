@@ -179,7 +179,7 @@ def _run(raw: bytes, name: str, builder_of: BuilderOf) -> object:
                 stack.append(_storage(stack.pop()))
             case "REDUCE" | "NEWOBJ":
                 args = _expect(stack.pop(), tuple)
-                build: Any = builder_of(str(_expect(stack.pop(), _Name)))  # Calling None, for a dtype, is an error.
+                build: Any = builder_of(str(_expect(stack.pop(), _Name)))  # Calling a dtype raises TypeError.
                 stack.append(build(args))
             case "BUILD":
                 state = stack.pop()

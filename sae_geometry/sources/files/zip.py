@@ -91,8 +91,7 @@ def open_zip(file: FileBytes) -> Mapping[str, Member]:
             raise SourceError(f"{name}: {member.name!r} shares its bytes with another member; refused")
         if gap and not (info.flag_bits & _HAS_DESCRIPTOR and gap in _DESCRIPTORS):
             raise SourceError(
-                f"{name} has {counted(gap, 'byte')} between the members of its zip archive, which belong to no member; "
-                "refused: save it again"
+                f"{name} has {counted(gap, 'byte')} between the members of its zip archive; refused: save it again"
             )
     return members
 

@@ -99,7 +99,7 @@ class Watch:
         return self.since is not None and time.monotonic() - self.since > limits().connect + limits().silence
 
     def go_on(self) -> None:
-        """Raise if the caller has abandoned the client."""
+        """Raise UnreachableError if the caller has abandoned the client."""
         if self.stopped:
             raise UnreachableError(f"{self.what}: abandoned")
 
@@ -119,17 +119,17 @@ class Watch:
     def answered(self, response: Any) -> None:
         """Check the headers of a response, and limit the rate and size of its body."""
         self.since = None
-        for header in ("retry-after", "ratelimit"):  # The client would obey these headers without a limit.
+        for header in ("retry-after", "ratelimit"):  # The client would wait as long as these headers say.
             response.headers.pop(header, None)
         if response.request.method == "HEAD":
             for header in ("etag", "x-linked-etag", "x-repo-commit"):
                 value = response.headers.get(header, "").removeprefix("W/").strip('"')
                 if value and not _NAME.fullmatch(value):
-                    raise SourceError(f"{self.what}: the server sent an invalid name {value[:80]!a}; refused")
+                    raise SourceError(f"{self.what}: the server sent a blob or commit named {value[:80]!a}; refused")
         if response.headers.get("content-encoding", "identity") != "identity":
             raise SourceError(f"{self.what}: the server compressed its response, although we asked it not to; refused")
         if response.has_redirect_location:
-            most, refused = _MAX_REDIRECT, False  # Only the location of a redirect matters, so its body may be cut.
+            most, refused = _MAX_REDIRECT, False  # Only the location of a redirect matters: truncate its body.
         else:
             most, refused = (MAX_ANSWER if "/api/" in str(response.request.url.path) else _MAX_FILE), True
         response.stream = self._paced(response.stream, most, refused)

@@ -117,7 +117,7 @@ class _Tensors:
             raise SourceError(f"{shard} of {self.repo.name} does not contain {key}, although {INDEX} lists it there")
         entry = header.entries[key]
         if not 0 < entry.n_bytes <= _MOST_TENSOR:
-            raise SourceError(f"{key} of {self.repo.name} has {entry.n_bytes:,} bytes, not 1 to {_MOST_TENSOR:,}")
+            raise SourceError(f"{key} of {self.repo.name} has {entry.n_bytes:,} bytes; expected 1 to {_MOST_TENSOR:,}")
         wrote(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         raw, _ = self._range(shard, header.start[key], entry.n_bytes)

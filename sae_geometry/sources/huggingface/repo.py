@@ -126,7 +126,7 @@ def _asked_repo(address: Address, watch: Watch) -> Repo:
     files: dict[str, str | None] = {}
     for listed in info.siblings or []:
         digest = listed.blob_id if listed.lfs is None else listed.lfs.sha256
-        if str(listed.rfilename).isprintable():  # `safe_path` refuses other names.
+        if str(listed.rfilename).isprintable():  # `safe_path` refuses unprintable names.
             files[str(listed.rfilename)] = digest if isinstance(digest, str) else None
     repo = Repo(address.place, str(info.sha), files)
     with suppress(OSError):  # Without a writable cache, the next call repeats the request.
@@ -228,7 +228,7 @@ def bring(repo: Repo, name: str, watch: Watch) -> Path:
         elif _is_blob(path):
             advice = "the server sent a different file than it lists; try again later"
         else:
-            advice = f"{path} does not come from Hugging Face's client: remove it, and fetch it again"
+            advice = f"{path} is not a link to a cached blob: remove it, and fetch it again"
         raise SourceError(f"{name} of {repo.name} is damaged: its checksum is not the recorded one; {advice}")
     if looks_like_weights(name):
         try:

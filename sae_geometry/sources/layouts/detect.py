@@ -196,7 +196,7 @@ class _Search:
         reads = d if encoder is None else self.entries[encoder].shape[encoder_axes.index("d")]
         if self.latent_axis is None:
             if not layout.fixed and reads != d and self.encoder_side is None and "o" not in axes:
-                return None  # Without biases, only equal widths show which axis counts latents.
+                return None  # Without biases, only equal widths show which axis indexes latents.
             if not self._biases_fit(layout, groups, n, {d, reads}):
                 return None
         spelled = groups.get("site", "").replace("-", ".")
@@ -242,7 +242,7 @@ class _Search:
 
     def _biases_fit(self, layout: Layout, groups: Mapping[str, str], n: int, widths: set[int]) -> bool:
         """Return whether the biases and thresholds present can be those of `n` latents of these widths."""
-        of_decoder = {n, *widths} if layout.fixed else widths  # The key "bias" may be the encoder's.
+        of_decoder = {n, *widths} if layout.fixed else widths  # If names fix the axes, "bias" may be the encoder's.
         for names, lengths in ((layout.encoder_bias, {n}), (THRESHOLDS, {n}), (layout.decoder_bias, of_decoder)):
             present = (self.entries[k].shape for name in names if (k := name.format(**groups)) in self.entries)
             shape = next(present, ())
@@ -284,7 +284,7 @@ class _Search:
         square = shape[0] == shape[1]
         if not square and (self.n_latents in shape or self.d_out in shape):
             return None
-        why = "the decoder is square" if square else "no other tensor shows which axis of the decoder counts latents"
+        why = "the decoder is square" if square else "no other tensor shows which axis of the decoder indexes latents"
         return (
             f"{why}: axis {axes.index('n')} was taken as latents, as {layout.title} stores them; "
             f"latent_axis={axes.index('d')} takes the other axis"

@@ -33,7 +33,7 @@ _GENERIC = re.compile(
     re.IGNORECASE,
 )
 _STEP = re.compile(r"(.*?(?:samples|steps?|tokens|iter(?:ation)?s?|checkpoint|ckpt|ae)[_-])(\d{1,18})", re.IGNORECASE)
-_OF_A_CACHE = re.compile(r"snapshots|[0-9a-f]{40}")  # folders of the Hugging Face cache, whatever they hold
+_OF_A_CACHE = re.compile(r"snapshots|[0-9a-f]{40}")  # folder names in any Hugging Face cache
 _MOST_LAYERS = 999
 _OWN_MARKS = ("_cfg", "_config", ".cfg", ".config")  # For example, NAME_cfg.json belongs to NAME.pt.
 _MAX_DEPTH = 4

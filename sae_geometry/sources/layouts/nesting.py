@@ -51,7 +51,7 @@ Path = tuple[str, ...]
 
 
 def find_sites(file: TensorFile, config: Mapping[str, Any], latent_axis: LatentAxis | None = None) -> tuple[Site, ...]:
-    """Return every dictionary in a file; `latent_axis` says which axis of a two-axis decoder counts latents."""
+    """Return every dictionary in a file; `latent_axis` says which axis of a two-axis decoder indexes latents."""
     found = list(_found(_outermost(file), config, latent_axis, ()))
     if not found:
         raise LayoutError(_unknown_layout(file))
@@ -181,7 +181,7 @@ def _unknown_layout(file: TensorFile) -> str:
         return f"{name} {wanted}: {holds or 'no tensors at all'}"
     says = f"no known layout fits {name}, which holds {holds}"
     call = "sae_geometry.Dictionary.from_decoder(tensors[{!r}], latent_axis={})"
-    whether = "where latent_axis is the axis that counts latents"
+    whether = "where latent_axis is the axis that indexes latents"
     named = [k for k in flat if _DECODER.search(k) and not _NO_DECODER.search(k) and len(set(flat[k].shape)) == 2]
     if len(named) == 1:  # Several may be parts, copies or layers of a decoder.
         key, (rows, columns) = named[0], flat[named[0]].shape

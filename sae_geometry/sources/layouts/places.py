@@ -52,7 +52,7 @@ _SITES = tuple(
         (rf"ln_?2(?:\.hook_normalized)?{_OUTPUT}", "ln2.hook_normalized"),
     )
 )  # fmt: skip
-# If the model normalizes the output of attention or MLP (Gemma 2 and 3), what is added to the stream differs from it.
+# Gemma 2 and 3 normalize the outputs of attention and MLP before adding them to the stream.
 _NORMED_AFTER = re.compile(r"gemma[23]\b")
 _BARE = (
     (re.compile(rf"(?:{_ATTENTION_OUT}|{_ATTENTION}){_OUTPUT}"), "attn.hook_out", "hook_attn_out"),

@@ -148,7 +148,7 @@ def read_dictionary(
         notes.append(f"a transcoder: its directions are in the output space ({space.writes or 'hook point unknown'})")
     z_scored = site.layout.z_scored or inputs_are_z_scored(opened.config)
     if z_scored:
-        notes.append("trained on z-scored inputs: its coordinates are in units of their standard deviations")
+        notes.append("trained on z-scored inputs: coordinates are in standard deviations, not in the model's units")
     decoder = _decoder(opened.file, site, decoder_slabs)
     threshold = _bias(opened.file, site.threshold, site.n_latents, [site.source], site.layer)
     dictionary = Dictionary.from_decoder(

@@ -214,7 +214,7 @@ ENCODER_SIDE = (
     "b_enc", "threshold", "b_gate", "b_mag", "r_mag", "latent_bias", "encoder.bias", "encoder.0.bias", "gate_bias",
     "log_threshold", "encoder_linear.bias", "b_E", "b_V", "activation_function.threshold",
 )  # fmt: skip
-THRESHOLDS = ("threshold", "log_threshold", "activation_function.threshold")  # of JumpReLU
+THRESHOLDS = ("threshold", "log_threshold", "activation_function.threshold")
 PER_LATENT = (
     *ENCODER_SIDE, "frequency", "n_runs", "scaling_factor", "latents_activation_frequency", "firing_probabilities",
     "idf", "max",

@@ -27,7 +27,7 @@ from sae_geometry.sources.layouts.config import lookup, plain_values
 from sae_geometry.sources.plain import parse_json
 from sae_geometry.sources.wandb.run_record import RunRecord, as_table
 
-_DEFAULT = "https://api.wandb.ai"  # The papers' public runs are here; the default of W&B's client has changed.
+_DEFAULT = "https://api.wandb.ai"  # This server has the papers' public runs; the default of W&B's client has changed.
 _HOW_TO_SIGN_IN = "set WANDB_API_KEY (wandb.ai/authorize shows yours) or run `wandb login`"
 _RUN_FIELDS = "name displayName state config summaryMetrics"
 _RUN = f"""query Run($project: String!, $entity: String!, $name: String!) {{

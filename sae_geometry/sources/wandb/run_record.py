@@ -22,7 +22,7 @@ _ALIVE_IDS = ("sparsity/alive_dict_elements_indices_final/", "sparsity/alive_dic
 _ALIVE_COUNT = ("sparsity/alive_dict_elements_final/", "sparsity/alive_dict_elements/")
 METRICS: dict[Metric, tuple[str, ...]] = {  # Keys of the final evaluation come first.
     "l0": ("sparsity/eval/L_0/{}", "sparsity/L_0/{}"),
-    "ce_increase": ("performance/eval/difference_ce_loss", "performance/difference_ce_loss"),  # with the opposite sign
+    "ce_increase": ("performance/eval/difference_ce_loss", "performance/difference_ce_loss"),  # The sign is reversed.
     "explained_variance": ("loss/eval/out_to_in/explained_variance/{}", "loss/out_to_in/explained_variance/{}"),
     "alive": tuple(f"{prefix}{{}}" for prefix in _ALIVE_COUNT),
 }  # fmt: skip

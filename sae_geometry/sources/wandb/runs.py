@@ -64,11 +64,11 @@ def fetch_run(
             return record, folder, names
     if context.offline:
         raise SourceError(f"wandb:{run}{f'#{file}' if file else ''} is not in the cache {folder}; leave out --offline")
-    remote = {f.name: f for f in client.files(run) if f.name.isprintable()}  # `safe_path` refuses other names.
+    remote = {f.name: f for f in client.files(run) if f.name.isprintable()}  # `safe_path` refuses unprintable names.
     known = {} if record is None else record.sums
     record = replace(client.run(run), weights=tuple(sorted(filter(is_of_a_checkpoint, remote))))
     names = _wanted(list(remote), run, file, every)
-    remote = {n: f for n, f in remote.items() if n in names or n != _OWN_CONFIG}  # The record has the same content.
+    remote = {n: f for n, f in remote.items() if n in names or n != _OWN_CONFIG}  # The record holds the configuration.
     record = replace(record, sums=fetch_all(remote, names, folder, known, context))
     with locked(folder / RUN_RECORD_NAME):
         write_record(record, folder / RUN_RECORD_NAME)
