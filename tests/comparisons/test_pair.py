@@ -260,6 +260,6 @@ def test_mmcs_is_of_nearest_partners_alone(rng):
     a, b = make(rng.standard_normal((20, 8)), "a"), make(rng.standard_normal((20, 8)), "b")
     for matching in ("mutual", "greedy", "optimal"):
         made = sg.compare(a, b, matching, turns=0).a_to_b
-        with pytest.raises(ValueError, match=f"this is {matching}: use mean_similarity"):
+        with pytest.raises(ValueError, match=f"for {matching}, use mean_similarity"):
             made.mmcs  # noqa: B018
         assert made.mean_similarity <= sg.compare(a, b).a_to_b.mmcs or matching == "mutual"

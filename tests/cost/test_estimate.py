@@ -122,7 +122,7 @@ def test_a_ceiling_that_the_longest_lists_exceed_is_refused_beforehand() -> None
 def test_the_size_that_a_dry_run_names_is_that_of_the_command() -> None:
     a = dictionary(3000, 8, 0)
     for ask in (lambda: estimate(a, "umap", n_neighbors=5), lambda: sg.umap(a, n_neighbors=5)):
-        with sg.settings(memory="1MB"), pytest.raises(ValueError, match=r"takes 4 MiB .*--memory 5MB"):
+        with sg.settings(memory="1MB"), pytest.raises(ValueError, match=r"needs 4 MiB .*--memory 5MB"):
             ask()
 
 
