@@ -37,8 +37,8 @@ def flow(
         typer.Option(
             "--map",
             metavar="FILE",
-            help="A linear map [d_in, d_out], applied before normalizing; FILE::KEY. Give one for all layers or, by "
-            "repeating the option or by a pattern, one per step for its earlier layer.",
+            help="A linear map [d_in, d_out], applied before normalizing; FILE::KEY. Give one for all layers, "
+            "or one per step for its earlier layer (repeat the option, or give a pattern).",
         ),
     ] = None,
     map_side: Annotated[

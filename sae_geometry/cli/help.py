@@ -12,7 +12,7 @@ _MACHINE = {"device", "memory", "dask", "dask_load", "offline", "log_wandb", "dr
 
 
 class Program(TyperGroup):
-    """Program whose help lists its commands in groups, with their whole summaries."""
+    """Program whose help lists its commands in groups, with untruncated summaries."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the groups of commands."""

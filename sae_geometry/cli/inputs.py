@@ -43,7 +43,7 @@ def map_of(
 ) -> tuple[Dictionary, Callable[[Dictionary], Dictionary]]:
     """Apply --map to the first dictionary; return the result and a function to apply to each of the others.
 
-    That function applies the map if `side` is "both", or if it is None and both dictionaries may share a space.
+    That function applies the map if `side` is "both", or if it is None and the two dictionaries may share a space.
     """
     if file is None:
         if side is not None:

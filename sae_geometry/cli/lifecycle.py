@@ -157,7 +157,7 @@ def _again(lost: Any) -> bool:
 
 def _send_soon(number: signal.Signals) -> None:
     time.sleep(_SOON)
-    if hasattr(signal, "pthread_kill"):  # This wakes the main thread even from a wait.
+    if hasattr(signal, "pthread_kill"):  # Only this wakes a waiting main thread.
         signal.pthread_kill(threading.main_thread().ident or 0, number)
     else:
         signal.raise_signal(number)

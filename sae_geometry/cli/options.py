@@ -137,7 +137,7 @@ class Shared(NamedTuple):
     dask_load: Annotated[
         bool,
         typer.Option(
-            "--dask-load", help="Let a Dask worker load the runs from their addresses instead of receiving them."
+            "--dask-load", help="Let a Dask worker load the runs from their addresses, if it finds the same weights."
         ),
     ] = False
     offline: Offline = False

@@ -95,8 +95,8 @@ def question(
     """Check the options, load the dictionaries, and yield a `Work`; with --dry-run print the cost and exit.
 
     Args:
-        inputs: addresses, or a function that loads the dictionaries.
-        names: function from the dictionaries to the names in the folder's name; by default their own names.
+        inputs: addresses, or a function that loads the dictionaries if not all of them fit in memory.
+        names: function that returns the names for the folder's name; by default those of the dictionaries.
     """
     from sae_geometry.distributed import settings
     from sae_geometry.io.atomic_folder import check_folder, check_writable

@@ -223,7 +223,7 @@ def _probe(job: Job, plan: SweepPlan, budget: float, memory: int | None) -> tupl
         rows *= 4
     (fewer, short), (most, long) = [(0, 0.0), *times.items()][-2:]
     per_row = (long - short) / (most - fewer)
-    if not long / most / 2 < per_row < long / most:  # This is noise: the fixed part is small and positive.
+    if not long / most / 2 < per_row < long / most:  # This is noise: a true fixed part is 0 to half of the total.
         per_row = long / most
     return long - most * per_row, per_row / (others.shape[0] * a.shape[1])
 

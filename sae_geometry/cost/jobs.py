@@ -73,7 +73,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Asked:
-    """Costs of a verb: limits on its dictionaries, its sweeps, work not estimated, and seconds of its matchings."""
+    """One verb: how many dictionaries it takes, its sweeps, the work not estimated, and its matchings' seconds."""
 
     least: int
     most: int | None
@@ -126,13 +126,13 @@ def _default_matching(q: Question) -> OneToOne:
 def _compare(q: Question) -> list[Job]:
     pairs = list(combinations(q.rows, 2))
     jobs = [job for a, b in pairs for job in (*_nearest(a, b), *_paired(a, b, q.matching or "nearest"))]
-    # The null expectation of a one-to-one matching sweeps halves, except that greedy uses lists of the own control.
+    # The null expectation of a one-to-one matching sweeps halves, but greedy reuses the lists of the own control.
     swept = [x for pair in pairs if _method(*pair, q.matching) != "greedy" for x in pair if len(x) > 1]
     return [*jobs, *(Job(x[: len(x) // 2], x[len(x) // 2 :], _GREEDY_K) for x in swept)]
 
 
 def _match(q: Question) -> list[Job]:
-    sides = [q.rows, q.rows, *([q.encoders] if q.encoders else [])]  # Matchings are signed, absolute, and of encoders.
+    sides = [q.rows, q.rows, *([q.encoders] if q.encoders else [])]  # signed, absolute, encoders
     controls = _nearest(q.rows[0], q.rows[1])[1:]
     return [*controls, *(job for x in sides for job in _paired(x[0], x[1], "optimal"))]
 
@@ -185,8 +185,8 @@ def _umap(q: Question) -> list[Job]:
 
 
 VERBS: dict[Verb, Asked] = {
-    "compare": Asked(2, None, _compare, "its other statistics", _pairs_solving),
-    "match": Asked(2, 2, _match, "the same matchings with B rotated",
+    "compare": Asked(2, None, _compare, "its other matchings and statistics", _pairs_solving),
+    "match": Asked(2, 2, _match, "further sweeps of the matchings with B rotated and between halves",
                    lambda q: 3 * _solving(q.rows[0], q.rows[1], "optimal")),
     "within": Asked(1, None, lambda q: [job for x in q.rows for job in _within(x)], "mean |cosine|, spectrum"),
     "seeds": Asked(2, None, _seeds, "the consensus", _pairs_solving),

@@ -100,7 +100,7 @@ def known_card(name: str) -> Card | None:
 
 
 def roof_seconds(shape: tuple[int, int, int], precision: Precision, card: Card) -> float:
-    """Return the minimum seconds to multiply [n, d] by [m, d]ᵀ on a card, for arithmetic or for reading both once."""
+    """Return the minimum seconds to multiply [n, d] by [m, d]ᵀ on a card, limited by arithmetic or reading."""
     n, m, d = shape
     size = 2 if precision == "fp16" else 4
     operations = {"float32": card.float32, "tf32": card.tf32, "fp16": card.fp16}[precision]

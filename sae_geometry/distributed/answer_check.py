@@ -59,7 +59,7 @@ def _check(task: Task, tile: Tile, answer: Any) -> None:
     if not isinstance(answer, Answer) or not isinstance(answer.report, SweepReport) or not isinstance(answer.note, str):
         raise ValueError(f"expected an Answer; got {type(answer).__name__}")
     if answer.version != own_version():
-        raise ValueError(f"it has sae-geometry {answer.version!r:.40}, but this process has {own_version()!r}")
+        raise ValueError(f"it comes from sae-geometry {answer.version!r:.40}, but this process has {own_version()!r}")
     a, b = task.a[slice(*tile.rows)], task.others[slice(*tile.cols)]
     said = (answer.report.n_rows, answer.report.n_cols, answer.report.d_in, answer.report.k)
     if said != (len(a), len(b), a.shape[1], task.k):
@@ -80,8 +80,8 @@ def _check_lists(
     """Check the partners among rows `y` that are listed for rows `x`; the first row of `y` has index `start`."""
     cosine, index = sent
     shape = (len(x), task.k)
-    if not type(cosine) is type(index) is np.ndarray:  # Comparisons ignore masked values.
-        raise ValueError("its lists are not arrays")
+    if not type(cosine) is type(index) is np.ndarray:  # The checks below would ignore masked values.
+        raise ValueError("its lists are not plain NumPy arrays")
     if cosine.shape != shape or index.shape != shape or not (cosine.dtype == np.float64 and index.dtype == np.int32):
         raise ValueError("its lists have the wrong shape or type")
     there = index >= 0

@@ -106,7 +106,7 @@ def _opened(address: str) -> Iterator[Client]:
     from distributed.utils import silence_logging_cmgr
 
     with ExitStack() as stack:
-        security = None  # This means Dask's configuration.
+        security = None  # With None, Dask's configuration applies.
         if local:
             from sae_geometry.kernels.sweep import cpu_threads
 
@@ -121,7 +121,7 @@ def _opened(address: str) -> Iterator[Client]:
             raise
         except (OSError, TimeoutError):
             raise ClusterError(f"no Dask scheduler answers at {address}; start one, or check the address") from None
-        except (TypeError, ValueError, RuntimeError) as error:  # The TLS settings do not match.
+        except (TypeError, ValueError, RuntimeError) as error:  # The address or the TLS settings are wrong.
             raise ValueError(
                 f"Dask cannot connect to {address} ({error}): give an address such as tcp://host:port; in Dask's "
                 "configuration, a tls:// scheduler needs distributed.comm.tls.ca-file, .client.cert and .client.key, "

@@ -173,7 +173,7 @@ def translate_oom() -> Iterator[None]:
 
 
 def arithmetic() -> dict[str, Any]:
-    """Return the processor and library versions, on which the last bits of a float sum depend."""
+    """Return the processor and library versions, on which (besides threads) the last bits of a float sum depend."""
     import llvmlite.binding
     import numba
     import scipy.linalg  # This loads all BLAS libraries.

@@ -189,7 +189,7 @@ def _run(name: str, count: Any, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _by_chance(pairs: Sequence[Mapping[str, Any]], names: list[str]) -> list[list[float | None]]:
-    """Return, per run and other run, the mean nearest cosine to the other run turned; None if it is not recorded."""
+    """Return the mean nearest cosine of each run to each other run turned; None where it is not recorded."""
     found: list[list[float | None]] = [[None] * len(names) for _ in names]
     for pair in pairs:
         a, b = names.index(pair["a"]), names.index(pair["b"])

@@ -1,1 +1,1 @@
-"""Readers, writers and formatters of files, tables and text; they know nothing of `Dictionary`."""
+"""Readers, writers and formatters of files, tables and text, independent of `Dictionary`."""

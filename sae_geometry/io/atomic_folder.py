@@ -104,7 +104,7 @@ def fresh_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def whole_file(path: Path, prefix: str | None = None) -> Iterator[IO[bytes]]:
-    """Yield a temporary file next to `path`, its name beginning with `prefix`, that becomes `path` on success."""
+    """Yield a temporary file next to `path`, which becomes `path` on success; its name begins with `prefix`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, aside = tempfile.mkstemp(dir=path.parent, prefix=prefix or f".{path.name}-", suffix=path.suffix)
     try:
@@ -261,7 +261,7 @@ def _move_in(folder: Path) -> None:
 
 
 def _make_way(folder: Path, name: str, before: dict[str, str] | None) -> None:
-    """Rename files in the way of a new one that are not part of the earlier results, and create its folders."""
+    """Create the folders of a new file, and rename what is in its way and not part of the earlier results."""
     for above in [folder / parent for parent in reversed(Path(name).parents[:-1])]:
         if os.path.lexists(above) and not is_folder(above):
             _rename_old(above)

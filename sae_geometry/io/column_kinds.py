@@ -1,6 +1,6 @@
 """Checks that the columns of a table read from disk hold the expected kinds of values.
 
-Integers count as numbers if values are missing. A column may also have no values at all.
+A column of integers with missing values counts as numbers, and a column may have no values at all.
 """
 
 from __future__ import annotations
@@ -40,9 +40,8 @@ def check_columns(
     for column, kinds in {**wanted, **{c: kinds for c, kinds in maybe.items() if c in table.columns}}.items():
         kind = _kind(table[column])
         if kind not in kinds:
-            raise ValueError(
-                f"{folder}: column {shown(column)} must hold {' or '.join(sorted(kinds, reverse=True))}; got {kind}"
-            )
+            wanted_kinds = " or ".join(sorted(kinds - {"integers"} or kinds, reverse=True))
+            raise ValueError(f"{folder}: column {shown(column)} must hold {wanted_kinds}; got {kind}")
 
 
 def _kind(column: pd.Series[Any]) -> str:

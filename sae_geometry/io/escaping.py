@@ -1,4 +1,4 @@
-"""Escape invisible characters and control codes in names from files and servers, to display the names safely."""
+"""Escape invisible characters and control codes, so that names from files and servers are safe to display."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
 def readable(text: str) -> str:
     """Return `text` with its undecoded bytes decoded as UTF-8.
 
-    In a locale without UTF-8, file names have them as lone surrogates, which cannot be printed, saved or drawn.
+    In a locale without UTF-8, file names hold them as lone surrogates, which cannot be printed, saved or drawn.
 
     Example:
         >>> readable(b"caf\\xc3\\xa9.pt".decode("ascii", "surrogateescape"))

@@ -41,7 +41,7 @@ class Labels:
         Args:
             frame: one row per latent.
             source: the source of all columns, or one per column.
-            metric: as in the attributes.
+            metric: see `Labels`.
 
         Raises:
             ValueError: an id is not an integer of 0 or more, or occurs twice.
@@ -55,7 +55,9 @@ class Labels:
             raise ValueError(f"latent ids must be integers of 0 or more; got {int(ids.min())}")
         twice = ids[ids.duplicated()]
         if len(twice):
-            raise ValueError(f"latent {int(twice[0])} has several rows ({len(twice):,} too many in total): give it one")
+            raise ValueError(
+                f"latent {int(twice[0])} has several rows ({len(twice):,} too many in total): give each latent one"
+            )
         sources = {str(c): source if isinstance(source, str) else source[str(c)] for c in frame.columns}
         ordered = frame.copy().sort_index().rename_axis("latent_id")
         ordered.columns = pd.Index([str(c) for c in ordered.columns])

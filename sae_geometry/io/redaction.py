@@ -18,7 +18,7 @@ _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{30,}")
 
 
 def without_secrets(text: str) -> str:
-    """Replace keys from the environment, keys passed to `hide`, and text that looks like a token with ***.
+    """Replace with *** all keys from the environment, keys passed to `hide`, and text that looks like a token.
 
     In a URL, also replace the user name and password, and the values of query parameters with names such as token or
     key.

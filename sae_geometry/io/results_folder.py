@@ -17,7 +17,7 @@ READY = ".sae-geometry-ready"
 """Name of the subfolder with complete new results that are being moved into the results folder file by file."""
 
 PAGE = "explorer.html"
-"""Name of the explorer page. It is added to finished results, whose record lacks it, and has its own checksum."""
+"""Name of the explorer page. It is added to finished results, so their record lacks it, and has its own checksum."""
 
 _MOST_JSON = 256 << 20  # maximum bytes of a JSON file; the summary of a thousand runs takes two million
 _MOST_NAME = 255  # maximum characters of a file name in a record
@@ -135,7 +135,7 @@ def is_folder(path: Path) -> bool:
 
 
 def _root(folder: Path, name: str) -> Path:
-    """Return the folder to read a file from: that of new results still to be moved if the file is there."""
+    """Return the folder to read a file from: the subfolder of results still to be moved, if the file is there."""
     return folder / READY if is_plain(folder, f"{READY}/{name}") else folder
 
 

@@ -171,7 +171,7 @@ def some_ids(ids: Sequence[int]) -> str:
 
 
 def vector(values: Any, n: int, what: str, of: str) -> Tensor | None:
-    """Return values as float32 [n] on the CPU, and None as None.
+    """Return values as float32 [n] on the CPU, or None if they are None.
 
     Raises:
         ValueError: the values are not one real number per latent or coordinate (`of`).

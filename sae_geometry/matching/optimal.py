@@ -31,7 +31,7 @@ ROUNDING = 1e-12  # gap per pair that float64 sums cannot distinguish from zero
 
 
 class _OutOfTimeError(Exception):
-    """Signal that the time budget is spent, upon which the best matching so far is returned."""
+    """Signal that the time budget is spent, so that the best matching so far is returned."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class _Run:
             new += self._add(doubt, found, swapped=False)
             self.unlisted.rows_swept(doubt, _last(found), self.master.v)
             self.rows_asked += doubt.size
-            if self.rows_asked >= self.n:  # Sweeping columns should never cost more than sweeping rows.
+            if self.rows_asked >= self.n:  # Sweeping all columns then costs no more than the rows did.
                 new += self._ask_columns()
                 self.rows_asked = 0
         self._prove()
@@ -222,7 +222,7 @@ class _Run:
         self._measure()
 
     def _keep(self, partner: Int64[np.ndarray, " n"]) -> _Matching:
-        """Store a matching if its total is the highest so far, and return it."""
+        """Store a matching if its value is the highest so far; return it in any case."""
         assert self.proof is not None
         rows = np.flatnonzero(partner >= 0)
         cosine = pair_cosines(self.a, self.b, rows, partner[rows])

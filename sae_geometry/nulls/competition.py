@@ -15,7 +15,7 @@ import numpy as np
 
 from sae_geometry.matching.defaults import DISCOVERY_RATE
 
-LISTED = 9  # candidates listed per latent
+LISTED = 9  # targets listed per latent, and as many decoys
 _Z = 1.959963984540054
 _SHRINK = 1.5  # Multiple of the median spread that is added to each spread, since tiny spreads are mostly noise.
 _LOOSEST = 6.0  # Maximum spread in medians, since several equal partners can make a spread arbitrarily large.

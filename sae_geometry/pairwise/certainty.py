@@ -82,7 +82,7 @@ def with_min_margin(m: Matching, certain: Certainty, least: float) -> Matching:
 
 
 def forced_words(m: Matching, certain: Certainty) -> list[str]:
-    """Describe the forced pairs of an optimal matching in words; return [] if there are none."""
+    """Describe the forced pairs of an optimal matching; return [] if there are none, or for other matchings."""
     forced = certain.forced
     if m.method != "optimal" or not forced.any():
         return []

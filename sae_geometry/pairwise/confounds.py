@@ -166,7 +166,7 @@ def _scale(a: Dictionary, b: Dictionary) -> Finding:
     if turned:
         effect = (
             "one was trained on z-scored inputs, so its coordinates are in units of their own spread and its "
-            "directions are rotated relative to the other's"
+            "directions are tilted against the other's"
         )
     return Finding("normalization", words[0], words[1], "differs" if differs else "same", effect, turned)
 

@@ -137,9 +137,8 @@ class Matching:
 
     @cached_property
     def _nearest_excess(self) -> np.ndarray:
-        return competition.excess(
-            self.controls.target[:, 0].clip(-1.0, 1.0), self.controls
-        )  # clipped like `similarity`
+        nearest = self.controls.target[:, 0].clip(-1.0, 1.0)  # clipped like `similarity`
+        return competition.excess(nearest, self.controls)
 
     @cached_property
     def _undecided(self) -> np.ndarray:
@@ -349,7 +348,7 @@ def nearest_matching(
 
 
 def with_mutual(forth: Matching, back: Matching) -> Matching:
-    """Return `forth` with `mutual` set for the latents to which `back` leads back."""
+    """Return `forth` with `mutual` set where `back` leads back to the same latent."""
     there = forth.partner_row
     return replace(forth, mutual=(there >= 0) & (back.partner_row[there] == np.arange(len(there))))
 

@@ -24,7 +24,7 @@ def require_same_space(
         on: directions to compare; the encoder and decoder of a transcoder live in different spaces.
 
     Raises:
-        ValueError: different widths, or a different model or hook point without `allow_mismatch`.
+        ValueError: the widths differ, or (without `allow_mismatch`) the models or hook points do.
     """
     if a.d_in != b.d_in:
         raise ValueError(

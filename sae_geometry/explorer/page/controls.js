@@ -1,4 +1,4 @@
-// Filling, showing and clearing of the controls.
+// Fill, show and clear the controls.
 
 function icon(paths) {
   const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');

@@ -3,7 +3,7 @@
 
 const OUTLINES = 0, NEAREST = 1, SINGLE = 2, ENDS = 3;
 const MARGIN = 0.04;
-const REACH = 10; // pixels around a point in which it can be clicked or touched
+const REACH = 10; // pixels around a point within which it can be clicked or touched
 
 const picture = { div: null, dots: null, data: null, home: null, shown: [], layers: [], size: 0, asked: false, pinched: -Infinity };
 

@@ -20,7 +20,7 @@ def compiled(fastmath: set[str] | bool = False) -> Callable[[F], F]:
     """Return a decorator that compiles on first call, releases the GIL, and caches on disk if a folder is writable."""
 
     def decorate(function: F) -> F:
-        plain = inspect.unwrap(function)  # Remove the wrapper of an annotation checker.
+        plain = inspect.unwrap(function)  # numba cannot compile an annotation checker's wrapper.
         try:
             return numba.njit(nogil=True, fastmath=fastmath, cache=True)(plain)
         except RuntimeError:  # There is no writable folder for the cache.

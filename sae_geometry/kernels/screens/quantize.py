@@ -34,7 +34,7 @@ class Quantized:
     length: Tensor
 
     def part(self, start: int, stop: int) -> Quantized:
-        """Return rows start…stop with their scales and bounds."""
+        """Return the rows `start:stop` with their scales and bounds."""
         return Quantized(*(t[start:stop] for t in (self.q, self.scale, self.residual, self.length)))
 
 
