@@ -22,9 +22,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-sys.path = [
-    p for p in sys.path if Path(p).resolve() != Path(__file__).resolve().parent
-]  # This file must not shadow `distributed`.
+# This file must not shadow the package `distributed`.
+sys.path = [p for p in sys.path if Path(p).resolve() != Path(__file__).resolve().parent]
 
 import torch
 

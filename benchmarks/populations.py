@@ -46,7 +46,7 @@ def spectrum(d: int, power: float, mean: float = 0.3) -> Draw:
 
 
 def cones(d: int, n_means: int = 5, mean: float = 0.5) -> Draw:
-    """Return a population with variances 1/√k along fixed axes, each around one of several means."""
+    """Return a population whose latents lie around one of several means, with variances 1/√k along fixed axes."""
     around, centers = spectrum(d, 0.5, 0.0), unit(np.random.default_rng(d + 5).standard_normal((n_means, d)))
     return lambda n, rng: unit(np.sqrt(1 - mean**2) * around(n, rng) + mean * centers[rng.integers(0, n_means, n)])
 

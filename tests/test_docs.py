@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 import sae_geometry as sg
 from sae_geometry.cli import app
+from sae_geometry.cli.commands import COMMANDS
 from sae_geometry.cli.lifecycle import FAILED, INTERRUPTED, TERMINATED, UNDER, WRONG_USE
 from sae_geometry.embedding import backends
 from sae_geometry.io.redaction import _KEYS
@@ -210,8 +211,8 @@ def test_every_shell_line_of_the_readme_is_one_that_runs(monkeypatch, tmp_path):
 
 def test_the_readme_names_only_commands_and_files_that_exist():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name in re.findall(r"^sae-geometry (\w[\w-]*)", text, re.M):
-        assert name in commands()
+    listed = re.findall(r"^sae-geometry (\w[\w-]*).*?  +([^#\s].*)$", text, re.M)
+    assert listed == [(name, summary) for group in COMMANDS.values() for name, (summary, _) in group.items()]
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text) + re.findall(r'src="([^"]+)"', text):
         assert (ROOT / target).exists(), target
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)

@@ -123,7 +123,8 @@ def _make_types(bench: Bench, *, runs: RunFile, layers: tuple[int, ...]) -> Made
             curve = across(bench, of_kind[kind], of_kind["local"])
             panels.append((kind, curve))
             name = f"across-types/{layer}/{kind}"
-            values |= {name: _mean(curve), f"{name}/modes": Measured(n_modes(curve), "modes")}
+            modes = n_modes(curve)
+            values |= {name: _mean(curve), f"{name}/modes": Measured(modes, "mode" if modes == 1 else "modes")}
             missing |= _unless_alive(name, curve) | _unless_alive(f"{name}/modes", curve)
         columns.append((_place(runs, layer), panels))
     figure = columns_of_panels(columns, xlabel="cosine to the nearest local latent", note=runs.note, suffix=" → local")

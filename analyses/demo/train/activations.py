@@ -13,7 +13,7 @@ from torch import Tensor
 from analyses.demo.train.files import write_text
 
 BATCH = 16  # sequences
-# Dictionaries replace activations from this position on. Earlier positions have norms up to fifty times as large.
+# Dictionaries replace activations from this position on. Earlier positions have norms up to seventy times as large.
 FIRST = 2
 # Activations are clipped to stay below the largest float16; only positions before FIRST come near it.
 LARGEST = 60_000
