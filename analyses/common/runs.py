@@ -13,8 +13,7 @@ from analyses.common.errors import AnalysisError
 # The metrics that a runs file may state.
 METRICS = ("l0", "ce_increase", "alive")
 _RUN_KEYS = {
-    "address", "id", "name", "layer", "kind", "role", "hook", "mirrors", "seed", "width", "place", "stands_for",
-    "verified", *METRICS,
+    "address", "id", "name", "layer", "kind", "role", "seed", "width", "place", "stands_for", *METRICS,
 }  # fmt: skip
 _FILE_KEYS = {"title", "file", "demo", "note", "run"}
 
@@ -32,7 +31,6 @@ class Run:
         layer, seed, width: as stated in the file; None if not stated.
         stands_for: the published width that it stands in for, if it is not a published run.
         id: identifies the weights, whatever the role or address; by default the address.
-        mirrors: other addresses of the weights.
         known: metrics stated in the file, for sources that do not have them.
     """
 
@@ -45,7 +43,6 @@ class Run:
     seed: int | None = None
     width: int | None = None
     id: str = ""
-    mirrors: tuple[str, ...] = ()
     stands_for: int | None = None
     known: Mapping[str, float] = field(default_factory=dict)
 
@@ -137,7 +134,6 @@ def _run(entry: Any, where: str) -> Run:
         seed=entry.get("seed"),
         width=entry.get("width"),
         id=str(entry.get("id", "")),
-        mirrors=tuple(entry.get("mirrors", ())),
         stands_for=entry.get("stands_for"),
         known={m: float(entry[m]) for m in METRICS if m in entry},
     )
