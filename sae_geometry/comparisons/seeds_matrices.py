@@ -161,7 +161,7 @@ class SeedMatrices:
 
     @cached_property
     def _partners(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return partner rows int32 [L, N] (−1 for none) and similarities float64 [L, N] of all latents, by run."""
+        """Return partner rows int32 [L, N] (−1 for none) and similarities float64 [L, N] of all latents, run by run."""
         shape = (sum(d.n_latents for d in self.runs), self.n_runs)
         rows, similarity = np.full(shape, -1, dtype=np.int32), np.full(shape, np.nan)
         starts = self._starts

@@ -130,7 +130,7 @@ class Embedding(Answer):
 
         Args:
             style: color scheme of the runs: "okabe-ito" or "e2e".
-            colors: colorings of further figures, each one of max-cosine, matched, frequency.
+            colors: colorings of further figures: max-cosine, matched, frequency.
             threshold: cosine above which a one-to-one partner counts.
 
         Raises:

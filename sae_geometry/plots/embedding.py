@@ -241,7 +241,7 @@ def _by_region(e: Any, ax: Axes) -> None:
 
 
 def _apart_in_hue(centers: np.ndarray) -> list[int]:
-    """Return a color index per region; each region in turn takes the color that is farthest away in the layout."""
+    """Return a color index per region; each in turn takes the color whose nearest other region is farthest away."""
     hues: list[int] = []
     for at, center in enumerate(centers):
         near = np.full(len(_REGIONS), np.inf)

@@ -111,7 +111,7 @@ def test_latents_of_a_dictionary_are_vectors(demo):
         (np.zeros((2, 6)), r"no direction \(0, 1\)"),
         (np.full(6, np.nan), "no direction"),
         (np.ones((2, 3, 4)), r"a row per vector; got torch.float64 of \[2, 3, 4\]"),
-        (np.ones((6, 2)), "pass its transpose"),
+        (np.ones((6, 2)), "pass the transpose"),
         (np.ones(5), "5 coordinates, but 'a' has directions of 6"),
     ],
 )
