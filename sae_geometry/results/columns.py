@@ -53,7 +53,7 @@ _MATCHES = (
         "plain_cosine": Column(COSINE, "cosine to the nearest partner before the linear map; only with a map"),
         "margin": Column("difference of similarities", "similarity to the nearest partner minus that to the next best"),
         "margin_of_partner": Column(
-            "difference of similarities", "the partner's own margin; negative if it has a closer latent"
+            "difference of similarities", "the pair's margin seen from the partner; negative if it has a closer latent"
         ),
         "one_to_one_partner_id": Column(ID, "partner in the one-to-one matching; −1 without one"),
         "one_to_one_cosine": Column(COSINE, "signed cosine to the one-to-one partner; empty without one"),
