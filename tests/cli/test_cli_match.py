@@ -73,7 +73,7 @@ def test_fail_under_and_wrong_use(run):
     assert run("match", A, B, "--fail-under", "0.99").exit_code == 3
     wrong = run("match", A, B, "--threshold", "7")
     assert wrong.exit_code == 2
-    assert "within −1…1" in wrong.stderr
+    assert "in −1…1" in wrong.stderr
 
 
 def test_stopping_at_a_gap_is_said(run):

@@ -120,7 +120,7 @@ def test_saved_and_drawn(planted, tmp_path):
 def test_wrong_use_is_refused(planted, toy_pair):
     with pytest.raises(ValueError, match="has no encoder"):
         sg.agreement(*toy_pair)
-    with pytest.raises(ValueError, match="within −1…1; got 2"):
+    with pytest.raises(ValueError, match="in −1…1; got 2"):
         sg.agreement(planted[0], planted[1], threshold=2.0)
 
 

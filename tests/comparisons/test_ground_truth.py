@@ -66,7 +66,7 @@ def test_every_number_is_its_definition(rng):
 def test_nothing_recovered_is_zero_and_a_bad_threshold_is_refused():
     made = sg.truth(np.eye(6)[:3], np.eye(6)[3:])
     assert (made.above.precision, made.above.recall, made.above.f1) == (0, 0, 0)
-    with pytest.raises(ValueError, match="within −1…1; got 2"):
+    with pytest.raises(ValueError, match="in −1…1; got 2"):
         sg.truth(np.eye(3), np.eye(3), threshold=2.0)
 
 

@@ -248,7 +248,7 @@ def test_figures_for_many_runs(rng):
     ("runs", "more", "said"),
     [
         (["demo:local-seed0"], {}, "at least two runs are needed to compare; got 1"),
-        (FOUR[:2], {"threshold": 1.5}, "within −1…1; got 1.5"),
+        (FOUR[:2], {"threshold": 1.5}, "in −1…1; got 1.5"),
         (["demo:local-seed0", np.ones((3, 5))], {}, "dimensions"),
     ],
 )

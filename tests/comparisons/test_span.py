@@ -95,7 +95,7 @@ def test_wrong_numbers_are_refused(toy_pair, ks):
 
 
 def test_a_threshold_is_a_cosine(toy_pair):
-    with pytest.raises(ValueError, match="within −1…1; got 3"):
+    with pytest.raises(ValueError, match="in −1…1; got 3"):
         sg.span(*toy_pair, threshold=3.0)
 
 
