@@ -58,7 +58,7 @@ def check_colors(colors: Sequence[str], dictionaries: Sequence[Any]) -> None:
         if color not in COLORS:
             raise ValueError(f"color must be one of {', '.join(COLORS)}; got {color!r}")
         if color in ("max-cosine", "matched") and len(dictionaries) < 2:
-            raise ValueError(f"color {color} compares latents with other runs, but there is only one run")
+            raise ValueError(f"color {color} needs partners in other runs, but there is only one run")
         if color in ("max-cosine", "matched") and len(dictionaries) > MOST_RUNS:
             raise ValueError(f"color {color} allows at most {MOST_RUNS} runs; got {len(dictionaries)}")
         if color == "frequency" and all(d.frequency is None for d in dictionaries):
