@@ -56,14 +56,14 @@ class Drift(Answer):
 
     @property
     def birth(self) -> Int64[np.ndarray, " n_latents"]:
-        """Return the first checkpoint (index into `labels`) from which each cos(w_t, w_final) stays ≥ `threshold`."""
+        """Return each latent's first checkpoint (index into `labels`) from which its `to_final` stays ≥ `threshold`."""
         below = self.to_final < self.threshold
         last_below = below.shape[0] - 1 - below[::-1].argmax(axis=0)
         return read_only(np.where(below.any(axis=0), last_below + 1, 0).astype(np.int64))
 
     @property
     def death(self) -> Int64[np.ndarray, " n_latents"]:
-        """Return the first checkpoint from which each latent no longer moves; −1 if it moves until the end.
+        """Return the first checkpoint (index into `labels`) from which each latent is unmoved; −1 if there is none.
 
         A latent that stopped firing gets no gradient and keeps its direction. A converged or very rare latent may also
         stop moving, so compare with `final.alive_mask`.

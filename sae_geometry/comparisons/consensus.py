@@ -158,7 +158,7 @@ def consensus(
     *every* latent of one is linked to every latent of the other.
 
     Args:
-        runs: the N dictionaries, with L latents in total.
+        runs: the N dictionaries, with L latents in total, concatenated in this order.
         partner: int32 or int64 [L, N], row of each latent's one-to-one partner in each run; −1 for none and in its
             own run.
         similarity: float64 [L, N], similarity to those partners; nan for none.
@@ -237,7 +237,7 @@ def explained_up_to(similarity: np.ndarray, own: np.ndarray) -> float:
 
 @compiled()
 def _link(left, right, to, group, table):  # type: ignore[no-untyped-def]
-    """Merge groups in place: `group` has the group of each latent, `table` the latents of each group by run."""
+    """Merge groups in place: `group` [L] is each latent's group, `table` [L, N] each group's rows of `to` by run."""
     n = table.shape[1]
     for e in range(len(left)):
         g, h = group[left[e]], group[right[e]]

@@ -49,7 +49,7 @@ class Agreement(PairAnswer):
         decoder_cosine: float64 [n], cosine of each latent of A to the nearest decoder direction in B.
         encoder_cosine: float64 [n], encoder cosine to the *same* partner.
         same_partner: bool [n], whether that partner also has the nearest encoder direction.
-        by_chance: shares and means against B with its decoders and encoders turned by the same map, if equally wide.
+        by_chance: shares and means against B turned, with one map for decoders and encoders if they are equally wide.
     """
 
     a: Dictionary
@@ -69,7 +69,7 @@ class Agreement(PairAnswer):
 
     @cached_property
     def group(self) -> np.ndarray:
-        """Return each latent's group, an index into `GROUPS`: whether both, neither or one of its cosines is high."""
+        """Return each latent's group, an index into `GROUPS`: both cosines to the partner are high, neither, or one."""
         return read_only(_groups(self.decoder_cosine, self.encoder_cosine, self.threshold))
 
     @cached_property
@@ -86,7 +86,7 @@ class Agreement(PairAnswer):
         return _cosines(d.directions.cpu().numpy(), d.encoder_directions.cpu().numpy())
 
     def counts(self, threshold: float | None = None) -> dict[str, int]:
-        """Return the number of latents per group, at the threshold of the result if None."""
+        """Return the number of latents per group; `threshold` defaults to the result's own."""
         level = self.threshold if threshold is None else threshold
         found = np.bincount(_groups(self.decoder_cosine, self.encoder_cosine, level), minlength=len(GROUPS))
         return dict(zip(GROUPS, found.tolist(), strict=True))
@@ -291,7 +291,7 @@ def agreement(
 
 
 def _by_chance(a: Dictionary, b: Dictionary, threshold: float) -> dict[str, float]:
-    """Return the agreement expected by chance, with B's decoders and encoders turned by one map if equally wide.
+    """Return the agreement with B turned, with one map for its decoders and encoders if they are equally wide.
 
     One map preserves relations between a latent's encoder and decoder, such as tied weights.
     """

@@ -231,7 +231,7 @@ class Flow(Answer):
         return {
             "inputs": {name: describe_input(d) for name, d in zip(self.layer_names, self.layers, strict=True)},
             "on": self.on,
-            "edge_means": "cosine at or above the threshold, and significant unless there are too few latents",
+            "edge_means": "cosine at or above the threshold, and significant (if there are enough latents for that)",
             "threshold": self.threshold,
             "false_discovery_rate": self.false_discovery_rate,
             "folded": self.fold,

@@ -232,10 +232,10 @@ def _round_robin(symmetric: np.ndarray) -> tuple[float, float, float]:
     np.add.at(total, upper[0], pairs)
     np.add.at(total, upper[1], pairs)
     effect = (total / (n - 1) - mean) * (n - 1) / (n - 2)
-    between = (n - 2) * float((effect**2).sum()) / (n - 1)  # estimates (N − 2) σ_r² + σ_e²
+    between = (n - 2) * float((effect**2).sum()) / (n - 1)  # estimate of (N − 2) σ_r² + σ_e²
     freedom_within = n * (n - 3) // 2
     left = pairs - mean - effect[upper[0]] - effect[upper[1]]
-    within = float((left**2).sum()) / freedom_within if freedom_within else 0.0  # estimates σ_e²
+    within = float((left**2).sum()) / freedom_within if freedom_within else 0.0  # estimate of σ_e²
     if between >= within:
         weight = 4 / (n * (n - 2))
         parts = (weight * between, (2 / (n * (n - 1)) - weight) * within)

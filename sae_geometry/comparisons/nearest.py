@@ -160,8 +160,8 @@ def nearest(
     The order is exact: cosine descending (|cos| if not signed), then the order of the dictionaries, then the row.
     Dictionaries are read one after another and dropped, so memory is that of the largest. P-values refer to the largest
     cosine over all candidates (Westfall & Young 1993): each dictionary is turned by orthogonal maps that preserve its
-    mean and second moment. (Turning the vectors instead is equivalent and cheaper.) p is valid for vectors whose
-    distribution does not change under such turns.
+    mean and second moment. (Turning the vectors instead is equivalent, and cheap for a few.) p is valid for vectors
+    whose distribution does not change under such turns.
 
     Args:
         vectors: see `sources.vectors.as_vectors`: an array [d] or [n, d], a `Dictionary`, a file of vectors, or
@@ -261,8 +261,8 @@ def _checked(source: Dictionary, d: Dictionary, allow_mismatch: bool) -> list[st
     if source.d_in != d.d_in:
         transposed = source.n_latents == d.d_in
         raise ValueError(
-            f"{source.name!r} holds vectors of {source.d_in:,} coordinates, but {d.name!r} has directions of "
-            f"{d.d_in:,}{'; pass its transpose, with one row per vector' if transposed else ': cosines are undefined'}"
+            f"{source.name!r} holds vectors of {source.d_in:,} coordinates, but the directions of {d.name!r} have "
+            f"{d.d_in:,}; {'pass the transpose, one vector per row' if transposed else 'cosines are undefined'}"
         )
     if source.model is None and source.hook_point is None:
         return [*notes, f"model and hook point of {source.name!r} unknown: assumed to be those of the dictionaries"]

@@ -72,7 +72,7 @@ def compare(
         turns: number of one-to-one matchings against B turned, for the null expectation; 0 also skips the matching
             between halves of each dictionary. None: 3 up to 4,096 latents per side, 1 beyond.
         threshold: similarity above which a one-to-one pair is shared, in −1…1.
-        min_margin: leave out pairs with a smaller margin (their similarity minus that of the next best candidate).
+        min_margin: leave out pairs of smaller margin (similarity minus that of either latent's best other candidate).
         control: a dictionary that should share nothing with A and B (an SAE of a randomized model, of step 0, of
             another layer); A and B are each compared with it in the same way.
         allow_mismatch: permit different models or hook points; every output then says so.

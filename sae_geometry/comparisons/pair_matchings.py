@@ -145,7 +145,7 @@ class PairMatchings:
 def with_matching(
     c: P, matching: MatchingName, limits: OptimalLimits, progress: Progress | None, *, own: bool = True
 ) -> P:
-    """Return `c` under another matching, and cache it in `made` if it is complete.
+    """Return `c` under another matching, with the same nearest partners, and cache it in `made` if complete.
 
     Set `own` to False to skip the null expectation from halves of each dictionary.
     """

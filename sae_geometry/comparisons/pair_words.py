@@ -123,7 +123,7 @@ def _is_plain(m: Matching) -> bool:
 def _by_chance(c: PairMatchings) -> str:
     """Format the share of shared pairs expected by chance: from matchings with B turned, or a bound from the nearest.
 
-    An expectation of zero is printed as "< x%": no pair among `least` latents only bounds the share.
+    An expectation of zero is printed as a bound, "< x%", since it comes from finitely many latents.
     """
     there, _, least = _shared(c)
     expected = there.expected.share_above
@@ -133,7 +133,7 @@ def _by_chance(c: PairMatchings) -> str:
 
 
 def _frequent(c: PairMatchings) -> list[str]:
-    """Return a line with the share of latents firing on more than 1e-4 of tokens that are significant, if known."""
+    """Return a line with the significant share of latents that fire on more than 1e-4 of tokens, if known."""
     shares = [(letter, rare_shares(d, m)) for letter, d, m in zip("AB", (c.a, c.b), c._nearest, strict=True)]
     said = [f"{letter} {percent(share[0])}" for letter, share in shares if share is not None]
     return [f"{f'    firing on > {RARE:g} of tokens':<35}  {'   '.join(said)}"] if said else []

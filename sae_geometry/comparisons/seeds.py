@@ -163,7 +163,7 @@ def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord
 
 
 def _encoder_side(a: Dictionary, b: Dictionary, p: PairParameters) -> tuple[np.ndarray, np.ndarray]:
-    """Match the encoders too, if decoders are compared and both runs have encoders of equal width; else nothing."""
+    """Match the encoders if decoders are compared and both runs have equally wide ones; else return empty arrays."""
     x, y = a.encoder_directions, b.encoder_directions
     if p.on != "decoder" or x is None or y is None or x.shape[1] != y.shape[1]:
         return np.empty(0, dtype=np.int32), np.empty(0)

@@ -68,7 +68,7 @@ class SeedMatrices:
 
     @cached_property
     def significant_in(self) -> tuple[np.ndarray, ...]:
-        """Return the number of other runs in which each latent's nearest is significant: an int64 [n] per run."""
+        """Return the number of other runs in which each latent's nearest is significant, int64 [n] for each run."""
         counts = tuple(np.zeros(d.n_latents, dtype=np.int64) for d in self.runs)
         for (i, j), pair in self.pairs.items():
             first, second = np.split(pair.significant_latents, [self.runs[i].n_latents])
@@ -161,7 +161,7 @@ class SeedMatrices:
 
     @cached_property
     def _partners(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return partner rows int32 [L, N] (−1 for none) and similarities float64 [L, N] of all latents, by run."""
+        """Return partner rows int32 [L, N] (−1 for none) and similarities float64 [L, N] of all latents, run by run."""
         shape = (sum(d.n_latents for d in self.runs), self.n_runs)
         rows, similarity = np.full(shape, -1, dtype=np.int32), np.full(shape, np.nan)
         starts = self._starts

@@ -17,7 +17,7 @@ _MOST_ROWS = 5
 def found_table(incidence: np.ndarray, elsewhere: float) -> list[str]:
     """Return a table of the number of distinct latents found in all runs, in fewer, and in one only.
 
-    `elsewhere` is the share of latents found in one run whose nearest latent in another is significant; may be nan.
+    `elsewhere` is the share of latents found in one run whose nearest in another is significant; nan without any.
     """
     n, total = len(incidence), max(int(incidence.sum()), 1)
     counts = [(n, n, f"found in all {n}")]

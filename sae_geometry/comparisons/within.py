@@ -84,7 +84,7 @@ class WithinComparison(Answer):
 
     @cached_property
     def meanings(self) -> PairLabels | None:
-        """Return labels of latents grouped by nearest similarity: above the threshold, above or below chance."""
+        """Return the labels of latents whose nearest is above the threshold, below chance, or in between."""
         names, m = ("most alike", "in between", "below chance"), self.nearest
         groups = np.where(m.similarity > self.threshold, names[0], np.where(m.similarity > m.chance, *names[1:]))
         return pair_labels(m.to_pandas(), self.dictionaries, groups=groups, names=names)

@@ -120,7 +120,7 @@ def _umap_learn(points: torch.Tensor, graph: Neighbors, **how: Any) -> np.ndarra
         **how,
         n_jobs=1,
         precomputed_knn=(graph.indices.copy(), graph.distances.copy()),  # umap-learn overwrites its input.
-        force_approximation_algorithm=True,  # Otherwise umap-learn ignores a small graph.
+        force_approximation_algorithm=True,  # Otherwise the graph is ignored below 4,096 points.
         init="spectral" if len(points) > 3 else "random",
     )
     with warnings.catch_warnings():

@@ -107,7 +107,7 @@ class Embedding(Answer):
             shapes: outlines to use instead of clustering.
 
         Raises:
-            ValueError: an unknown `on`, or a region of fewer than two latents.
+            ValueError: an unknown `on`, or min_size below 2.
         """
         if on not in ("picture", "neighbors"):
             raise ValueError(f"on must be 'picture' (the layout) or 'neighbors'; got {on!r}")
@@ -130,7 +130,7 @@ class Embedding(Answer):
 
         Args:
             style: color scheme of the runs: "okabe-ito" or "e2e".
-            colors: colorings of further figures, each one of max-cosine, matched, frequency.
+            colors: colorings of further figures: max-cosine, matched, frequency.
             threshold: cosine above which a one-to-one partner counts.
 
         Raises:
@@ -382,6 +382,6 @@ def _inputs(dictionaries: Any, allow_mismatch: bool) -> tuple[list[Dictionary], 
         raise ValueError("there is nothing to embed: give at least one dictionary")
     dicts = distinct([as_dictionary(d) for d in given])
     found = [c for a, b in combinations(dicts, 2) for c in require_same_space(a, b, allow_mismatch)]
-    many = f"{len(dicts):,} runs: partners across runs are listed for up to {MOST_RUNS}; seeds compares every pair"
+    many = f"{len(dicts):,} runs: partners across runs are listed for up to {MOST_RUNS}; `seeds` compares every pair"
     notes = [*([many] if len(dicts) > MOST_RUNS else []), *(f"{d.name}: {note}" for d in dicts for note in d.notes)]
     return dicts, few(sorted([*notes, *found], key=lambda note: not note.endswith(ALLOWED)))

@@ -2,8 +2,8 @@
 
 umap-learn's spectral start asks ARPACK for the smallest eigenvalues of the Laplacian, which can take minutes on a
 disconnected graph such as a dictionary's, and its optimizer is reproducible on one thread only. Weights here are
-bit-identical to umap-learn's. The start uses the same eigenvectors, computed as the largest of the adjacency matrix
-after a small weight is added between all pairs, which connects the graph (regularized spectral clustering: Qin & Rohe
+bit-identical to umap-learn's. The start uses the same eigenvectors, found at the largest eigenvalues of the normalized
+adjacency after a small weight between all pairs has connected the graph (regularized spectral clustering: Qin & Rohe
 2013, Zhang & Rohe 2018). The optimizer applies umap-learn's updates one vertex at a time.
 """
 

@@ -175,9 +175,9 @@ class Projection(Answer):
     @property
     def sentences(self) -> str:
         return (
-            f"Of the {self.k} embedded latents nearest to a projected one, {self.preservation:.0%} are also nearest in "
-            f"the layout; for the embedded latents themselves, {self.onto.preserved:.0%} are. The mean cosine to "
-            f"the nearest is {self.cosine.mean():.2f}."
+            f"Of the {counted(self.k, 'embedded latent')} nearest to a projected one, {self.preservation:.0%} are also "
+            f"nearest in the layout; for the embedded latents themselves, {self.onto.preserved:.0%} are. The mean "
+            f"cosine to the nearest is {self.cosine.mean():.2f}."
         )
 
     def tables(self) -> Mapping[str, pd.DataFrame]:

@@ -213,7 +213,7 @@ def picture_neighbors(coords: Float[np.ndarray, "n 2"], k: int) -> Int[np.ndarra
 
 
 def _without_self(found: np.ndarray) -> np.ndarray:
-    """Drop each point from its k + 1 neighbors, or the last one if coincident points displaced it."""
+    """Drop each point from its neighbors [n, k + 1], or the last one if coincident points displaced it: [n, k]."""
     n, width = found.shape
     is_self = found == np.arange(n)[:, None]
     is_self[~is_self.any(axis=1), width - 1] = True

@@ -148,7 +148,7 @@ class Regions:
         return sum(r.verdict.startswith("mostly") for r in self.regions)
 
     def few_lines(self, most: int) -> list[str]:
-        """Return a line for each of the `most` regions to look at first: regions of one run, then mixed ones."""
+        """Return lines about the `most` regions to look at first: regions of one run, then mixed ones, each by size."""
         if not self.regions:
             return [f"  no regions ({self.how})"]
         note = f"  {counted(len(self), 'region')} with {self.share_inside:.0%} of the latents"

@@ -58,7 +58,7 @@ def check_colors(colors: Sequence[str], dictionaries: Sequence[Any]) -> None:
         if color not in COLORS:
             raise ValueError(f"color must be one of {', '.join(COLORS)}; got {color!r}")
         if color in ("max-cosine", "matched") and len(dictionaries) < 2:
-            raise ValueError(f"color {color} needs at least two runs, since it compares latents with other runs")
+            raise ValueError(f"color {color} needs partners in other runs, but there is only one run")
         if color in ("max-cosine", "matched") and len(dictionaries) > MOST_RUNS:
             raise ValueError(f"color {color} allows at most {MOST_RUNS} runs; got {len(dictionaries)}")
         if color == "frequency" and all(d.frequency is None for d in dictionaries):
@@ -241,7 +241,7 @@ def _by_region(e: Any, ax: Axes) -> None:
 
 
 def _apart_in_hue(centers: np.ndarray) -> list[int]:
-    """Return a color index per region; each region in turn takes the color that is farthest away in the layout."""
+    """Return a color index per region; each in turn takes the color whose nearest other region is farthest away."""
     hues: list[int] = []
     for at, center in enumerate(centers):
         near = np.full(len(_REGIONS), np.inf)

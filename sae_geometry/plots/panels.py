@@ -84,7 +84,7 @@ def draw_panels(
 
 
 def _room(shares: np.ndarray, top: float | None, mean: float) -> tuple[float, Literal["left", "center", "right"]]:
-    """Return a place for text over the bars: in the right third of the panel, else the left, else the middle."""
+    """Return a place for text over the bars: the right third, else the left, else the middle (next to a mean there)."""
     thirds = [part.max() / (top or 1.05 * shares.max()) for part in np.array_split(shares, 3)]
     places: list[tuple[float, float, Literal["left", "center", "right"]]] = [
         (thirds[2], 0.985, "right"), (thirds[0], 0.015, "left"), (thirds[1], 0.5, "center")

@@ -15,7 +15,7 @@ from sae_geometry.plots.text import put_caption, put_legend, put_title, room, sh
 
 @in_paper_style
 def span_curve(span: Any, ax: Axes | None = None, *, legend: bool = True) -> Axes:
-    """Draw the share of unmatched directions in the span of their k nearest latents, with the null expectation."""
+    """Draw the share of unmatched directions in the span of their k nearest, and chance: means and middle 50%."""
     ax = axes_or_new(ax, height=3.0)
     where = range(len(span.n_nearest))
     who = shortened(span.b.name, 0.4 * room(ax))

@@ -53,7 +53,7 @@ _MATCHES = (
         "plain_cosine": Column(COSINE, "cosine to the nearest partner before the linear map; only with a map"),
         "margin": Column("difference of similarities", "similarity to the nearest partner minus that to the next best"),
         "margin_of_partner": Column(
-            "difference of similarities", "the partner's own margin; negative if it has a closer latent"
+            "difference of similarities", "the pair's margin seen from the partner; negative if it has a closer latent"
         ),
         "one_to_one_partner_id": Column(ID, "partner in the one-to-one matching; −1 without one"),
         "one_to_one_cosine": Column(COSINE, "signed cosine to the one-to-one partner; empty without one"),
@@ -67,7 +67,7 @@ _MATCHES = (
 )
 _BY_INDEX = {
     "run": Column(TEXT, "name of dictionary A"),
-    "latent_id": Column(ID, "id of a latent in both dictionaries"),
+    "latent_id": Column(ID, "id of the latent in both dictionaries"),
     "partner_run": Column(TEXT, "name of dictionary B"),
     "partner_id": Column(ID, "the same id, in dictionary B"),
     "cosine": Column(COSINE, "cosine of the two decoder directions with this id; empty if one is zero"),
@@ -118,7 +118,7 @@ _PAIRS = {
     "nearest_above": Column(SHARE, "share of the source's latents whose nearest is above the threshold"),
     "nearest_above_chance": Column(SHARE, "nearest_above expected by chance: against the target turned"),
     "shared": Column(SHARE, "share of the source's latents whose one-to-one partner is above the threshold"),
-    "shared_by_both": Column(SHARE, "shared in the decoder and in the encoder as well; empty without encoders"),
+    "shared_by_both": Column(SHARE, "as shared, but both by decoder and by encoder; empty without encoders"),
     "same_partner": Column(SHARE, "share of the source's latents with the same partner by decoder and by encoder"),
     "paired": Column(COSINE, "mean similarity of the one-to-one pairs; PW-MCC if the matching is optimal"),
     "paired_chance": Column(COSINE, "paired expected by chance: against one run turned"),
@@ -226,7 +226,7 @@ _TOKENS = {
     "negative_tokens": Column("JSON list", "tokens whose logits the direction lowers most, most negative first"),
     "negative_logits": Column("JSON list", "logits of the negative tokens"),
     "token_cosine": Column(COSINE, "cosine to the nearest token's direction"),
-    "turned_token_cosine": Column(COSINE, "token_cosine of the dictionary turned"),
+    "turned_token_cosine": Column(COSINE, "token_cosine expected by chance: with the dictionary turned"),
     "readable": Column(TRUTH, "whether readable_q is at most 0.05"),
     "readable_q": Column(SHARE, "smallest false discovery rate at which the latent is readable"),
 }

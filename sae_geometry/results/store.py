@@ -55,8 +55,8 @@ def save(
     """Write a result to a folder: its tables (parquet), lists (CSV), `summary.json`, `figures/` and `report.html`.
 
     The summary lists the sweeps (screen, reason, device) since `kernels.ledger` was opened, as the command line does; a
-    resumed comparison has only those since it resumed. The folder is written elsewhere and moved into place at the
-    end, so that it is either unchanged or complete.
+    resumed comparison has only those since it resumed. The folder, which is returned, is written elsewhere and moved
+    into place at the end, so that it is either unchanged or complete.
 
     Args:
         result: any result of this package: see `results.result.Result`.
@@ -69,7 +69,7 @@ def save(
         progress: called with the current step ("tables", "figures", "report") and its completed fraction.
 
     Raises:
-        FileExistsError: the folder is not empty; see `io.atomic_folder.check_folder`.
+        FileExistsError: the folder cannot be written or replaced; see `io.atomic_folder.check_folder`.
         ValueError: not a result, or an unknown format.
 
     Example:
