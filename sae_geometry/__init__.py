@@ -19,7 +19,7 @@ _HOME = {
     name: module
     for module, names in {
         "comparisons.by_index": "IndexComparison compare_by_index",
-        "comparisons.checkpoints": "Drift drift",
+        "comparisons.drift": "Drift drift",
         "comparisons.encoder_agreement": "Agreement agreement",
         "comparisons.flow": "flow",
         "comparisons.flow_result": "Flow",
@@ -63,7 +63,7 @@ __all__ = [*sorted(_HOME), "__version__"]  # noqa: PLE0604  (names resolved by _
 if TYPE_CHECKING:
     from sae_geometry import plots
     from sae_geometry.comparisons.by_index import IndexComparison, compare_by_index
-    from sae_geometry.comparisons.checkpoints import Drift, drift
+    from sae_geometry.comparisons.drift import Drift, drift
     from sae_geometry.comparisons.encoder_agreement import Agreement, agreement
     from sae_geometry.comparisons.flow import flow
     from sae_geometry.comparisons.flow_result import Flow

@@ -22,14 +22,12 @@ class Side:
         paired: float64 [n], cosine to the one-to-one partner; nan without one.
         nearest: float64 [n], cosine to the nearest latent, with double counting.
         back: float64 [m], nearest cosine of each latent of the second run.
-        gap: proven relative optimality gap of the matching.
     """
 
     partner: np.ndarray
     paired: np.ndarray
     nearest: np.ndarray
     back: np.ndarray
-    gap: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,13 +127,11 @@ def recurrence(widths: list[int], pairs: Mapping[tuple[int, int], Pair], thresho
 
 
 def _arrays(what: str, c: sg.Comparison) -> dict[str, np.ndarray]:
-    gap = (c.certificate() or {}).get("relative_gap", np.nan)
     return {
         f"{what}_partner": c.a_to_b.partner_row,
         f"{what}_paired": c.a_to_b.cosine,
         f"{what}_nearest": c.nearest_a_to_b.cosine,
         f"{what}_back": c.nearest_b_to_a.cosine,
-        f"{what}_gap": np.array(gap),
     }
 
 
@@ -145,5 +141,4 @@ def _side(stored: Mapping[str, np.ndarray], what: str) -> Side:
         paired=stored[f"{what}_paired"],
         nearest=stored[f"{what}_nearest"],
         back=stored[f"{what}_back"],
-        gap=float(stored[f"{what}_gap"]),
     )

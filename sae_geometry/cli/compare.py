@@ -43,7 +43,7 @@ def compare(
         typer.Option(
             metavar="N",
             min=0,
-            help="How often to rotate B at random for the one-to-one matching expected by chance. [default: 3 up to "
+            help="How often to turn B at random for the one-to-one matching expected by chance. [default: 3 up to "
             "4,096 latents per side, else 1]",
         ),
     ] = None,

@@ -35,7 +35,7 @@ def nearest(
     map_side: o.MapSide = None,
     turns: Annotated[
         int | None,
-        typer.Option(metavar="N", min=0, help="Rotations for p-values. [default: 999, fewer for many vectors]"),
+        typer.Option(metavar="N", min=0, help="Random turns for p-values. [default: 999, fewer for many vectors]"),
     ] = None,
     *,
     shared: o.Shared,

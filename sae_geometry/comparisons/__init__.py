@@ -1,1 +1,1 @@
-"""Comparisons of dictionaries, one module per question: pairs, seeds, encoders, spans, splits, checkpoints."""
+"""Every question that compares dictionaries: its function, its result, and the words that state it."""

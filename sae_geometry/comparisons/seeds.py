@@ -21,7 +21,8 @@ from sae_geometry.io.formatting import few
 from sae_geometry.io.progress import Progress
 from sae_geometry.matching import On, OneToOne, match
 from sae_geometry.matching.defaults import THRESHOLD, check_threshold, default_matching
-from sae_geometry.pairwise.checkpoint import (
+from sae_geometry.pairwise.inputs import distinct, several
+from sae_geometry.pairwise.pair_record import (
     N_BINS,
     PairParameters,
     PairRecord,
@@ -30,7 +31,6 @@ from sae_geometry.pairwise.checkpoint import (
     read_pair,
     write_pair,
 )
-from sae_geometry.pairwise.inputs import distinct, several
 from sae_geometry.pairwise.same_space import ALLOWED, require_same_space
 from sae_geometry.sources import as_dictionary
 

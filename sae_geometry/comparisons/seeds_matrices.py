@@ -12,8 +12,8 @@ import pandas as pd
 from sae_geometry.comparisons.strata import strata_of_runs
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.matching import On, OneToOne
-from sae_geometry.pairwise.checkpoint import N_BANDS, PairRecord
 from sae_geometry.pairwise.grouping import groups_of, labels_of
+from sae_geometry.pairwise.pair_record import N_BANDS, PairRecord
 
 MATRICES = ("mmcs", "shared", "paired", "significant")  # matrices with intervals
 

@@ -23,10 +23,10 @@ from sae_geometry.comparisons.strata import strata_lines
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import counted, ends, known_mean, percent, wrap
 from sae_geometry.labels.pairs import PairLabels, label_summary
-from sae_geometry.pairwise.checkpoint import N_BINS
 from sae_geometry.pairwise.confounds import runs_table
 from sae_geometry.pairwise.grouping import kind_of, layer_of, seed_of
 from sae_geometry.pairwise.inputs import describe_input
+from sae_geometry.pairwise.pair_record import N_BINS
 from sae_geometry.results import methods
 from sae_geometry.results.answer import Answer
 from sae_geometry.results.warnings import WIDTH

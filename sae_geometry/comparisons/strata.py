@@ -12,8 +12,8 @@ import pandas as pd
 from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.formatting import aligned, counted, known_mean, or_dash, percent
 from sae_geometry.nulls import crowd
-from sae_geometry.pairwise.checkpoint import N_BANDS
 from sae_geometry.pairwise.matching_result import Matching
+from sae_geometry.pairwise.pair_record import N_BANDS
 
 SPARSER = "all but the densest 1%"
 RARE = 1e-4  # Latents that fire on at most this share of tokens are rare.

@@ -186,14 +186,14 @@ def _umap(q: Question) -> list[Job]:
 
 VERBS: dict[Verb, Asked] = {
     "compare": Asked(2, None, _compare, "its other matchings and statistics", _pairs_solving),
-    "match": Asked(2, 2, _match, "further sweeps of the matchings with B rotated and between halves",
+    "match": Asked(2, 2, _match, "further sweeps of the matchings with B turned and between halves",
                    lambda q: 3 * _solving(q.rows[0], q.rows[1], "optimal")),
     "within": Asked(1, None, lambda q: [job for x in q.rows for job in _within(x)], "mean |cosine|, spectrum"),
     "seeds": Asked(2, None, _seeds, "the consensus", _pairs_solving),
     "agreement": Asked(2, 2, _agreement, "its statistics"),
-    "span": Asked(2, 2, _span, "principal angles, also with B rotated; the sweep over unmatched latents is counted as "
+    "span": Asked(2, 2, _span, "principal angles, also with B turned; the sweep over unmatched latents is counted as "
                   "if all latents were unmatched", _pairs_solving),
-    "split": Asked(2, 2, _split, "the fits of the combinations, also with the wide dictionary rotated"),
+    "split": Asked(2, 2, _split, "the fits of the combinations, also with the wide dictionary turned"),
     "flow": Asked(2, None, _flow, "chains", lambda q: sum(_solving(a, b) for a, b in pairwise(q.rows))),
     "truth": Asked(2, 2, lambda q: [*_nearest(q.rows[0], q.rows[1]), *_paired(q.rows[0], q.rows[1], "optimal")],
                    "the scores", lambda q: _solving(q.rows[0], q.rows[1], "optimal")),

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from sae_geometry.distributed.collect import AT_ONCE, Answer, Sent
+from sae_geometry.distributed.collect import AT_ONCE, Sent, TileAnswer
 from sae_geometry.distributed.errors import wrong_answer
-from sae_geometry.distributed.worker import PairAnswer, own_version
+from sae_geometry.distributed.worker import PairOutcome, own_version
 from sae_geometry.kernels.ledger import Entry
 from sae_geometry.kernels.settings import changed
 from sae_geometry.kernels.sweep import MAX_K, sweep
@@ -36,9 +36,9 @@ def check_tile(task: Task, tile: Tile, answer: Any) -> None:
 
 
 def check_pair_answer(answer: Any) -> None:
-    """Raise ClusterError unless an answer is a `PairAnswer` with valid reports of its sweeps."""
+    """Raise ClusterError unless an answer is a `PairOutcome` with valid reports of its sweeps."""
     try:
-        if not isinstance(answer, PairAnswer) or not all(isinstance(entry, Entry) for entry in answer.sweeps):
+        if not isinstance(answer, PairOutcome) or not all(isinstance(entry, Entry) for entry in answer.sweeps):
             raise TypeError(f"got {type(answer).__name__}")
         for entry in answer.sweeps:
             _check_account(entry)
@@ -56,8 +56,12 @@ def _check_account(account: SweepReport | Entry) -> None:
 
 
 def _check(task: Task, tile: Tile, answer: Any) -> None:
-    if not isinstance(answer, Answer) or not isinstance(answer.report, SweepReport) or not isinstance(answer.note, str):
-        raise ValueError(f"expected an Answer; got {type(answer).__name__}")
+    if (
+        not isinstance(answer, TileAnswer)
+        or not isinstance(answer.report, SweepReport)
+        or not isinstance(answer.note, str)
+    ):
+        raise ValueError(f"expected a TileAnswer; got {type(answer).__name__}")
     if answer.version != own_version():
         raise ValueError(f"it comes from sae-geometry {answer.version!r:.40}, but this process has {own_version()!r}")
     a, b = task.a[slice(*tile.rows)], task.others[slice(*tile.cols)]

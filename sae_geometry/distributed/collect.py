@@ -76,7 +76,7 @@ _RESULT, _SENT, _TAKEN = 24, 24, 40  # bytes per list entry in the result, in a 
 
 
 @dataclass(frozen=True)
-class Answer:
+class TileAnswer:
     """Answer for a tile: lists of its rows and columns, with indices in the whole matrix, and its report."""
 
     rows: Sent
@@ -97,7 +97,7 @@ class Gathering:
         self._reports: dict[Tile, SweepReport] = {}
         self._notes: set[str] = set()
 
-    def take(self, tile: Tile, answer: Answer) -> None:
+    def take(self, tile: Tile, answer: TileAnswer) -> None:
         """Merge the lists of a tile, and record its report."""
         absolute = self._task.absolute
         take_in(self._rows, answer.rows, tile.rows[0], absolute=absolute, bias=self._bias)

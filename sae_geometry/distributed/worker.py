@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.distributed.collect import Answer, to_send
+from sae_geometry.distributed.collect import TileAnswer, to_send
 from sae_geometry.distributed.errors import EnvironmentMismatchError
 from sae_geometry.kernels.blocks import CeilingError
 from sae_geometry.kernels.ledger import Entry, entries
@@ -29,7 +29,7 @@ _WEIGHTS = ("directions", "encoder_directions")  # nearly all bytes of a diction
 
 
 @dataclass(frozen=True)
-class PairAnswer:
+class PairOutcome:
     """Result of a pair, with the ledger entries of its sweeps."""
 
     answer: Any
@@ -38,7 +38,7 @@ class PairAnswer:
 
 def sweep_tile(
     a: np.ndarray, b: np.ndarray, tile: Tile, question: Mapping[str, Any], bias: np.ndarray | None
-) -> Answer:
+) -> TileAnswer:
     """Sweep one tile on this worker; raise CeilingError or MemoryError if it is too large.
 
     `question` holds the device and the arguments of `sweep`. If its `memory` is None, the worker's default applies.
@@ -49,7 +49,7 @@ def sweep_tile(
     with translate_oom():
         found = _swept([None if x is None else _tensor(x) for x in operands], question, device)
     cols = None if found.cols is None else to_send(found.cols, tile.rows[0])
-    return Answer(to_send(found.rows, tile.cols[0]), cols, found.report, note, own_version())
+    return TileAnswer(to_send(found.rows, tile.cols[0]), cols, found.report, note, own_version())
 
 
 def _swept(operands: Sequence[torch.Tensor | None], question: Mapping[str, Any], device: str) -> Sweep:
@@ -69,7 +69,7 @@ def _swept(operands: Sequence[torch.Tensor | None], question: Mapping[str, Any],
 
 def call_with_pair(
     work: Callable[[Dictionary, Dictionary, Any], Any], parameters: Any, terms: Mapping[str, Any], *parts: Any
-) -> PairAnswer:
+) -> PairOutcome:
     """Run `work(a, b, parameters)` under the client's settings, so that results are bit-identical.
 
     `terms` are the client's memory, device, blas_threads and arithmetic. `parts` are the arguments of `put_together`,
@@ -88,7 +88,7 @@ def call_with_pair(
         a, b = (put_together(*parts[at : at + 3]).to(device) for at in (0, 3))
         answer = work(a, b, parameters)
         why = "; ".join(["in whole pairs on Dask workers", *([note] if note else [])])
-        return PairAnswer(answer, tuple(replace(entry, why=f"{why}; {entry.why}") for entry in entries()))
+        return PairOutcome(answer, tuple(replace(entry, why=f"{why}; {entry.why}") for entry in entries()))
 
 
 def all_but_weights(d: Dictionary) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""The exact sweep over C = A·Bᵀ, on plain tensors and without I/O; README.md has the algorithm and its proofs."""
+"""The exact sweep over C = A·Bᵀ on plain tensors, and its settings; README.md has the algorithm and its proofs."""

@@ -39,9 +39,9 @@ from sae_geometry.plots.similarity import (
     similarity_figure,
     similarity_histogram,
 )
+from sae_geometry.plots.span import span_curve, span_figure
 from sae_geometry.plots.splitting import children_bars, explained_ecdf, splitting_figure
 from sae_geometry.plots.style import COLUMN_WIDTH, PAGE_WIDTH, figure_of, paper_style, run_colors, save_figure
-from sae_geometry.plots.subspaces import span_curve, span_figure
 from sae_geometry.plots.tokens import tokens_ecdf
 
 __all__ = [

@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from sae_geometry.io.formatting import counted
-from sae_geometry.pairwise.checkpoint import N_BINS
+from sae_geometry.pairwise.pair_record import N_BINS
 from sae_geometry.plots.style import COLUMN_WIDTH, INK, NEAREST, ONE_TO_ONE, axes_or_new, in_paper_style, new_figure
 from sae_geometry.plots.text import (
     LABEL_SIZE,

@@ -137,7 +137,7 @@ def test_no_message_asks_a_command_line_for_python() -> None:
 THINGS = "latents|regions|minutes|threads|cores|tiles|checkpoints"
 TWO_OR_MORE = {
     "comparisons/inference.py", "dictionary.py", "io/activity.py", "embedding/regions.py", "matching/shared.py",
-    "comparisons/checkpoints.py",  # A run has at least two checkpoints.
+    "comparisons/drift.py",  # A run has at least two checkpoints.
     # These say "of N latents" about all latents of a dictionary.
     "comparisons/by_index.py", "comparisons/flow_result.py", "comparisons/ground_truth.py",
     "comparisons/encoder_agreement.py", "comparisons/nearest_result.py", "comparisons/within.py",

@@ -8,7 +8,7 @@ import torch
 import sae_geometry as sg
 from sae_geometry.comparisons.strata import SPARSER, strata_lines, strata_of_runs
 from sae_geometry.dictionary import Dictionary
-from sae_geometry.pairwise.checkpoint import N_BANDS
+from sae_geometry.pairwise.pair_record import N_BANDS
 
 
 def run(name: str, frequency: np.ndarray | None) -> Dictionary:

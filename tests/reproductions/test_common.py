@@ -200,7 +200,7 @@ def test_a_library_loads_once_and_remembers_what_failed(tmp_path, monkeypatch):
 
 def side(partner, paired):
     n = len(partner)
-    return Side(np.array(partner), np.array(paired), np.zeros(n), np.zeros(n), 0.0)
+    return Side(np.array(partner), np.array(paired), np.zeros(n), np.zeros(n))
 
 
 def test_recurrence_by_hand():

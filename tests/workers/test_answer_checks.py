@@ -21,7 +21,7 @@ from sae_geometry.kernels.ledger import Entry
 from sae_geometry.kernels.settings import changed
 from sae_geometry.kernels.sweep import _task, sweep
 from sae_geometry.kernels.tiles import Tile
-from sae_geometry.pairwise.checkpoint import PairParameters, PairRecord, check_pair
+from sae_geometry.pairwise.pair_record import PairParameters, PairRecord, check_pair
 
 PARAMETERS = PairParameters("greedy", "decoder", True, 0.7)
 
@@ -140,14 +140,14 @@ def test_a_wrong_record_of_a_pair_is_rejected(spoil):
 @pytest.mark.parametrize(
     "answer",
     [
-        work.PairAnswer(None, None), work.PairAnswer(None, ("x",)), None, {"sweeps": ()},
-        *(work.PairAnswer(None, (Entry("cpu", "why", "cpu", 1, seconds, redone),))
+        work.PairOutcome(None, None), work.PairOutcome(None, ("x",)), None, {"sweeps": ()},
+        *(work.PairOutcome(None, (Entry("cpu", "why", "cpu", 1, seconds, redone),))
           for seconds, redone in ((float("nan"), 0), ("1", 0), (1.0, -3))),
     ],
     ids=range(7),
 )  # fmt: skip
 def test_a_wrong_answer_about_a_pair_is_rejected(answer):
-    check_pair_answer(work.PairAnswer(None, (Entry("cpu", "why", "cpu", 1, 0.5, 0),)))
+    check_pair_answer(work.PairOutcome(None, (Entry("cpu", "why", "cpu", 1, 0.5, 0),)))
     with pytest.raises(ClusterError, match="a Dask worker gave a wrong answer about a pair"):
         check_pair_answer(answer)
 

@@ -25,7 +25,7 @@ from sae_geometry.embedding.neighbors import exact_neighbors, joint_neighbors
 from sae_geometry.kernels.ledger import entries, ledger
 from sae_geometry.kernels.settings import changed
 from sae_geometry.kernels.sweep import sweep
-from sae_geometry.pairwise.checkpoint import PairParameters
+from sae_geometry.pairwise.pair_record import PairParameters
 
 PARAMETERS = PairParameters("greedy", "decoder", True, 0.7)
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import sae_geometry as sg
-from sae_geometry.comparisons.checkpoints import Drift
+from sae_geometry.comparisons.drift import Drift
 from sae_geometry.sources import load
 
 E2E = Path(__file__).parents[1] / "sources" / "checkpoints" / "e2e_sae_single" / "samples_400000.pt"
