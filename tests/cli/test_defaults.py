@@ -142,6 +142,7 @@ def test_the_verbs_that_can_be_estimated_are_those_with_a_dry_run():
         ("umap", "color", lambda word: check_colors([word], [])),
         ("compare", "formats", lambda word: save_figure(Figure(), Path("unwritten"), {}, [word])),
     ],
+    ids=["style", "color", "formats"],
 )
 def test_the_words_of_an_option_are_those_that_an_error_lists(name, option, refused):
     with pytest.raises(ValueError, match="must be") as caught:
