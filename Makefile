@@ -29,7 +29,8 @@ tests:
 ## The inner loop: kernels, matchings, nulls and one pair, without processes, servers, pages and figures.
 test-quick: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" tests/matching tests/nulls tests/pairwise \
-		tests/test_architecture.py tests/test_dictionary.py tests/kernels/test_decide.py tests/kernels/test_sweep.py
+		tests/test_architecture.py tests/test_light_imports.py tests/test_sizes.py tests/test_dictionary.py \
+		tests/kernels/test_decide.py tests/kernels/test_sweep.py
 
 ## Every test, the slow ones too.
 test-all: $(VENV)/.dev

@@ -1,24 +1,18 @@
-"""Tests of the architecture: imports go down and form no circle, files and functions stay small, importing is light."""
+"""Tests of the architecture: imports go down and form no circle, and state and interfaces stay in their places."""
 
 from __future__ import annotations
 
 import ast
 import inspect
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
+from parsed import PACKAGE, nodes_of
+from parsed import forgotten as forgotten
 
 import sae_geometry as sg
 from sae_geometry.results.answer import Answer
 from sae_geometry.results.result import Result
-
-PACKAGE = Path(sg.__file__).parent
 
 # A subpackage may import from lower floors only, not from its own.
 FLOORS = {
@@ -41,18 +35,6 @@ FLOORS = {
     "cli": 10,
     "__main__": 11,
 }
-
-
-@cache
-def nodes_of(source: str) -> list[ast.AST]:
-    """Return every node of a source, cached because six tests read the whole package."""
-    return list(ast.walk(ast.parse(source)))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def forgotten() -> Iterator[None]:
-    yield
-    nodes_of.cache_clear()
 
 
 def unit_of(path: Path, package: Path) -> str:
@@ -131,6 +113,63 @@ def test_good_imports_pass(tmp_path):
     assert violations(tmp_path) == []
 
 
+# These import modules by names that they are given: the public names, the commands, and packages of the extras.
+BY_NAME = {"__init__.py", "cli/__init__.py", "io/extras.py"}
+
+
+def imports_by_name(source: str) -> list[str]:
+    """Return the places where a source can import a module that no import statement names.
+
+    A call counts, and so does any other mention of `import_module` or `__import__`, which could lead to a call.
+    """
+    found = []
+    for node in nodes_of(source):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.alias(name=name) | ast.Constant(value=str(name)):
+                if name in ("import_module", "__import__") or (isinstance(node, ast.alias) and name == "*"):
+                    found.append(ast.unparse(node))
+    return found
+
+
+def own_modules_required(source: str) -> list[str]:
+    """Return the calls of `io.extras.require` that could import a module of this package."""
+    calls = [n for n in nodes_of(source) if isinstance(n, ast.Call) and ast.unparse(n.func).endswith("require")]
+    names = [call.args[0] if call.args else None for call in calls]
+    return [
+        ast.unparse(call)
+        for call, name in zip(calls, names, strict=True)
+        if not (isinstance(name, ast.Constant) and not str(name.value).startswith("sae_geometry"))
+    ]
+
+
+def test_modules_are_imported_by_statements():
+    sources = {p.relative_to(PACKAGE).as_posix(): p.read_text(encoding="utf-8") for p in PACKAGE.rglob("*.py")}
+    assert {name for name, source in sources.items() if imports_by_name(source)} == BY_NAME
+    assert {name: found for name, source in sources.items() if (found := own_modules_required(source))} == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import importlib\nimportlib.import_module('sae_geometry.cli')",
+        "def f():\n    from importlib import import_module as load\n    load(f'sae_geometry.{x}')",
+        "__import__('sae_geometry.cli')",
+        "import builtins as b\nb.__import__('sae_geometry.cli')",
+        "import importlib as i\ngetattr(i, 'import_module')('sae_geometry.cli')",
+        "from importlib import *",
+    ],
+)
+def test_an_import_by_name_would_be_seen(line):
+    assert imports_by_name(line)
+    assert not imports_by_name("import importlib.util\nfrom importlib.metadata import version\nreimport_module = 1")
+
+
+def test_a_module_of_ours_required_as_an_extra_would_be_seen():
+    for name in ("'sae_geometry.cli'", "module", ""):
+        assert own_modules_required(f"x = extras.require({name})")
+    assert not own_modules_required("cupy = require('cupy', 'cu13', 'a GPU')")
+
+
 def imported_modules(package: Path) -> dict[str, set[str]]:
     """Return the package's modules that each of its modules imports, anywhere in it."""
     paths = {".".join(p.relative_to(package.parent).with_suffix("").parts): p for p in package.rglob("*.py")}
@@ -172,68 +211,6 @@ def test_a_circle_would_be_found(tmp_path):
 
 def test_three_modules_stand_at_the_top():
     assert {p.name for p in PACKAGE.glob("*.py")} == {"__init__.py", "__main__.py", "dictionary.py"}
-
-
-MOST_LINES, MOST_OF_A_FUNCTION, MOST_MEMBERS = 400, 60, 15
-OPTIONS = "one parameter per option, which typer needs, with its help"
-TOO_LONG_FUNCTIONS = {
-    "sources.files.torch_pickle._run": "the interpreter's one loop, a branch per opcode",
-    "cli.compare.compare": OPTIONS,
-    "cli.umap.umap": OPTIONS,
-}
-
-
-def long_files(package: Path) -> dict[str, int]:
-    """Return the files over the limit, with their lines."""
-    lines = {
-        p.relative_to(package).as_posix(): len(p.read_text(encoding="utf-8").splitlines())
-        for pattern in ("*.py", "*.js")
-        for p in package.rglob(pattern)
-    }
-    return {name: n for name, n in lines.items() if n > MOST_LINES}
-
-
-def long_functions(package: Path) -> dict[str, int]:
-    """Return the functions over the limit, with their lines without docstrings."""
-    found = {}
-    for path in package.rglob("*.py"):
-        for node in nodes_of(path.read_text(encoding="utf-8")):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                doc = node.body[0] if ast.get_docstring(node) else None
-                n = node.end_lineno - node.lineno + 1 - (doc.end_lineno - doc.lineno + 1 if doc else 0)
-                if n > MOST_OF_A_FUNCTION:
-                    found[f"{'.'.join(path.relative_to(package).with_suffix('').parts)}.{node.name}"] = n
-    return found
-
-
-def test_files_and_functions_stay_small():
-    assert long_files(PACKAGE) == {}
-    assert set(long_functions(PACKAGE)) == set(TOO_LONG_FUNCTIONS), long_functions(PACKAGE)
-
-
-def test_a_long_file_and_a_long_function_would_be_found(tmp_path):
-    body = "    x = 1\n" * MOST_OF_A_FUNCTION
-    (tmp_path / "a.py").write_text(f'def f():\n    """What.\n\n    It does.\n    """\n{body}' + "# \n" * MOST_LINES)
-    assert long_functions(tmp_path) == {"a.f": MOST_OF_A_FUNCTION + 1}
-    assert set(long_files(tmp_path)) == {"a.py"}
-
-
-def members(of: type) -> list[str]:
-    """Return the public methods and properties of a class, without fields and the contract of every result."""
-    fields = {*getattr(of, "__dataclass_fields__", {}), *vars(Answer), *vars(Result)}
-    return sorted(n for c in of.__mro__ for n in vars(c) if not n.startswith("_") and n not in fields)
-
-
-MANY_MEMBERS = {
-    "Matching": "one property per number that is quoted of a direction: mean, chance, own, coverage, significant, …",
-    "SeedComparison": "one matrix per number of an ordered pair: mmcs, chance, own, shared, significant, paired, …",
-}
-
-
-def test_public_classes_stay_narrow():
-    classes = {name: getattr(sg, name) for name in sg.__all__ if inspect.isclass(getattr(sg, name))}
-    wide = {n: len(members(c)) for n, c in classes.items() if not issubclass(c, Exception) and len(members(c)) > 15}
-    assert set(wide) == set(MANY_MEMBERS), wide
 
 
 # These are a cache that the comparisons of one sweep share, and ledgers that are open within a context.
@@ -284,96 +261,6 @@ def test_temporary_state_is_in_the_settings():
         "kernels/settings.py"
     }
     assert ambient("def f():\n    global x\n    x = ContextVar('y')") == ["ContextVar('y')", "x"]
-
-
-def _modules_after(code: str) -> set[str]:
-    script = f"{code}\nimport sys\nprint(*(f'module:{{m}}' for m in sys.modules), sep='\\n')"
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    return {line.removeprefix("module:") for line in result.stdout.splitlines() if line.startswith("module:")}
-
-
-HEAVY = {
-    "wandb", "huggingface_hub", "umap", "matplotlib", "numba", "torch", "pandas", "scipy", "triton", "sklearn", "dask",
-    "distributed", "plotly",
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def stages(tmp_path_factory) -> dict[str, set[str]]:
-    """Return the imported modules after each step in one process, and the content of its initially empty folder."""
-    home = tmp_path_factory.mktemp("home")
-    script = (
-        "import json, os, sys\nsteps = {}\nimport sae_geometry as sg\nsteps['import'] = list(sys.modules)\n"
-        "sg.load('demo:local-narrow-seed0')\nsteps['load'] = list(sys.modules)\n"
-        "sg.compare, sg.umap, sg.save\nsteps['folder'] = os.listdir()\n"
-        "sg.seeds(['demo:local-narrow-seed0'] * 2, matching='mutual')\nsteps['seeds'] = list(sys.modules)\n"
-        "print(json.dumps(steps))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], check=True, cwd=home, env=_env(home), capture_output=True, text=True
-    )
-    return {step: set(names) for step, names in json.loads(done.stdout).items()}
-
-
-def test_importing_the_package_imports_nothing_heavy(stages):
-    assert not HEAVY & stages["import"]
-
-
-def test_loading_a_dictionary_imports_no_client_and_no_plots(stages):
-    assert not {"wandb", "huggingface_hub", "umap", "matplotlib", "numba"} & stages["load"]
-    assert "torch" in stages["load"]
-
-
-def test_comparing_here_imports_nothing_of_dask(stages):
-    assert not {"dask", "distributed", "tornado.tcpserver"} & stages["seeds"]
-
-
-def test_importing_and_loading_make_no_folder(stages):
-    assert stages["folder"] == set()
-
-
-@pytest.mark.parametrize("arguments", [[], ["compare"], ["umap"], ["inspect"]])
-def test_help_imports_nothing_heavy(arguments):
-    code = (
-        "import sys\nfrom sae_geometry.cli import main\n"
-        f"sys.argv = ['sae-geometry', *{arguments!r}, '--help']\ntry:\n    main()\nexcept SystemExit:\n    pass"
-    )
-    assert not HEAVY & _modules_after(code)
-
-
-def _env(home: Path) -> dict[str, str]:
-    keep = {k: v for k, v in os.environ.items() if k in {"PATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV"}}
-    return keep | {
-        "HOME": str(home), "PYTHONPATH": str(PACKAGE.parent), "PYTHONDONTWRITEBYTECODE": "1", "MPLCONFIGDIR": "/tmp"
-    }  # fmt: skip
-
-
-def public_callables():
-    for name in sg.__all__:
-        value = getattr(sg, name)
-        if inspect.isfunction(value) or inspect.isclass(value):
-            yield pytest.param(value, id=name)
-
-
-@pytest.mark.parametrize("thing", list(public_callables()))
-def test_public_names_are_documented_and_signatures_are_narrow(thing):
-    assert inspect.getdoc(thing), f"{thing.__name__} has no docstring"
-    if inspect.isclass(thing):
-        return
-    parameters = inspect.signature(thing).parameters.values()
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    assert len(positional) <= 3
-    assert not any(isinstance(p.default, bool) for p in positional)
-    assert "Example" in inspect.getdoc(thing) or thing.__name__ in {"demos", "read", "exact_neighbors"}
-
-
-def test_a_name_that_is_not_there_is_an_error():
-    with pytest.raises(AttributeError, match="no attribute 'compair'"):
-        sg.compair  # noqa: B018
-
-
-def test_dir_lists_the_public_names():
-    assert {"compare", "umap", "load", "Dictionary"} <= set(dir(sg))
 
 
 HOLES = ("torch.jit", "torch.export", "torch.load", "torch.package", "torch.serialization", "torch.hub")

@@ -1,4 +1,4 @@
-"""Tests that every public function that takes a dictionary takes an address, an array and a mapping too."""
+"""Tests of the public names: documented, with narrow signatures, and taking addresses, arrays and mappings alike."""
 
 from __future__ import annotations
 
@@ -88,3 +88,31 @@ def test_one_dictionary_is_a_list_of_one() -> None:
             sg.seeds(one)
         with pytest.raises(ValueError, match="at least two layers; got 1"):
             sg.flow(one)
+
+
+def public_callables():
+    for name in sg.__all__:
+        value = getattr(sg, name)
+        if inspect.isfunction(value) or inspect.isclass(value):
+            yield pytest.param(value, id=name)
+
+
+@pytest.mark.parametrize("thing", list(public_callables()))
+def test_public_names_are_documented_and_signatures_are_narrow(thing):
+    assert inspect.getdoc(thing), f"{thing.__name__} has no docstring"
+    if inspect.isclass(thing):
+        return
+    parameters = inspect.signature(thing).parameters.values()
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    assert len(positional) <= 3
+    assert not any(isinstance(p.default, bool) for p in positional)
+    assert "Example" in inspect.getdoc(thing) or thing.__name__ in {"demos", "read", "exact_neighbors"}
+
+
+def test_a_name_that_is_not_there_is_an_error():
+    with pytest.raises(AttributeError, match="no attribute 'compair'"):
+        sg.compair  # noqa: B018
+
+
+def test_dir_lists_the_public_names():
+    assert {"compare", "umap", "load", "Dictionary"} <= set(dir(sg))

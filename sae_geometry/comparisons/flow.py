@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -28,14 +28,16 @@ from sae_geometry.pairwise.same_space import require_same_stream
 from sae_geometry.sources import as_dictionary
 from sae_geometry.sources.listing import expanded
 
-WRITES, READS = "writes", "reads"
+On = Literal["writes", "reads"]
+WRITES: Final = "writes"
+READS: Final = "reads"
 THRESHOLD = {WRITES: 0.5, READS: 0.0}
 
 
 def flow(
     layers: Any,
     *,
-    on: str = WRITES,
+    on: On = WRITES,
     threshold: float | None = None,
     false_discovery_rate: float = DISCOVERY_RATE,
     fold: bool = False,

@@ -303,3 +303,8 @@ def figures_of(names: Sequence[str], n: int) -> dict[str, Callable[[], Figure]]:
         "panels": panels,
         "facets": lambda: plots.facet_figure(points(names), {"l0": "L0", "ce": "loss"}),
     }
+
+
+def labels_of(ax: Axes) -> list[str]:
+    """Return the texts of a legend, each in one line."""
+    return [text.get_text().replace("\n", " ").replace("\u00a0", " ") for text in ax.get_legend().get_texts()]

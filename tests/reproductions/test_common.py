@@ -76,7 +76,6 @@ def test_the_papers_runs_are_the_catalogs():
     for r in runs:
         paper = known[r.address]
         assert f"wandb:{r.id}#samples_400000.pt" == paper.wandb
-        assert paper.mirrors
         assert r.address == f"paper:e2e/{r.layer}/{r.kind}/{r.role}"
         assert paper.hook == f"blocks.{r.layer}.hook_resid_pre"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 from hf_server import HuggingFace, StoredRepo
-from test_wandb_log import pair as pair
+from logged import pair as pair
 from typer.testing import CliRunner
 from wandb_server import Fault, Loopback, cut_short, redirect, silent, status
 

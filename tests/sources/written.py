@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,13 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 def random(*shape: int) -> np.ndarray:
     return np.asarray(np.random.default_rng(sum(shape)).normal(size=shape), dtype=np.float32)
+
+
+def torch_bytes(tree: object) -> bytes:
+    """Return what torch.save writes."""
+    out = io.BytesIO()
+    torch.save(tree, out)
+    return out.getvalue()
 
 
 DEC, ENC = random(N, D), random(N, D) + 1
