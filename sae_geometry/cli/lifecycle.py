@@ -49,10 +49,10 @@ def report_errors(command: Callable[P, None]) -> Callable[P, None]:
         except (typer.Exit, typer.Abort):
             raise
         except KeyboardInterrupt:
-            say_error("stopped; no results folder is half-written")
+            say_error("stopped; no results folder was left half-written")
             raise typer.Exit(INTERRUPTED) from None
         except TerminatedError:
-            say_error("stopped by SIGTERM; no results folder is half-written")
+            say_error("stopped by SIGTERM; no results folder was left half-written")
             raise typer.Exit(TERMINATED) from None
         except Exception as error:
             if os.environ.get("SAE_GEOMETRY_DEBUG") == "1":

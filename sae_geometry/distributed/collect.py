@@ -87,7 +87,7 @@ class TileAnswer:
 
 
 class Gathering:
-    """Accumulator of the lists and reports of a sweep's tiles."""
+    """Accumulator for the lists and reports of a sweep's tiles."""
 
     def __init__(self, task: Task) -> None:
         self._task = task

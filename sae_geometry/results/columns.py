@@ -282,7 +282,7 @@ TABLES = (
     Table("only-b.csv", ("compare", "match"), "latent of B that is not shared, least similar first", _ONLY),
     Table("by_index.parquet", ("compare --pairing index",), "id", _BY_INDEX),
     Table("pairs.parquet", ("seeds",), "ordered pair of runs", _PAIRS),
-    Table("consensus.parquet", ("seeds",), "group of latents that are partners in several runs", _CONSENSUS),
+    Table("consensus.parquet", ("seeds",), "group of latents that are partners across runs", _CONSENSUS),
     Table("orphans.parquet", ("seeds",), "latent outside all consensus groups", _ORPHANS),
     Table("agreement.parquet", ("agreement",), "latent of A", _AGREEMENT),
     Table("span.parquet", ("span",), "latent of A without a one-to-one partner above the threshold", _SPAN),

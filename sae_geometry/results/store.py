@@ -147,7 +147,7 @@ def read(folder: str | os.PathLike[str]) -> Saved:
 
 
 def software() -> dict[str, str]:
-    """Return the versions of the packages that affect the numbers."""
+    """Return the versions of the packages that affect numerical results."""
     found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
     for package in _PACKAGES:
         try:

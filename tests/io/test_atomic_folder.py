@@ -177,7 +177,7 @@ def test_seeds_killed_at_twenty_random_moments_and_resumed_give_the_same_files()
     kept, error = stopped["said"]
     assert kept.startswith(f"{stopped['pairs']} finished pair")
     assert kept.endswith(" saved in terminated.pairs; run the same command with --resume to continue")
-    assert error == "error: stopped by SIGTERM; no results folder is half-written"
+    assert error == "error: stopped by SIGTERM; no results folder was left half-written"
 
 
 def _timeless(hexadecimal: str) -> dict:

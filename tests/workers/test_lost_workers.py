@@ -68,9 +68,9 @@ def test_the_scheduler_lost_is_one_sentence_and_finished_pairs_are_kept(tmp_path
 @pytest.mark.parametrize(
     ("kill", "sent", "code", "said"),
     [
-        pytest.param(os.killpg, signal.SIGINT, 130, "error: stopped; no results folder is half-written", id="ctrl-c"),
+        pytest.param(os.killpg, signal.SIGINT, 130, "error: stopped; no results folder was left half-written", id="ctrl-c"),
         pytest.param(
-            os.kill, signal.SIGTERM, 143, "error: stopped by SIGTERM; no results folder is half-written", id="sigterm"
+            os.kill, signal.SIGTERM, 143, "error: stopped by SIGTERM; no results folder was left half-written", id="sigterm"
         ),
         pytest.param(os.kill, signal.SIGKILL, -9, None, id="sigkill"),
     ],

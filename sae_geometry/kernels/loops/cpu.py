@@ -134,7 +134,7 @@ def blank_lower(block, row0, col0):  # type: ignore[no-untyped-def]
 
 @compiled()
 def merge(values, indices, more_values, more_indices):  # type: ignore[no-untyped-def]
-    """Merge one set of shortlists into another, row by row; the order of merges affects equal scores only."""
+    """Merge one set of shortlists into another, row by row; the order of merges affects only ties."""
     last = values.shape[1] - 1
     for i in range(values.shape[0]):
         for t in range(more_values.shape[1]):

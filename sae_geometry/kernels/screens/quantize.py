@@ -92,7 +92,7 @@ def rotation_signs(d: int) -> np.ndarray:
 
 
 def int8_error(x: Spread, y: Spread, d: int, bias: float = 0.0) -> Tensor:
-    """Return ε_i ≥ |int8 score − exact score| of row i of x with every row of y.
+    """Return ε_i ≥ |int8 score − exact score| for row i of x against every row of y.
 
     ⟨x, y⟩ − ⟨x̂, ŷ⟩ = ⟨Rx − x̂, Ry⟩ + ⟨x̂, Ry − ŷ⟩ ≤ residual_x ‖y‖ + ‖x̂‖ residual_y. The integer product is exact,
     and converting it to a score rounds four times (six times with a bias).
