@@ -29,6 +29,7 @@ from analyses.common.runs import Run, read_runs
 from analyses.e2e_paper.reproduce import main
 from analyses.seed_dependence.reproduce import main as seed_dependence
 from sae_geometry.kernels.settings import Limits, changed
+from sae_geometry.sources.catalog import paper_runs
 
 ROOT = Path(sg.__file__).parents[1]
 RUNS = read_runs(ROOT / "analyses" / "e2e_paper" / "runs.toml")
@@ -264,7 +265,7 @@ def _twins(at: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _apollo(run: Run) -> str:
-    return run.mirrors[-1].rpartition("/")[2]
+    return paper_runs()[run.address].mirrors[-1].rpartition("/")[2]
 
 
 def _apollo_file(decoder: np.ndarray) -> bytes:
