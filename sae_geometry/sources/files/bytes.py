@@ -57,7 +57,7 @@ class FileBytes:
         return out
 
     def checked(self, start: int, n_bytes: int, first: int, wanted: int) -> tuple[np.ndarray, int]:
-        """Read `n_bytes` bytes from `start`; return `wanted` of them from offset `first`, and the CRC-32 of all `n_bytes`."""
+        """Read `n_bytes` bytes from `start`; return `wanted` of them from offset `first`, and the CRC-32 of all."""
         self._inside(start, n_bytes)
         out, crc = np.empty(wanted, dtype=np.uint8), 0
         chunk = memoryview(bytearray(min(_CHUNK, n_bytes)))
