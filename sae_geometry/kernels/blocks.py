@@ -23,7 +23,7 @@ class CeilingError(ValueError):
 
 
 def memory_limit(given: int | None, device: str) -> int:
-    """Return the memory limit of a sweep in bytes: `given`, else that of the settings, else the device's default."""
+    """Return the memory limit of a sweep in bytes: `given`, else the settings' limit, else the device's default."""
     limit = current().memory if given is None else given
     if limit is None:
         return DEFAULT_MEMORY if device == "cpu" else DEVICE_MEMORY

@@ -17,7 +17,7 @@ Lists = tuple[Float64[np.ndarray, "n k"], Float64[np.ndarray, "n k"], Int64[np.n
 
 
 def no_lists(n: int, k: int) -> Lists:
-    """Return lists of n rows without partners, to merge others into."""
+    """Return empty lists for n rows, into which other lists can be merged."""
     return np.full((n, k), -np.inf), np.full((n, k), np.nan), np.full((n, k), -1, dtype=np.int64)
 
 

@@ -1,4 +1,4 @@
-"""Names, defaults and limits that several questions share."""
+"""Names, defaults and limits that several comparisons share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def check_threshold(threshold: float) -> None:
 
 
 def listed(usual: int, *n_latents: int) -> int:
-    """Return how many partners to list per latent before matching: `usual`, or 64 if no side exceeds 4,096 latents.
+    """Return the number of partners listed per latent before matching: `usual`, or 64 if no side exceeds 4,096 latents.
 
     For so few latents, longer lists cost less than sweeping again whenever a list is exhausted.
     """

@@ -19,7 +19,7 @@ from sae_geometry.matching.greedy import greedy_partners
 from sae_geometry.matching.optimal import optimal_partners
 from sae_geometry.matching.pairs import partner_cosines
 
-_SAMPLE = 16  # rows of a given sweep that are checked against the tensors
+_SAMPLE = 16  # number of rows of `nearest` that are checked against the tensors
 
 
 def match(

@@ -20,7 +20,7 @@ def expected_max_cosine(n_candidates: int, d_in: int, *, absolute: bool = False)
     `absolute`, cos is replaced by |cos|, whose square is Beta(1/2, (d−1)/2).
 
     Args:
-        n_candidates: m, the number of candidates (latents of the other dictionary, or n − 1 within one).
+        n_candidates: m, the number of candidates (latents of the other dictionary, or n − 1 within one dictionary).
         d_in: d, the width.
         absolute: whether similarity is |cos|.
 

@@ -21,8 +21,8 @@ VERSION = 6
 N_BANDS = 7  # six decades of firing frequency, and one band of all but the densest latents
 N_BINS = 400  # bins of the histogram of nearest similarities over −1…1
 _ROUNDING = 1e-5  # tolerance for similarities of float32 unit rows
-_LONGEST = 4000  # maximum characters of a confound, which names a few latents and runs
-_SAMPLE = 8  # number of latents of a matching whose similarities are recomputed
+_LONGEST = 4000  # maximum length in characters of a confound, which names a few latents and runs
+_SAMPLE = 8  # number of sampled latents per matching whose similarities are recomputed
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,14 @@ class PairRecord:
     Attributes:
         mmcs: mean maximum cosine similarity, with double counting.
         nearest_above: share of the source's latents whose nearest is above the threshold.
-        nearest_above_chance: the same share against the target turned.
-        chance, own, isotropic: mmcs against the target turned, of the source with itself, and of isotropic directions.
+        nearest_above_chance: the same share against the turned target.
+        chance, own, isotropic: `mmcs` against the turned target, of the source with itself, and of isotropic
+            directions.
         significant: share of the source's latents with a significant nearest latent (FDR 5%).
-        beyond: lower bound on the share whose partners no control explains: 2 · wins − 1.
+        beyond: lower bound on the share of latents whose partner no control explains: 2 · wins − 1.
         paired: mean similarity over the one-to-one pairs.
-        paired_chance: null expectation of `paired`, against the second run turned.
-        explained: similarity up to which the two dictionaries' own latents explain one-to-one partners.
+        paired_chance: null expectation of `paired`, computed against the turned second run.
+        explained: maximum similarity of one-to-one partners that the two dictionaries' own latents explain.
         certified_gap: relative optimality gap of an optimal matching; nan otherwise.
         partner: int32 [n], row in the second run of each first latent's one-to-one partner; −1 for none.
         similarity: float64 [n], similarity to those partners; nan for none.
