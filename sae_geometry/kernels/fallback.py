@@ -97,6 +97,5 @@ def _without(lists: list[Tensor], own: Tensor, k: int) -> list[Tensor]:
 
 
 def _rounded_down(x: Float64[Tensor, " r"]) -> Tensor:
-    """Round float64 numbers down to float32."""
     y = x.to(torch.float32)
     return torch.where(y.to(torch.float64) > x, torch.nextafter(y, torch.tensor(-torch.inf, device=x.device)), y)

@@ -24,7 +24,7 @@ class Entry:
 
 @contextmanager
 def ledger() -> Iterator[None]:
-    """Open a ledger, in which every sweep that finishes within the context is recorded; `entries` returns it."""
+    """Open a ledger that records every sweep finished within the context; `entries` returns the records."""
     with changed(sweeps={}):
         yield
 

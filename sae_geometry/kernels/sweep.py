@@ -147,7 +147,7 @@ def sweep(
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """Plan of a sweep: its screen and the reason for it, its blocks and threads, and its memory in bytes."""
+    """Plan of a sweep: screen, reason for the screen, blocks, threads, and memory in bytes."""
 
     screen: str
     why: str

@@ -149,6 +149,6 @@ Screen = Callable[[Task], tuple[Shortlist, Shortlist | None]]
 """Function that returns the shortlists of a task's rows and, if requested between two dictionaries, of its columns."""
 
 Runner = Callable[[Task, ScreenName], Sweep | None]
-"""Function that runs a whole sweep elsewhere, bit-identically, or returns None to leave it to this process.
+"""Function that runs a whole sweep elsewhere, bit-identically, or returns None if this process should run the sweep.
 
 The task's operands have been checked; its threads and memory limit are those of this process."""

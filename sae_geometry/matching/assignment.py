@@ -105,7 +105,7 @@ class Assignment:
 
     @property
     def interrupted(self) -> bool:
-        """Return whether Ctrl-C ended the matching before it was proven."""
+        """Return whether Ctrl-C ended the matching before optimality was proven."""
         return self.certificate is not None and self.certificate.stopped == "interrupted"
 
     def completed(self) -> Assignment:

@@ -19,7 +19,7 @@ from sae_geometry.matching.defaults import SMALL
 from sae_geometry.nulls.competition import LISTED, Controls
 from sae_geometry.nulls.turned import Axes, principal_axes, turned
 
-SAME = 0.99  # At or above this cosine, latents of one dictionary are copies and not controls for each other.
+SAME = 0.99  # At or above this cosine, latents of the same dictionary are copies, and not controls for each other.
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,9 +157,9 @@ def own_lists(
 
 @contextmanager
 def _screen(swept: Sweep) -> Iterator[ScreenName]:
-    """Yield the screen of the controls: "cpu" if the comparison's sweep chose it, else "auto".
+    """Yield the screen of the controls: "cpu" if the comparison's sweep chose that screen, else "auto".
 
-    The user did not ask for this screen, so the ledger states another reason.
+    The user did not ask for the screen of the controls, so the ledger states another reason.
     """
     with ledger():
         yield "cpu" if swept.report.screen == "cpu-float32" else "auto"

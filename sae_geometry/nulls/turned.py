@@ -54,7 +54,7 @@ def principal_axes(y: Float[Tensor, "m d"]) -> Axes:
         rest = moment - both - both.T  # second moment of the projections orthogonal to the mean
         if not mean.any():
             return Axes(mean, torch.linalg.eigh(rest)[1])
-        # Make the mean the last axis, distinct from axes without variance, so that it can be excluded.
+        # Make the mean the last axis, distinct from axes without variance, so that the slice below excludes it.
         rest += torch.outer(mean, mean) * (1 + rest.trace())
         return Axes(mean, torch.linalg.eigh(rest)[1][:, :-1])
 
@@ -85,7 +85,7 @@ def _of_few_rows(y: Tensor) -> Axes:
 def _direction(mean: Tensor, power: float, m: int) -> Tensor:
     """Return the normalized mean of m rows with mean square `power`; zeros if it is within sampling noise.
 
-    Preserving a noise direction would mix strong and weak axes, and turns would carry variance between them.
+    Preserving a direction of noise would mix strong and weak axes, so turns would move variance between them.
     """
     length = float(mean.norm())
     return mean / length if length**2 > _NOISE * power / m else torch.zeros_like(mean)

@@ -64,7 +64,7 @@ def coverage_curve(similarity: np.ndarray, certain: np.ndarray) -> tuple[np.ndar
 
 
 def with_min_margin(m: Matching, certain: Certainty, least: float) -> Matching:
-    """Return the matching without pairs whose smaller margin is below `least`; their latents become unmatched.
+    """Return the matching without the pairs whose smaller margin is below `least`; their latents become unmatched.
 
     The null expectation of such a selection is unknown, and is set to nan.
     """

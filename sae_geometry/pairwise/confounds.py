@@ -115,7 +115,7 @@ def confound_audit(a: Dictionary, b: Dictionary) -> ConfoundAudit:
 
 
 def runs_table(runs: Sequence[Dictionary]) -> list[str]:
-    """Tabulate the checks of many runs: one line for the values that all runs share, then one line per run."""
+    """Return a table of the checks of many runs: one line for the values that all share, then one line per run."""
     facts = [_facts(d) for d in runs]
     shared = {key: value for key, value in facts[0].items() if all(f[key] == value for f in facts)}
     own = [key for key in facts[0] if key not in shared]
@@ -133,7 +133,7 @@ def _facts(d: Dictionary) -> dict[str, str]:
         "kind": kind_of(d),
         "seed": "unknown" if seed is None else str(seed),
         "latents": f"{d.n_latents:,}",
-        "latents, dead ones included": f"{d.alive.n_total:,}",
+        "latents, including dead": f"{d.alive.n_total:,}",
         "dead latents dropped by": _dead_words(d) or "unknown",
         "raw norm (median)": f"{float(np.median(d.decoder_norms.cpu().numpy())):.3g}",
         "mean direction": f"{float(mean.norm()):.3f}",
@@ -152,7 +152,6 @@ def _place(d: Dictionary) -> str | None:
 
 
 def _scale(a: Dictionary, b: Dictionary) -> Finding:
-    """Check raw decoder norms and activation scaling."""
     said = [{k: d.metadata[k] for k in _SCALES if k in d.metadata} for d in (a, b)]
     norms = [float(np.median(d.decoder_norms.cpu().numpy())) for d in (a, b)]
     differs = said[0] != said[1] or abs(math.log(max(norms[0], 1e-30) / max(norms[1], 1e-30))) > math.log(1.5)
@@ -182,7 +181,6 @@ def _widths(a: Dictionary, b: Dictionary) -> Finding:
 
 
 def _sparsity(a: Dictionary, b: Dictionary) -> Finding:
-    """Check the number of active latents per token."""
     found = [_l0(d) for d in (a, b)]
     words = ["unknown" if value is None else f"{what} {value:.4g}" for what, value in found]
     effect = "a sparser dictionary explains different features: they are coarser, and fewer of them are rare"

@@ -101,7 +101,7 @@ def may_share_a_space(a: Dictionary, b: Dictionary) -> bool:
 
 
 def plain_cosines(a: Dictionary, b: Dictionary, ids: np.ndarray, partners: np.ndarray) -> np.ndarray | None:
-    """Return the cosines before a map, of latents `ids` of A with `partners` of B, float64 [n]; nan for partner −1.
+    """Return the cosines of latents `ids` of A with `partners` of B before a map, float64 [n]; nan for partner −1.
 
     The result is None if neither dictionary is mapped, or if they did not share a space before the map.
     """

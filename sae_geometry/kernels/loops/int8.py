@@ -11,7 +11,7 @@ from sae_geometry.kernels.loops.cpu import float32_dot
 from sae_geometry.kernels.loops.jit import MAX_IN_ANY_ORDER, compiled
 
 LEVELS = 127  # maximum absolute int8 value
-ROUND = np.float32(1.5 * 2**23)  # Adding and then subtracting it rounds a small float32 number to an integer.
+ROUND = np.float32(1.5 * 2**23)  # Adding and then subtracting this number rounds a small float32 to an integer.
 
 
 @compiled()

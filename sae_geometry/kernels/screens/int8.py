@@ -92,7 +92,7 @@ def prepare_int8(task: Task, asked_for: bool = False) -> Int8Screen | str:
     if ratio is None or d > MAX_WIDTH:
         return "the rows are too wide for int8" if ratio else "this build of PyTorch has no exact int8 product here"
     if not asked_for and ratio > _FASTER:
-        return f"int8 products take {ratio:.2f} of the float32 time here"
+        return f"int8 products take {ratio:.2f} times as long as float32 products"
     padded = int(hadamard_stages(d)[-1, 0])
     both = task.columns and not task.within
     room = (
@@ -115,7 +115,7 @@ def prepare_int8(task: Task, asked_for: bool = False) -> Int8Screen | str:
     for width in widths:
         certified = float((needed < width).double().mean())
         if certified >= SAMPLE_CERTIFIES:
-            why = f"int8 products take {ratio:.2f} of the float32 time here and certify {certified:.1%} of a sample"
+            why = f"int8 takes {ratio:.2f} times as long as float32 and certifies {certified:.1%} of a sample"
             return Int8Screen(scores, width, "asked for" if asked_for else why)
     if asked_for:
         return Int8Screen(scores, max(widths, default=task.k + PADS[0]), "asked for")
@@ -148,7 +148,7 @@ def float32_bias(bias: Tensor | None) -> np.ndarray:
 
 @cache
 def int8_time() -> float | None:
-    """Return the time of an integer product relative to float32; None if it is missing or inexact on this machine.
+    """Return the time of an int8 product relative to float32; None if int8 products are missing or inexact here.
 
     Processors without VNNI instructions add pairs of products in 16 bits, which saturate, so extremes are tested.
     """
