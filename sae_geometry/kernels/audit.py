@@ -45,7 +45,7 @@ def audit(task: Task, row_lists: Shortlist, col_lists: Shortlist | None, rows: B
 
 
 def _check_listed(x: Tensor, y: Tensor, lists: Shortlist, scoring: Scoring, side: str) -> tuple[int, float]:
-    """Check that every listed score lies within ε of the exact one."""
+    """Check that every listed score lies within ε of the exact score."""
     rows, at = (lists.indices >= 0).nonzero(as_tuple=True)
     n, worst = len(rows), 0.0
     for start in range(0, n, _CHUNK_ENTRIES):

@@ -1,4 +1,4 @@
-"""Merge lists of best partners.
+"""Lists of best partners, and their merge.
 
 A list holds up to k partners by (score descending, index ascending); the merge takes the first k of the union. Scores
 are exact and the order is total, so merging is associative, commutative and idempotent: the k best of a row do not

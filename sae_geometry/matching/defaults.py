@@ -8,7 +8,7 @@ OneToOne = Literal["mutual", "greedy", "optimal"]
 MatchingName = Literal["nearest", OneToOne]
 On = Literal["decoder", "encoder", "both"]
 
-THRESHOLD = 0.7  # A latent is shared if its similarity is above this, as in Paulo & Belrose (2025).
+THRESHOLD = 0.7  # A latent is shared if its similarity is above this threshold, as in Paulo & Belrose (2025).
 DISCOVERY_RATE = 0.05  # maximum expected share of false discoveries among significant latents
 SMALL = 4096  # Up to this many latents per side, an optimal matching takes seconds.
 MOST_RUNS = 24  # maximum number of runs for which an embedding compares every pair

@@ -202,7 +202,7 @@ class _Run:
         return Best(found.score, found.cosine, index)
 
     def _add(self, members: Int64[np.ndarray, " some"], best: Best, *, swapped: bool) -> int:
-        """Add the best pairs of `members` (rows, or columns if `swapped`), and return how many were new."""
+        """Add the best pairs of `members` (rows, or columns if `swapped`), and return the number of new pairs."""
         index, cosine = best.index.cpu().numpy(), best.cosine.cpu().numpy()
         score = np.abs(cosine) if self.absolute else cosine
         use = index >= 0

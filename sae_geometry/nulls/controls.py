@@ -1,4 +1,4 @@
-"""Controls of a comparison, from exact sweeps: each dictionary's own latents, and the other dictionary turned."""
+"""Controls of a comparison, from exact sweeps: each dictionary's own latents, and the turned other dictionary."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def own_lists(
     progress: Progress | None = None,
     screen: ScreenName = "auto",
 ) -> OwnLists:
-    """Sweep within a dictionary for the nine nearest other latents of each row.
+    """Return the nine nearest other latents of each row, from a sweep within its dictionary.
 
     Latents at `SAME` or above are one direction: copies of a latent carry no information on the similarity of
     unrelated latents. If all nine are copies, the row is swept again against only the first latent of each direction.

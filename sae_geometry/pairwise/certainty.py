@@ -32,7 +32,7 @@ class Certainty:
 
     @property
     def forced(self) -> np.ndarray:
-        """Return which pairs are forced, bool [n]: both latents have a closer candidate than each other."""
+        """Return which pairs are forced, bool [n]: each of the two latents has a closer candidate than its partner."""
         return (self.margin < 0) & (self.margin_of_partner < 0)
 
 

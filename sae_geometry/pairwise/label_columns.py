@@ -39,7 +39,7 @@ _token = lru_cache(maxsize=1 << 18)(shown)  # Tables repeat the same tokens many
 
 
 def label_columns(runs: pd.Series[Any], ids: pd.Series[Any], by_name: Mapping[str, Dictionary]) -> pd.DataFrame:
-    """Return the labels of latents given by run and id, one row per latent in order; null if a latent has no labels."""
+    """Return the labels of latents given by run and id, one row per latent in order; null if unlabeled."""
     parts = []
     for name, d in by_name.items():
         rows = np.flatnonzero((runs == name).to_numpy())

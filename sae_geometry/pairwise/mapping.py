@@ -22,7 +22,7 @@ _MOST_NAMED = 20
 
 
 def mapped(dictionary: Any, matrix: Any, *, name: str) -> Dictionary:
-    """Apply a linear map to the decoder directions of a dictionary, and normalize them.
+    """Return a dictionary whose decoder directions are mapped linearly and normalized.
 
     Latent i becomes d_i M / ‖d_i M‖, in float64, rounded once to float32. Everything that is computed from the result,
     including significance, is computed after the map. Latents that the map sends to zero (‖d_i M‖ below 1e-6 of the

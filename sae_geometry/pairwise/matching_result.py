@@ -75,7 +75,7 @@ class Matching:
 
     @property
     def quantity(self) -> str:
-        """Describe `similarity` in words: "decoder cosine", "absolute encoder cosine", …"""
+        """Return the meaning of `similarity` in words: "decoder cosine", "absolute encoder cosine", …"""
         what = "mean of decoder and encoder cosine" if self.on == "both" else f"{self.on} cosine"
         return what if self.signed else f"absolute {what}"
 
@@ -205,8 +205,8 @@ class Matching:
             return None
         return (
             f"{self.source} → {self.target}: undecided latents win {wins.value:.0%} by "
-            f"{self.quantity} (fair: at most 50%): either their partners are weak, or the controls are and too many "
-            "latents are significant"
+            f"{self.quantity} (fair: at most 50%): either their partners are weak, or the controls are, so that "
+            "too many latents are significant"
         )
 
     @property

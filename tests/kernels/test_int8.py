@@ -161,7 +161,7 @@ def test_an_integer_product_that_saturates_is_noticed(monkeypatch: pytest.Monkey
         screen_int8.int8_time.cache_clear()
     # This simulates hardware that is wrong in this shape only.
     monkeypatch.setattr(screen_int8, "int8_time", lambda: 0.3)
-    with pytest.raises(ValueError, match="not exact in this shape"):
+    with pytest.raises(ValueError, match="not exact for this shape"):
         sweep(flat(300, 256), screen="int8")
 
 

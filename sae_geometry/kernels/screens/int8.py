@@ -110,7 +110,7 @@ def prepare_int8(task: Task, asked_for: bool = False) -> Int8Screen | str:
         return "the int8 copy does not fit the memory limit"
     scores = Int8Scores(task)
     if not _products_are_exact(task, scores):
-        return "torch's int8 product is not exact in this shape"
+        return "PyTorch's int8 product is not exact for this shape"
     needed = torch.cat([_needed(task, scores, True)] + ([_needed(task, scores, False)] if both else []))
     for width in widths:
         certified = float((needed < width).double().mean())
@@ -119,7 +119,7 @@ def prepare_int8(task: Task, asked_for: bool = False) -> Int8Screen | str:
             return Int8Screen(scores, width, "asked for" if asked_for else why)
     if asked_for:
         return Int8Screen(scores, max(widths, default=task.k + PADS[0]), "asked for")
-    return f"int8 shortlists of {widths[-1]} certify only {certified:.1%} of a sample"
+    return f"int8 shortlists of {widths[-1]} entries certify only {certified:.1%} of a sample"
 
 
 def refine(task: Task, lists: Lists, coarse: Tensor, fine: Tensor, of_rows: bool) -> Shortlist:
