@@ -16,7 +16,7 @@ SAMPLED = 64
 MOST_EDGES = 64
 LAST = 16
 _CHUNK_ENTRIES = 1 << 20
-_FLOAT64_ERROR = 2.0**-40  # relative tolerance, far above the error of float64 products and far below that of float32
+_FLOAT64_ERROR = 2.0**-40  # relative tolerance, far above the error of float64 products and far below float32's
 
 
 class AuditError(RuntimeError):
@@ -45,7 +45,7 @@ def audit(task: Task, row_lists: Shortlist, col_lists: Shortlist | None, rows: B
 
 
 def _check_listed(x: Tensor, y: Tensor, lists: Shortlist, scoring: Scoring, side: str) -> tuple[int, float]:
-    """Check that every listed score lies within ε of the exact one."""
+    """Check that every listed score lies within ε of the exact score."""
     rows, at = (lists.indices >= 0).nonzero(as_tuple=True)
     n, worst = len(rows), 0.0
     for start in range(0, n, _CHUNK_ENTRIES):
@@ -92,7 +92,7 @@ def _check_answers(x: Tensor, y: Tensor, rows: Tensor, best: Best, scoring: Scor
 
 
 def _check_no_better(x: Tensor, y: Tensor, cols: Tensor, best: Best, scoring: Scoring) -> None:
-    """Check that every row lists those of the sampled columns that score above its k-th best."""
+    """Check that every row lists all sampled columns that score above its k-th best."""
     for col in cols.tolist():
         here = torch.full((len(x),), col, device=x.device)
         score = scoring(x.to(torch.float64) @ y[col].to(torch.float64), here)

@@ -12,8 +12,8 @@ from sae_geometry.kernels.settings import current
 
 MIB = 1 << 20
 DEFAULT_MEMORY = 256 * MIB
-DEVICE_MEMORY = 2048 * MIB  # default limit on other devices, where only large blocks are fast
-_FALLBACK_CACHE = 16 * MIB  # assumed size if the system does not report it
+DEVICE_MEMORY = 2048 * MIB  # default limit on GPUs, where only large blocks are fast
+_FALLBACK_CACHE = 16 * MIB  # assumed cache size if the system reports none
 _SMALLEST_BLOCK = 64
 TIGHT = 128 * MIB  # Below this limit, products write into preallocated buffers, which is slower.
 
@@ -23,7 +23,7 @@ class CeilingError(ValueError):
 
 
 def memory_limit(given: int | None, device: str) -> int:
-    """Return the memory limit of a sweep in bytes: `given`, else that of the settings, else the device's default."""
+    """Return the memory limit of a sweep in bytes: `given`, else the settings' limit, else the device's default."""
     limit = current().memory if given is None else given
     if limit is None:
         return DEFAULT_MEMORY if device == "cpu" else DEVICE_MEMORY

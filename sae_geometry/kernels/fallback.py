@@ -18,11 +18,11 @@ from sae_geometry.kernels.screens.products import full_precision
 from sae_geometry.kernels.types import Best, Scoring
 
 _ROWS = 256
-_CHUNK_ELEMENTS = 1 << 20  # entries of a block of columns; its scores and hits take four times as many
+_CHUNK_ELEMENTS = 1 << 20  # maximum entries in a block of columns; its scores and hits take four times as many
 
 
 def redo(x: Tensor, y: Tensor, rows: Int64[Tensor, " failed"], best: Best, scoring: Scoring) -> Best:
-    """Return `best` with new answers for the given rows, from every column that float32 cannot rule out."""
+    """Return `best` with the given rows recomputed from every column that float32 cannot rule out."""
     k = best.score.shape[1]
     keep = k + 1 if scoring.exclude_self else k
     first = first_equal(x[rows], up_to_sign=False)
@@ -58,7 +58,7 @@ def _every_column(
     epsilon: Float64[Tensor, " r"],
     scoring: Scoring,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the `keep` best columns in `live` for each row, self included; `floor` is a lower bound on the last."""
+    """Return each row's `keep` best columns in `live`, self included; `floor` bounds the last score from below."""
     r = chunk.shape[0]
     score = np.full((r, keep), -np.inf)
     cosine = np.full((r, keep), np.nan)
@@ -97,6 +97,5 @@ def _without(lists: list[Tensor], own: Tensor, k: int) -> list[Tensor]:
 
 
 def _rounded_down(x: Float64[Tensor, " r"]) -> Tensor:
-    """Round float64 numbers down to float32."""
     y = x.to(torch.float32)
     return torch.where(y.to(torch.float64) > x, torch.nextafter(y, torch.tensor(-torch.inf, device=x.device)), y)

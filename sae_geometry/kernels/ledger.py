@@ -12,7 +12,7 @@ from sae_geometry.kernels.settings import changed, current
 
 @dataclass(frozen=True)
 class Entry:
-    """Totals of the sweeps that share screen, reason and device: their number, duration and redone rows."""
+    """Totals of the sweeps with the same screen, reason and device: their number, duration and redone rows."""
 
     screen: str
     why: str
@@ -24,7 +24,7 @@ class Entry:
 
 @contextmanager
 def ledger() -> Iterator[None]:
-    """Open a ledger, in which every sweep that finishes within the context is recorded; `entries` returns it."""
+    """Open a ledger that records every sweep finished within the context; `entries` returns the records."""
     with changed(sweeps={}):
         yield
 
@@ -36,7 +36,7 @@ def record(report: Any) -> None:
 
 
 def enter(others: Iterable[Entry]) -> None:
-    """Add entries to the open ledger; do nothing if none is open."""
+    """Add entries to the open ledger; do nothing if no ledger is open."""
     book = current().sweeps
     if book is None:
         return
@@ -52,5 +52,5 @@ def enter(others: Iterable[Entry]) -> None:
 
 
 def entries() -> tuple[Entry, ...]:
-    """Return the entries of the open ledger; empty if none is open."""
+    """Return the entries of the open ledger; () if no ledger is open."""
     return tuple((current().sweeps or {}).values())

@@ -40,7 +40,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings in force, which `sae_geometry.settings` changes.
+    """Current settings, which `sae_geometry.settings` changes.
 
     Attributes:
         memory: memory limit of a sweep in bytes, excluding its inputs; None means the device's default.
@@ -65,7 +65,7 @@ _NOW: ContextVar[Settings] = ContextVar("settings")
 
 
 def current() -> Settings:
-    """Return the settings in force."""
+    """Return the current settings."""
     return _NOW.get(_DEFAULTS)
 
 
@@ -101,7 +101,7 @@ def as_bytes(size: int | str) -> int:
 
 
 def torch_device() -> str:
-    """Return the torch device that the settings select; raise ValueError if it is not available."""
+    """Return the torch device that the settings select; raise ValueError if the device is not available."""
     device = current().device or "cpu"
     if device == "cpu":
         return device
@@ -110,5 +110,5 @@ def torch_device() -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if not (torch.cuda if device == "cuda" else torch.backends.mps).is_available():
-        raise ValueError(f"device='{device}' is not available here; use device='auto' or device='cpu'")
+        raise ValueError(f"device='{device}' is not available on this machine; use device='auto' or device='cpu'")
     return device

@@ -48,7 +48,7 @@ from sae_geometry.kernels.types import (
 MAX_K = 64
 _PER_ENTRY = 64  # bytes per listed pair while it is screened, re-scored and ordered
 _PER_THREAD = 16  # bytes per listed pair in the lists of each thread
-_LARGEST = 2.0**126  # A larger float32 product or sum may overflow.
+_LARGEST = 2.0**126  # Above this, a float32 product or sum may overflow.
 
 
 def sweep(
@@ -76,16 +76,16 @@ def sweep(
     Args:
         a: float32 [n, d].
         b: float32 [m, d] on the same device, or None to search within A.
-        k: number of partners, 1…64. Missing ones have score −inf, cosine nan, index −1.
-        columns: whether to find the k best rows of every column too; ignored within A, where they are the same.
+        k: number of partners, 1…64. Missing partners have score −inf, cosine nan, index −1.
+        columns: whether to find the k best rows of every column too; ignored within A, which has only one side.
         absolute: rank by |⟨a, b⟩|.
         column_bias: float64 [m], subtracted from the score; rows only (`columns=False`).
         screen: "cpu" (float32 products, compiled loops), "int8" (integer products on the CPU), "torch" (any device),
             "fp16" and "tf32" (any device, made for tensor cores), "triton", "triton-fp16" and "triton-tf32" (fused, on
             CUDA, with triton installed), or "auto": on the CPU int8 if a sample shows that it pays, else float32;
             torch on other devices. `report.why` has the reason.
-        threads: number of CPU threads; if None, torch's number, but at most the CPUs that this process may use.
-        progress: called with the share of blocks done, in (0, 1], on the thread that did the block.
+        threads: number of CPU threads; if None, torch's thread count, capped at the CPUs that this process may use.
+        progress: called with the share of blocks done, in (0, 1], on the thread that finished the block.
         blocks: rows and columns of a block; chosen from cache sizes and memory if None.
         memory: limit on peak memory in bytes, including results but not inputs; if None, the limit of
             `sae_geometry.settings`, else 256 MiB on the CPU and 2 GiB on other devices.
@@ -147,7 +147,7 @@ def sweep(
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """Plan of a sweep: its screen and the reason for it, its blocks and threads, and its memory in bytes."""
+    """Plan of a sweep: screen, reason for the screen, blocks, threads, and memory in bytes."""
 
     screen: str
     why: str
@@ -179,7 +179,7 @@ def plan_sweep(
 
 
 def cpu_threads() -> int:
-    """Return the default number of CPU threads: torch's number, but at most the CPUs that this process may use."""
+    """Return the default number of CPU threads: torch's thread count, capped at the CPUs that this process may use."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(torch.get_num_threads(), allowed))
 
@@ -218,7 +218,7 @@ def _settle(x: Tensor, y: Tensor, lists: Shortlist, k: int, scoring: Scoring, th
 
 
 def _choose(screen: ScreenName, task: Task) -> tuple[Screen, str, str]:
-    """Return the screen, its name, and why it was chosen."""
+    """Return the screen, its name, and the reason for choosing it."""
     device = task.a.device
     if screen in ("cpu", "int8") and device.type != "cpu":
         raise ValueError(f"screen={screen!r} needs tensors on the CPU; these are on {device}")
@@ -240,7 +240,7 @@ def _choose(screen: ScreenName, task: Task) -> tuple[Screen, str, str]:
 
 
 def _blocks(task: Task, screen: ScreenName) -> Blocks:
-    """Return blocks that fit the memory limit next to everything else; off the CPU, a default limit may be exceeded."""
+    """Return blocks that fit the memory limit with everything else; off the CPU, they may exceed a default limit."""
     n, m, k, columns = task.a.shape[0], task.others.shape[0], task.k, task.columns or task.within
     if screen not in ("auto", "cpu", "int8") or task.a.device.type != "cpu":
         precision = precision_of(screen)
@@ -263,7 +263,7 @@ def _check(a: Tensor, b: Tensor | None, k: int, columns: bool, bias: Tensor | No
             norms.append(norms[0])
             continue
         if x.ndim != 2 or x.shape[0] == 0 or x.shape[1] == 0:
-            raise ValueError(f"{name} must be [rows, width] and not empty; got shape {tuple(x.shape)}")
+            raise ValueError(f"{name} must be a nonempty [rows, width]; got shape {tuple(x.shape)}")
         if x.dtype != torch.float32:
             raise ValueError(f"{name} must be float32, the type of normalized directions; got {x.dtype}")
         if x.device.type == "mps":
@@ -273,7 +273,7 @@ def _check(a: Tensor, b: Tensor | None, k: int, columns: bool, bias: Tensor | No
         if wrong.any():
             raise ValueError(f"{name} has NaN or infinite entries, first in row {int(wrong.nonzero()[0])}")
     if b is not None and (a.shape[1] != b.shape[1] or a.device != b.device):
-        raise ValueError(f"a and b must share width and device; got {tuple(a.shape)} on {a.device} and "
+        raise ValueError(f"a and b must have the same width and device; got {tuple(a.shape)} on {a.device} and "
                          f"{tuple(b.shape)} on {b.device}")  # fmt: skip
     offset = 0.0
     if bias is not None:
@@ -283,7 +283,7 @@ def _check(a: Tensor, b: Tensor | None, k: int, columns: bool, bias: Tensor | No
         if b is None:
             raise ValueError("column_bias needs two dictionaries, since C − v is not symmetric within one; pass b")
         if bias.shape != (m,) or bias.dtype != torch.float64 or not bool(torch.isfinite(bias).all()):
-            raise ValueError(f"column_bias must be {m} finite float64 numbers; got {bias.dtype} {tuple(bias.shape)}")
+            raise ValueError(f"column_bias must be finite float64 [{m}]; got {bias.dtype} {list(bias.shape)}")
         offset = float(bias.abs().max())
     largest = float(norms[0].max()) * float(norms[1].max()) + offset
     if largest > _LARGEST:

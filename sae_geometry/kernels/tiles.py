@@ -11,7 +11,7 @@ from math import ceil, sqrt
 class Tile:
     """Tile of C: rows `rows[0]:rows[1]` of A against rows `cols[0]:cols[1]` of B.
 
-    With `within`, both are the same rows of one dictionary, and the tile holds the pairs i < j.
+    With `within`, both spans are the same rows of the same dictionary, and the tile holds the pairs i < j.
     """
 
     rows: tuple[int, int]
@@ -28,13 +28,13 @@ class Tile:
 WORTH = 16_384  # Minimum rows per tile. Preparing B again for a new tile costs as much as about 2,700 rows.
 TILES_A_WORKER = 4
 LEAST = 256  # minimum rows per tile
-_MOST = 32_768  # maximum rows per tile, which bounds a worker's memory and the work that is lost with a worker
+_MOST = 32_768  # maximum rows per tile, which limits a worker's memory and the work lost with it
 
 
 def pieces_for(n: int, workers: int, worth: int = WORTH) -> int:
     """Return the number of tiles for n rows: one per `worth` rows, at least one and at most four per worker.
 
-    With `worth=0`, it is four per worker. There are more if a tile would otherwise exceed 32,768 rows.
+    With `worth=0`, the number is four per worker. It is higher if a tile would otherwise exceed 32,768 rows.
     """
     most = TILES_A_WORKER * workers
     return max(min(n // worth, most) if worth else most, workers, -(-n // _MOST))

@@ -1,4 +1,4 @@
-"""Merge lists of best partners.
+"""Lists of best partners, and their merge.
 
 A list holds up to k partners by (score descending, index ascending); the merge takes the first k of the union. Scores
 are exact and the order is total, so merging is associative, commutative and idempotent: the k best of a row do not
@@ -17,7 +17,7 @@ Lists = tuple[Float64[np.ndarray, "n k"], Float64[np.ndarray, "n k"], Int64[np.n
 
 
 def no_lists(n: int, k: int) -> Lists:
-    """Return lists of n rows without partners, to merge others into."""
+    """Return empty lists for n rows, into which other lists can be merged."""
     return np.full((n, k), -np.inf), np.full((n, k), np.nan), np.full((n, k), -1, dtype=np.int64)
 
 

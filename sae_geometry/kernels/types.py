@@ -55,7 +55,7 @@ class SweepReport:
 
     epsilon: the largest error bound of a row's screened scores. rows_redone, cols_redone: numbers of rows and columns
     that were swept again, because their shortlists could not certify them. memory: the memory limit in bytes.
-    audit: a sentence on what the audit checked; None without an audit.
+    audit: a sentence on what the audit checked; None if there was none.
     """
 
     screen: str
@@ -90,7 +90,7 @@ class Shortlist:
 
     scores: float32 [n, K] screened scores, in any order; indices: int64 [n, K], −1 (score −inf) for none.
     epsilon: float64 [n], upper bound on |screened − exact| over the row's listed scores.
-    beyond: float64 [n], upper bound on the exact score of every column that is not listed; −inf if all are.
+    beyond: float64 [n], upper bound on the exact score of every unlisted column; −inf if all are listed.
     """
 
     scores: Float32[Tensor, "n width"]
@@ -104,10 +104,10 @@ class Task:
     """Task of a screen: to shortlist candidates for the `k` best partners of A's rows and, if `columns`, of B's rows.
 
     If `b` is None, the sweep is within A: self is excluded by index, and only one triangle of blocks is computed, each
-    for its rows and its columns. The score is ⟨a, b⟩, |⟨a, b⟩| if `absolute`, minus `column_bias[j]` if given.
-    `a_norms` and `b_norms` are the Euclidean norms of the rows of A and `others`. The sweep takes at most `memory`
-    bytes, results included; `memory_asked` tells whether this limit was set or is the device's default. Blocks
-    are planned when first needed, since a sweep that runs elsewhere never needs them.
+    block serving its rows and its columns. The score is ⟨a, b⟩, |⟨a, b⟩| if `absolute`, minus `column_bias[j]` if
+    given. `a_norms` and `b_norms` are the Euclidean norms of the rows of A and `others`. The sweep takes at most
+    `memory` bytes, results included; `memory_asked` tells whether this limit was set rather than the device's default.
+    Blocks are planned when first needed, since a sweep that runs elsewhere never needs them.
     """
 
     a: Tensor
@@ -136,7 +136,7 @@ class Task:
 
     @property
     def largest_bias(self) -> float:
-        """Return the largest absolute bias; 0 without a bias."""
+        """Return the largest absolute bias; 0 if there is no bias."""
         return 0.0 if self.column_bias is None else float(self.column_bias.abs().max())
 
     @property
@@ -149,6 +149,6 @@ Screen = Callable[[Task], tuple[Shortlist, Shortlist | None]]
 """Function that returns the shortlists of a task's rows and, if requested between two dictionaries, of its columns."""
 
 Runner = Callable[[Task, ScreenName], Sweep | None]
-"""Function that runs a whole sweep elsewhere, bit-identically, or returns None to leave it to this process.
+"""Function that runs a whole sweep elsewhere, bit-identically, or returns None if this process should run the sweep.
 
 The task's operands have been checked; its threads and memory limit are those of this process."""

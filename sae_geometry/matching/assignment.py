@@ -20,7 +20,7 @@ class Step:
     """Progress of a matching.
 
     stage: "candidates", "greedy", "solve" or "certify"; share: the completed share of that stage, in [0, 1]; gap: the
-    relative optimality gap proven so far, inf until there is one (for mutual and greedy, always).
+    relative optimality gap proven so far; inf until one is proven, and always for mutual and greedy.
     """
 
     stage: str
@@ -57,7 +57,7 @@ class Certificate:
         seconds: total wall time; solver_seconds: the part spent in restricted problems (always on the CPU).
         stopped: "optimal", or the reason for stopping early.
         row_duals, column_duals: u float64 [n] and v float64 [m]; `verify` checks them.
-        min_similarity: t, or None when min(n, m) pairs are made.
+        min_similarity: t; None if min(n, m) pairs are made.
     """
 
     value: float
@@ -105,7 +105,7 @@ class Assignment:
 
     @property
     def interrupted(self) -> bool:
-        """Return whether Ctrl-C ended the matching before it was proven."""
+        """Return whether Ctrl-C ended the matching before optimality was proven."""
         return self.certificate is not None and self.certificate.stopped == "interrupted"
 
     def completed(self) -> Assignment:

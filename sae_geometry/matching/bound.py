@@ -14,8 +14,8 @@ _ULP = 2.0**-52
 def outside_options(n: int, m: int, min_similarity: float | None) -> tuple[float, float]:
     """Return the worth of an unmatched row and of an unmatched column; −inf for a side that must be matched.
 
-    With n ≤ m, rows must be matched and, if n < m, columns may stay unmatched at a worth of 0; with n > m, it is the
-    reverse. With `min_similarity` t, both may stay unmatched, and a pair not made is worth t, credited to the row.
+    With n ≤ m, rows must be matched and, if n < m, columns may stay unmatched at a worth of 0; with n > m, the roles
+    are reversed. With `min_similarity` t, both may stay unmatched, and a pair not made is worth t, credited to the row.
     """
     if min_similarity is not None:
         return float(min_similarity), 0.0
@@ -26,8 +26,8 @@ def outside_options(n: int, m: int, min_similarity: float | None) -> tuple[float
 class Gap:
     """Optimality gap of one matching, as proven by dual prices.
 
-    value: Σ S_ij over its pairs, or Σ (S_ij − t); bound: upper bound on the value of any matching; gap: bound − value;
-    slack: the part of bound and gap that covers float64 rounding.
+    value: Σ S_ij over the matched pairs, or Σ (S_ij − t); bound: upper bound on the value of any matching; gap: bound −
+    value; slack: the part of bound and gap that covers float64 rounding.
     """
 
     value: float
@@ -49,15 +49,15 @@ def gap_of(
 ) -> Gap:
     """Compute an upper bound on the gap of a matching from dual prices.
 
-    Let r_i = max_j(S_ij − v_j). Every matching satisfies Σ S_ij ≤ Σ_matched rows (r_i + v_j). If no r_i is below
-    the value of an unmatched row and no v_j below that of an unmatched column, Σ r_i + Σ v_j bounds the total of
-    every matching. Each r_i is a rounded difference, at most 2⁻⁵² |r_i| below the true maximum; the sums are exact
-    except for one final rounding.
+    Let r_i = max_j(S_ij − v_j). Every matching satisfies Σ S_ij ≤ Σ_matched rows (r_i + v_j). If no r_i is below the
+    worth of an unmatched row and no v_j below the worth of an unmatched column, Σ r_i + Σ v_j bounds the total of every
+    matching. Each r_i is a rounded difference, at most 2⁻⁵² |r_i| below the true maximum; the sums are exact except for
+    one final rounding.
 
     Args:
         score: float64 [n], the score of each row's pair; nan if the row is unmatched.
         upper: float64 [n], r_i or an upper bound on it.
-        v: float64 [m], the columns' prices, none below the value of an unmatched column.
+        v: float64 [m], the columns' prices, none below the worth of an unmatched column.
         options: see `outside_options`.
     """
     row_option, column_option = options

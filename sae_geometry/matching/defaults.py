@@ -1,4 +1,4 @@
-"""Names, defaults and limits that several questions share."""
+"""Names, defaults and limits that several comparisons share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ OneToOne = Literal["mutual", "greedy", "optimal"]
 MatchingName = Literal["nearest", OneToOne]
 On = Literal["decoder", "encoder", "both"]
 
-THRESHOLD = 0.7  # A latent is shared if its similarity is above this, as in Paulo & Belrose (2025).
+THRESHOLD = 0.7  # A latent is shared if its similarity is above this threshold, as in Paulo & Belrose (2025).
 DISCOVERY_RATE = 0.05  # maximum expected share of false discoveries among significant latents
 SMALL = 4096  # Up to this many latents per side, an optimal matching takes seconds.
 MOST_RUNS = 24  # maximum number of runs for which an embedding compares every pair
@@ -21,7 +21,7 @@ def check_threshold(threshold: float) -> None:
 
 
 def listed(usual: int, *n_latents: int) -> int:
-    """Return how many partners to list per latent before matching: `usual`, or 64 if no side exceeds 4,096 latents.
+    """Return the number of partners listed per latent before matching: `usual`, or 64 if no side exceeds 4,096 latents.
 
     For so few latents, longer lists cost less than sweeping again whenever a list is exhausted.
     """

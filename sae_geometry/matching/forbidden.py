@@ -16,8 +16,8 @@ def loss_if_forbidden(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], made: As
     """Return a lower bound on how far the largest total falls if a row's pair is forbidden; nan for unmatched rows.
 
     Without the pair (i, j), row i and column j are matched elsewhere or not at all, so every matching loses the
-    smallest slack u_i + v_k − S_ik over k ≠ j and the smallest u_k + v_j − S_kj over k ≠ i. Two sweeps find both.
-    The proven gap of the matching is subtracted, so a bound of 0 means that another matching may be as good.
+    smallest slack u_i + v_k − S_ik over k ≠ j and the smallest u_k + v_j − S_kj over k ≠ i. Two sweeps find both
+    minima. The proven gap of the matching is subtracted, so a bound of 0 means that another matching may be as good.
 
     Args:
         made: the optimal matching of a and b, with its certificate.

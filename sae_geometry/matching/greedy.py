@@ -53,7 +53,7 @@ def greedy_partners(
 
     Args:
         lists: nearest rows of b for each row of a, int64 [n, k], and nearest rows of a for each row of b, int64 [m, k]:
-            best first, padded with −1 at the end. Swept if None.
+            best first, padded with −1 at the end; computed by a sweep if None.
         progress: called with the share of pairs joined, in [0, 1].
 
     Returns:
@@ -84,7 +84,7 @@ def greedy_partners(
 
 
 def quick_partners(lists: Sweep) -> Int64[np.ndarray, " n"]:
-    """Match min(n, m) pairs from the lists of a sweep alone: dominant pairs in rounds, then the rest in order."""
+    """Match min(n, m) pairs from a sweep's lists alone: dominant pairs in rounds, then the remaining pairs in order."""
     from sae_geometry.matching.greedy_loops import join_dominant
 
     assert lists.cols is not None
@@ -108,7 +108,7 @@ def _ask_again(
     k: int,
     absolute: bool,
 ) -> int:
-    """Replace exhausted lists by sweeps among the unmatched, for both sides; return the number of pairs swept."""
+    """Replace exhausted lists by sweeping among the unmatched of both sides; return the number of pairs swept."""
     ask_rows, ask_cols = rows.spent(free_rows), cols.spent(free_cols)
     assert ask_rows.size + ask_cols.size > 0, "the best remaining pair is dominant, so some list is exhausted"
     free_a, free_b = take_rows(a, free_rows), take_rows(b, free_cols)

@@ -19,7 +19,7 @@ from sae_geometry.matching.greedy import greedy_partners
 from sae_geometry.matching.optimal import optimal_partners
 from sae_geometry.matching.pairs import partner_cosines
 
-_SAMPLE = 16  # rows of a given sweep that are checked against the tensors
+_SAMPLE = 16  # number of rows of `nearest` that are checked against the tensors
 
 
 def match(
@@ -73,8 +73,8 @@ def match(
         raise ValueError(f"method must be one of {', '.join(get_args(OneToOne))}; got {method!r}")
     if method != "optimal" and (min_similarity is not None or max_gap > 0 or time_budget < math.inf):
         raise ValueError(
-            f"min_similarity, max_gap and time_budget apply to 'optimal' only; got method={method!r}, whose pairs can "
-            "be filtered by similarity afterwards without changing the others"
+            f"min_similarity, max_gap and time_budget apply to 'optimal' only; got method={method!r}, so filter "
+            "the pairs by similarity afterwards, which leaves the other pairs unchanged"
         )
     if min_similarity is not None and not math.isfinite(min_similarity):
         raise ValueError(f"min_similarity must be a finite number; got {min_similarity}")

@@ -68,7 +68,7 @@ def optimal_partners(
 
 
 class _Run:
-    """State of one column generation, in which rows are the side that must be matched, if one must.
+    """State of one column generation, in which rows are the side that must be matched, if there is one.
 
     `best` and `proof` are replaced in one assignment, so an interruption always leaves a matching and a valid bound.
     """
@@ -130,7 +130,7 @@ class _Run:
         return True
 
     def _list_candidates(self, nearest: Sweep | None) -> Int64[np.ndarray, " n"] | None:
-        """List the best pairs of every row and column; return a quick matching, or None with `min_similarity`."""
+        """List the best pairs of every row and column; return a quick matching, or None if `min_similarity` is set."""
         if nearest is None or nearest.rows.index.shape[1] < CANDIDATES // 2:
             k = listed(CANDIDATES, self.n, self.m)
             nearest = listing_sweep(self.a, self.b, k, absolute=self.absolute,
@@ -156,7 +156,7 @@ class _Run:
         self._keep(self.master.mate.copy())
 
     def _certify(self) -> bool:
-        """Sweep uncertified rows; return False if there are no new pairs, so that the prices hold for all pairs."""
+        """Sweep uncertified rows; return False if no new pairs appear, so that the prices hold for all pairs."""
         fallen = self.unlisted.fallen(self.master.v)
         new = 0
         if fallen.size:
@@ -170,7 +170,7 @@ class _Run:
             new += self._add(doubt, found, swapped=False)
             self.unlisted.rows_swept(doubt, _last(found), self.master.v)
             self.rows_asked += doubt.size
-            if self.rows_asked >= self.n:  # Sweeping all columns then costs no more than the rows did.
+            if self.rows_asked >= self.n:  # Sweeping all columns costs no more than these rows did.
                 new += self._ask_columns()
                 self.rows_asked = 0
         self._prove()
@@ -179,8 +179,8 @@ class _Run:
     def _ask_columns(self) -> int:
         """Add the best rows of every column as candidates, breaking ties and near-ties at random.
 
-        Similar rows list the same few columns in every round; this spreads them over the columns that prefer them. It
-        does not tighten the bound.
+        Similar rows list the same few columns in every round; the added pairs spread such rows over the columns that
+        prefer them, but do not tighten the bound.
         """
         jitter = np.random.default_rng(self.rounds).uniform(0, JITTER, self.n)
         found = listing_sweep(
@@ -202,7 +202,7 @@ class _Run:
         return Best(found.score, found.cosine, index)
 
     def _add(self, members: Int64[np.ndarray, " some"], best: Best, *, swapped: bool) -> int:
-        """Add the best pairs of `members` (rows, or columns if `swapped`), and return how many were new."""
+        """Add the best pairs of `members` (rows, or columns if `swapped`), and return the number of new pairs."""
         index, cosine = best.index.cpu().numpy(), best.cosine.cpu().numpy()
         score = np.abs(cosine) if self.absolute else cosine
         use = index >= 0

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
-_SLICE = 50_000_000  # pairs examined between two checks of the clock, in a few tenths of a second
+_SLICE = 50_000_000  # pairs examined between two checks of the clock (a few tenths of a second)
 _BIDS_PER_ROW = 20
 
 
@@ -21,7 +21,7 @@ class Restricted:
 
     Attributes:
         mate: int64 [n], the column of every row, −1 for none; owner: int64 [m], the row of every column.
-        u: float64 [n]; v: float64 [m]: prices, u_i + v_j ≥ w_ij on every listed pair, equal on matched ones.
+        u: float64 [n]; v: float64 [m]: prices, u_i + v_j ≥ w_ij on every listed pair, with equality on matched pairs.
         w_mate: float64 [n]: the score of each row's pair.
         row_option, column_option: worth of an unmatched member of the side; −inf if all must be matched.
     """
@@ -48,7 +48,7 @@ class Restricted:
         cols: Int64[np.ndarray, " pairs"],
         scores: Float64[np.ndarray, " pairs"],
     ) -> int:
-        """Add pairs that are not listed yet, and return how many there were."""
+        """Add the pairs that are not listed yet, and return their number."""
         keys, listed_scores = self._listed
         new, first = np.unique(rows * self.m + cols, return_index=True)
         at = np.searchsorted(keys, new)
@@ -67,7 +67,7 @@ class Restricted:
         return out
 
     def solve(self, slack: float) -> Iterator[float]:
-        """Solve to optimality over the listed pairs, in slices, and yield the share of rows settled after each.
+        """Solve to optimality over the listed pairs, in slices, and yield the share of rows settled after each slice.
 
         Between slices, `v` is a valid set of prices (with the right sign); the matching may be incomplete.
         """

@@ -47,7 +47,7 @@ def verify(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], assignment: Assignm
         raise ValueError(f"a pair scores {np.nanmin(score)}, below min_similarity={certificate.min_similarity}")
     u, v = certificate.row_duals, certificate.column_duals
     if u.shape != (n,) or v.shape != (m,) or not (np.isfinite(u).all() and np.isfinite(v).all()):
-        raise ValueError(f"prices must be {n:,} and {m:,} finite numbers; got shapes {u.shape} and {v.shape}")
+        raise ValueError(f"expected {n:,} row and {m:,} column prices, all finite; got shapes {u.shape} and {v.shape}")
     bias = torch.from_numpy(v).to(a.device)
     found = sweep(a, b, 1, columns=False, absolute=assignment.absolute, column_bias=bias)
     upper = found.rows.score[:, 0].cpu().numpy()
@@ -62,7 +62,7 @@ def verify(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], assignment: Assignm
 
 def _check_pairs(partner: Int64[np.ndarray, " n"], n: int, m: int, *, every: bool) -> None:
     if partner.shape != (n,):
-        raise ValueError(f"the matching must have {n:,} partners, one per row; got shape {partner.shape}")
+        raise ValueError(f"the matching must have one partner for each of {n:,} rows; got shape {partner.shape}")
     used = partner[partner != -1]
     if bool(((used < 0) | (used >= m)).any()):
         raise ValueError(f"partners must lie in 0…{m - 1:,}; got {int(used.min()):,}…{int(used.max()):,}")
@@ -70,4 +70,4 @@ def _check_pairs(partner: Int64[np.ndarray, " n"], n: int, m: int, *, every: boo
     if bool((times > 1).any()):
         raise ValueError(f"column {int(columns[times.argmax()])} is matched {int(times.max())} times")
     if every and used.size != min(n, m):
-        raise ValueError(f"the matching has {used.size:,} pairs; {min(n, m):,} are possible, and all must be made")
+        raise ValueError(f"the matching has {used.size:,} pairs, but all {min(n, m):,} possible pairs must be made")

@@ -1,7 +1,7 @@
 """Significance by competition: does the nearest latent of the other dictionary beat the nearest decoy?
 
 For a latent that the other dictionary lacks, that dictionary's latents (targets) are exchangeable with decoys: the
-other latents of its own dictionary, or the other dictionary turned. Its nearest target then wins against its nearest
+other latents of its own dictionary, or the turned other dictionary. Its nearest target then wins against its nearest
 decoy at most half the time, and the losses estimate the number of false wins. This is target-decoy competition (Elias &
 Gygi 2007) with the threshold of knockoff+ (Barber & Candès 2015); no distribution is assumed.
 """
@@ -15,10 +15,10 @@ import numpy as np
 
 from sae_geometry.matching.defaults import DISCOVERY_RATE
 
-LISTED = 9  # targets listed per latent, and as many decoys
+LISTED = 9  # number of targets listed per latent, and of decoys
 _Z = 1.959963984540054
 _SHRINK = 1.5  # Multiple of the median spread that is added to each spread, since tiny spreads are mostly noise.
-_LOOSEST = 6.0  # Maximum spread in medians, since several equal partners can make a spread arbitrarily large.
+_LOOSEST = 6.0  # Maximum spread in multiples of the median, since equal partners can make a spread arbitrarily large.
 _NO_SPREAD = 1e-6
 _ENOUGH_LOSSES = 20  # minimum number of losses among undecided latents to measure their odds
 _LEFT = 0.5  # minimum share of decoys assumed to remain when the significant latents are left out
@@ -30,9 +30,9 @@ class Controls:
 
     Attributes:
         target: float64 [n, 9], similarities to the other dictionary, padded with −inf.
-        own: float64 [n], the largest similarity to a latent of its own dictionary that is another direction; −inf
+        own: float64 [n], the largest similarity to a latent of its own dictionary with another direction; −inf
             if there is none, and within one dictionary.
-        turned: float64 [n], the largest similarity to the other dictionary turned.
+        turned: float64 [n], the largest similarity to the turned other dictionary.
         decoys: float64 [n, 9], the largest similarities to both controls together.
         ratio: number of targets per latent of its own dictionary, at least 1.
         turned_means: the mean of `turned` for each turn, including the first.
@@ -81,7 +81,7 @@ def crowd(controls: Controls) -> tuple[np.ndarray, np.ndarray]:
 
 
 def excess(similarity: np.ndarray, controls: Controls) -> np.ndarray:
-    """Return W, float64 [n]: how far the stronger of partner and decoy exceeds the crowd, negative for the decoy.
+    """Return W, float64 [n]: how far the stronger of partner and decoy exceeds the crowd; negative for the decoy.
 
     W_i = sign(s_i − q_i) · (max(s_i, q_i) − c_i) / (σ_i + 1.5 σ), with q_i the stronger decoy, c_i the crowd, σ_i the
     standard deviation of its ranks 3 to 9, at most 6 σ, and σ the median of all σ_i (README.md explains why). A tie
@@ -125,7 +125,7 @@ def q_values(w: np.ndarray, odds: float | np.ndarray, at: np.ndarray | None = No
 def _estimates(
     w: np.ndarray, odds: float | np.ndarray, raised: float = 1.0, left: float = 1.0, at: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return the q-values for odds that are multiplied by `raised`, if the share `left` of the decoys remains."""
+    """Return the q-values for odds multiplied by `raised`, assuming that the share `left` of the decoys remains."""
     heights, first = np.unique(np.abs(w), return_inverse=True)
     wins, losses = (
         np.bincount(first, weight, len(heights))[::-1].cumsum()[::-1] for weight in (w > 0, np.where(w > 0, 0.0, odds))
@@ -150,8 +150,8 @@ def balance(target: np.ndarray, control: np.ndarray) -> Share:
     """Return how often the target wins in the low half, where a fair control loses at most half the time.
 
     The low half is the half of the latents with the smaller max(target, control), which is invariant under exchange of
-    the two. A tie counts as half a win. Well above ½, the control is too weak and wins are not evidence; below ½, it is
-    too strong and significance is conservative. Latents without a control (−inf) are ignored.
+    the two. A tie counts as half a win. At a result well above ½, the control is too weak and wins are not evidence;
+    below ½, the control is too strong and significance is conservative. Latents without a control (−inf) are ignored.
     """
     known = np.isfinite(control) & np.isfinite(target)
     s, q = target[known], control[known]
@@ -165,8 +165,8 @@ def balance(target: np.ndarray, control: np.ndarray) -> Share:
 def beyond_controls(w: np.ndarray, odds: float | np.ndarray = 1.0) -> Share:
     """Return a threshold-free lower bound on the share of latents whose partner no control explains.
 
-    Latents without such a partner win at most `odds` times as often as they lose: at odds of 1, at most half the time,
-    so the share is at least 2 · wins − 1.
+    Latents with an explained partner win at most `odds` times as often as they lose: at odds of 1, at most half the
+    time, so the share is at least 2 · wins − 1.
     """
     lost = np.broadcast_to(odds, w.shape)[w <= 0]
     mean = float(lost.mean()) if len(lost) else 1.0

@@ -1,4 +1,4 @@
-"""Controls of a comparison, from exact sweeps: each dictionary's own latents, and the other dictionary turned."""
+"""Controls of a comparison, from exact sweeps: each dictionary's own latents, and the turned other dictionary."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sae_geometry.matching.defaults import SMALL
 from sae_geometry.nulls.competition import LISTED, Controls
 from sae_geometry.nulls.turned import Axes, principal_axes, turned
 
-SAME = 0.99  # At or above this cosine, latents of one dictionary are copies and not controls for each other.
+SAME = 0.99  # At or above this cosine, latents of the same dictionary are copies, and not controls for each other.
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,10 +45,10 @@ class How:
 
     Attributes:
         absolute: whether similarity is |cos|.
-        own_scales: factors that turn inner products within A and within B into similarities.
+        own_scales: factors that convert inner products within A and within B to similarities.
         seed: seed of the first turn.
-        turns: number of turns of the other dictionary; the first gives the decoys, all of them the means. None means 3
-            up to 4,096 latents per side, else 1.
+        turns: number of turns of the other dictionary; the first gives the decoys, and all of them the means. None
+            means 3 up to 4,096 latents per side, else 1.
     """
 
     absolute: bool = False
@@ -59,7 +59,8 @@ class How:
 
 @dataclass(frozen=True, eq=False)
 class TurnedSweeps:
-    """Two-sided sweeps of A against B turned, one per turn, with the axes of the turns and the seed of the first."""
+    """Two-sided sweeps of A against the turned B, one per turn, with the axes of the turns and the seed of the
+    first."""
 
     axes: Axes
     sweeps: tuple[Sweep, ...]
@@ -75,12 +76,12 @@ def pair_controls(
     own: Sequence[OwnCache] | None = None,
     turns: TurnedSweeps | None = None,
 ) -> tuple[Controls, Controls]:
-    """Return the controls of A → B and of B → A, from B turned and from each dictionary's own latents.
+    """Return the controls of A → B and of B → A, from the turned B and from each dictionary's own latents.
 
     Args:
         swept: the two-sided sweep of `a` against `b`, with `LISTED` or more partners.
         own: caches of the similarities within A and within B; missing entries are swept and added.
-        turns: the sweeps against B turned, if they have been made.
+        turns: finished sweeps against the turned B; made here if None.
     """
     forth, back = turned_controls(a, b, swept, how, progress, turns)
     caches = own or ({}, {})
@@ -95,7 +96,7 @@ def pair_controls(
 def turned_sweeps(
     a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], swept: Sweep, how: How, progress: Progress | None = None
 ) -> TurnedSweeps:
-    """Sweep A·B′ᵀ, where B′ is B turned, with as many partners as `swept` lists."""
+    """Sweep A·B′ᵀ, where B′ is the turned B, with as many partners as `swept` lists."""
     axes, k = principal_axes(b), swept.rows.score.shape[1]
     tick = None if progress is None else lambda share: progress("turned control", share)
 
@@ -113,10 +114,10 @@ def turned_controls(
     progress: Progress | None = None,
     turns: TurnedSweeps | None = None,
 ) -> tuple[Controls, Controls]:
-    """Return the controls of A → B and of B → A from B turned alone.
+    """Return the controls of A → B and of B → A from the turned B alone.
 
-    The rows of A·B′ᵀ hold A's decoys, the columns hold B's: B′ = B R and R is its own inverse, so the columns compare
-    B with A turned. Up to 4,096 latents per side, two more turns give the spread of the means.
+    The rows of A·B′ᵀ hold A's decoys, the columns hold B's: B′ = B R and R is its own inverse, so the columns compare B
+    with the turned A. Up to 4,096 latents per side, two more turns give the spread of the means.
     """
     assert swept.cols is not None
     made = (turns or turned_sweeps(a, b, swept, how, progress)).sweeps
@@ -136,7 +137,7 @@ def own_lists(
     progress: Progress | None = None,
     screen: ScreenName = "auto",
 ) -> OwnLists:
-    """Sweep within a dictionary for the nine nearest other latents of each row.
+    """Return the nine nearest other latents of each row, from a sweep within its dictionary.
 
     Latents at `SAME` or above are one direction: copies of a latent carry no information on the similarity of
     unrelated latents. If all nine are copies, the row is swept again against only the first latent of each direction.
@@ -156,9 +157,9 @@ def own_lists(
 
 @contextmanager
 def _screen(swept: Sweep) -> Iterator[ScreenName]:
-    """Yield the screen of the controls: "cpu" if the comparison's sweep chose it, else "auto".
+    """Yield the screen of the controls: "cpu" if the comparison's sweep chose that screen, else "auto".
 
-    The user did not ask for this screen, so the ledger states another reason.
+    The user did not ask for the screen of the controls, so the ledger states another reason.
     """
     with ledger():
         yield "cpu" if swept.report.screen == "cpu-float32" else "auto"
@@ -181,8 +182,8 @@ def _controls(best: Best, turned: Sequence[Best]) -> Controls:
 def with_own(controls: Controls, own: np.ndarray, n_targets: int) -> Controls:
     """Add the control of a dictionary's own latents, given their similarities (`own_lists`) and the number of targets.
 
-    If the other dictionary is narrower, decoys are drawn from as many latents as it has: each listed latent is among
-    them with probability `n_targets` / (n − 1), drawn once, and the last of a list always is.
+    If the other dictionary is narrower, decoys are drawn from as many latents as it has: each listed latent is drawn
+    with probability `n_targets` / (n − 1), always by the same draw, and the last of each list is always kept.
     """
     ratio = n_targets / max(len(own) - 1, 1)
     if ratio < 1:

@@ -16,11 +16,11 @@ _PANELS = 8  # quadrature panels of 32 nodes each
 def expected_max_cosine(n_candidates: int, d_in: int, *, absolute: bool = False) -> float:
     """Return E[max_j cos(x, y_j)] for a fixed x and `n_candidates` independent isotropic directions in R^d_in.
 
-    The value grows like √(2 ln m / d), and is integrated over the quantiles of the maximum to about six digits. With
-    `absolute`, cos is replaced by |cos|, whose square is Beta(1/2, (d−1)/2).
+    The value grows like √(2 ln m / d), and is computed by integration over the quantiles of the maximum, to about six
+    digits. With `absolute`, cos is replaced by |cos|, whose square is Beta(1/2, (d−1)/2).
 
     Args:
-        n_candidates: m, the number of candidates (latents of the other dictionary, or n − 1 within one).
+        n_candidates: m, the number of candidates (latents of the other dictionary, or n − 1 within one dictionary).
         d_in: d, the width.
         absolute: whether similarity is |cos|.
 

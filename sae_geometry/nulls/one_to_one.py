@@ -27,7 +27,7 @@ class Expected:
 
     Attributes:
         mean_similarity: mean over pairs, averaged over turns.
-        spread: standard deviation over turns; nan for fewer than two.
+        spread: standard deviation over turns; nan for fewer than two turns.
         n_pairs: number of pairs, averaged over turns.
         share_above: share of the smaller side in pairs above the threshold, averaged over turns; nan if not counted.
     """
@@ -56,12 +56,13 @@ def turned_pairs(
     swept: TurnedSweeps | None = None,
     **how: Any,
 ) -> Expected:
-    """Match A with B turned, once for each of `turns` consecutive seeds.
+    """Match A with the turned B, once for each of `turns` consecutive seeds.
 
     Args:
         turns: number of turns, at least one.
         threshold: similarity above which pairs are counted in `share_above`.
-        swept: sweeps of A against B turned for the first turns, if made; further turns continue their seeds.
+        swept: finished sweeps of A against the turned B for the first turns, if any; further turns continue their
+            seeds.
 
     Raises:
         KeyboardInterrupt: Ctrl-C during a matching.
@@ -79,10 +80,10 @@ def turned_pairs(
 def own_pairs(
     a: Float[Tensor, "n d"], method: OneToOne, *, scale: float = 1.0, lists: OwnLists | None = None, **how: Any
 ) -> Expected:
-    """Match a random half of A's rows with the other half; the result is unknown for fewer than two rows.
+    """Match a random half of A's rows with the other half; the result is nan for fewer than two rows.
 
     Args:
-        scale: factor that turns their inner products into similarities.
+        scale: factor that converts inner products within A to similarities.
         lists: the nearest other latents of every row, which save greedy matching its first sweep.
     """
     if len(a) < 2:

@@ -1,4 +1,4 @@
-"""Turned dictionaries: a random orthogonal map removes relations to others, but preserves the internal geometry.
+"""Turned dictionaries: a random orthogonal map removes relations to other dictionaries, but preserves inner geometry.
 
 Y′ = Y R with R orthogonal, so all inner products within Y are preserved. R = V diag(±1) Vᵀ + u uᵀ, where u is the
 direction of Y's mean and V holds the principal axes of Y orthogonal to u. This preserves the mean and the second moment
@@ -19,8 +19,8 @@ from sae_geometry.kernels.sweep import cpu_threads
 
 _ROWS = 2048  # rows per product
 _COLUMNS = 128  # columns of the second moment per unit of work
-_NOISE = 4  # A mean is preserved only above this multiple of the squared length expected for unrelated rows.
-_NO_AXIS = 1e-10  # share of the largest variance below which there is no axis
+_NOISE = 4  # minimum squared length of a mean to preserve, relative to that expected for unrelated rows
+_NO_AXIS = 1e-10  # minimum variance of an axis, relative to the largest
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ def principal_axes(y: Float[Tensor, "m d"]) -> Axes:
     """
     y = y.detach().cpu()
     m, d = y.shape
-    threads = cpu_threads()  # Read this before torch is limited to one thread.
+    threads = cpu_threads()  # The thread count must be read before torch is limited to one thread.
     with one_torch_thread():
         if m < d:
             return _of_few_rows(y.double())
@@ -54,7 +54,7 @@ def principal_axes(y: Float[Tensor, "m d"]) -> Axes:
         rest = moment - both - both.T  # second moment of the projections orthogonal to the mean
         if not mean.any():
             return Axes(mean, torch.linalg.eigh(rest)[1])
-        # Make the mean the last axis, distinct from axes without variance, so that it can be excluded.
+        # Make the mean the last axis, distinct from axes without variance, so that the slice below excludes it.
         rest += torch.outer(mean, mean) * (1 + rest.trace())
         return Axes(mean, torch.linalg.eigh(rest)[1][:, :-1])
 
@@ -74,7 +74,7 @@ def _second_moment(y: Tensor, threads: int) -> Tensor:
 
 
 def _of_few_rows(y: Tensor) -> Axes:
-    """Return the axes of rows that are fewer than the dimensions, from their inner products."""
+    """Return the axes of fewer rows than dimensions, computed from the rows' inner products."""
     mean = _direction(y.mean(dim=0), float((y**2).sum() / len(y)), len(y))
     rest = y - torch.outer(y @ mean, mean)
     power, turn = torch.linalg.eigh(rest @ rest.T)
@@ -85,7 +85,7 @@ def _of_few_rows(y: Tensor) -> Axes:
 def _direction(mean: Tensor, power: float, m: int) -> Tensor:
     """Return the normalized mean of m rows with mean square `power`; zeros if it is within sampling noise.
 
-    Preserving a noise direction would mix strong and weak axes, and turns would carry variance between them.
+    Preserving a direction of noise would mix strong and weak axes, so turns would move variance between them.
     """
     length = float(mean.norm())
     return mean / length if length**2 > _NOISE * power / m else torch.zeros_like(mean)

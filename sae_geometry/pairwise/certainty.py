@@ -18,7 +18,7 @@ class Certainty:
 
     Attributes:
         margin: float64 [n], similarity of latent i and its partner p minus that of i and its best other candidate.
-            Negative if another candidate is closer; inf if there is no other; nan without a partner.
+            Negative if another candidate is closer; inf if there is no other; nan if there is no partner.
         margin_of_partner: float64 [n], similarity of i and p minus that of p and its best other candidate.
     """
 
@@ -27,12 +27,12 @@ class Certainty:
 
     @property
     def least(self) -> np.ndarray:
-        """Return the smaller of both margins, float64 [n]: positive for mutual nearest neighbors only."""
+        """Return the smaller of both margins, float64 [n]: positive only for mutual nearest neighbors."""
         return np.minimum(self.margin, self.margin_of_partner)
 
     @property
     def forced(self) -> np.ndarray:
-        """Return which pairs are forced, bool [n]: both latents have a closer candidate than each other."""
+        """Return which pairs are forced, bool [n]: each of the two latents has a closer candidate than its partner."""
         return (self.margin < 0) & (self.margin_of_partner < 0)
 
 
@@ -64,7 +64,7 @@ def coverage_curve(similarity: np.ndarray, certain: np.ndarray) -> tuple[np.ndar
 
 
 def with_min_margin(m: Matching, certain: Certainty, least: float) -> Matching:
-    """Return the matching without pairs whose smaller margin is below `least`; their latents become unmatched.
+    """Return the matching without the pairs whose smaller margin is below `least`; their latents become unmatched.
 
     The null expectation of such a selection is unknown, and is set to nan.
     """
@@ -82,7 +82,7 @@ def with_min_margin(m: Matching, certain: Certainty, least: float) -> Matching:
 
 
 def forced_words(m: Matching, certain: Certainty) -> list[str]:
-    """Describe the forced pairs of an optimal matching; return [] if there are none, or for other matchings."""
+    """Describe the forced pairs of an optimal matching; return [] if there are none or the matching is not optimal."""
     forced = certain.forced
     if m.method != "optimal" or not forced.any():
         return []

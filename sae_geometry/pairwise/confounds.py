@@ -19,12 +19,12 @@ from sae_geometry.nulls import expected_max_cosine
 from sae_geometry.pairwise.grouping import kind_of, seed_of
 from sae_geometry.pairwise.same_space import model_key, place_key
 
-UNKNOWN = " unknown"  # suffix of a check that lacks its data
+UNKNOWN = " unknown"  # suffix of a check whose data are missing
 Verdict = Literal["same", "differs", "unknown", "no sign", "shared"]
-_FAR_ABOVE = 6.0  # threshold in standard errors
-_SPARSER = 1.1  # ratio of active latents per token above which the sparsity differs
-_BARELY_MOVED = 0.5  # mean cosine of the latents to their initial directions above which they have barely moved
-_CENTERED = 0.05  # norm of the mean direction below which it has no visible effect on cosines
+_FAR_ABOVE = 6.0  # minimum excess in standard errors that shows a shared start
+_SPARSER = 1.1  # maximum ratio of the sides' active latents per token that counts as equal sparsity
+_BARELY_MOVED = 0.5  # maximum mean cosine to the initial directions of latents that have clearly moved
+_CENTERED = 0.05  # maximum mean cosine between two dictionaries without a common mean direction
 _SCALES = ("inputs", "normalize_activations", "activation_scale", "apply_b_dec_to_input", "decoder_norm")
 
 
@@ -36,7 +36,7 @@ class Finding:
         a, b: the values of the two sides, in words.
         verdict: "same", "differs" or "unknown"; or "shared" or "no sign" if the check looks for a common cause.
         effect: effect on the comparison if the values differ, are shared, or are unknown.
-        flagged: whether to report the finding before the numbers.
+        flagged: whether to report the finding before the results.
     """
 
     check: str
@@ -62,7 +62,7 @@ class ConfoundAudit:
 
     @property
     def flagged(self) -> tuple[Finding, ...]:
-        """Return the findings to report before the numbers."""
+        """Return the findings to report before the results."""
         return tuple(f for f in self.findings if f.flagged)
 
     def finding(self, check: str) -> Finding:
@@ -70,7 +70,7 @@ class ConfoundAudit:
         return {f.check: f for f in self.findings}[check]
 
     def summary(self) -> list[dict[str, Any]]:
-        """Return the findings, JSON-ready."""
+        """Return the findings as a JSON-ready list of dicts."""
         return [dict(vars(f)) for f in self.findings]
 
     def __str__(self) -> str:
@@ -83,10 +83,9 @@ class ConfoundAudit:
 
 
 def confound_audit(a: Dictionary, b: Dictionary) -> ConfoundAudit:
-    """Check `a` and `b` for confounds: model, hook point, scale, width, sparsity, dead latents, weights, start of
-    training, distance from it, centering.
+    """Return the findings of ten checks of `a` and `b`, from their models to the centering of their directions.
 
-    A shared start of training shows in the ids: cos(a_i, b_i) over common ids i is compared with cos(a_i, b_j) of
+    A shared start of training shows in the ids: cos(a_i, b_i) over common ids i is compared with cos(a_i, b_j) over
     different ids. If the first mean exceeds the second by more than six standard errors, both have the same
     initialization (or one was initialized from the other), and part of their similarity precedes training.
 
@@ -102,7 +101,7 @@ def confound_audit(a: Dictionary, b: Dictionary) -> ConfoundAudit:
             _named("model", (a.model, b.model), model_key(a) == model_key(b),
                    "cosines between different models have no meaning"),
             _named("hook point", (_place(a), _place(b)), place_key(a) == place_key(b),
-                   "cosines between hook points have no meaning unless one was trained from the other's basis"),
+                   "cosines between hook points have no meaning unless one run was trained from the other's basis"),
             _scale(a, b),
             _widths(a, b),
             _sparsity(a, b),
@@ -116,7 +115,7 @@ def confound_audit(a: Dictionary, b: Dictionary) -> ConfoundAudit:
 
 
 def runs_table(runs: Sequence[Dictionary]) -> list[str]:
-    """Tabulate the checks of many runs: one line for the values that all runs share, then one line per run."""
+    """Return a table of the checks of many runs: one line for the values that all share, then one line per run."""
     facts = [_facts(d) for d in runs]
     shared = {key: value for key, value in facts[0].items() if all(f[key] == value for f in facts)}
     own = [key for key in facts[0] if key not in shared]
@@ -134,7 +133,7 @@ def _facts(d: Dictionary) -> dict[str, str]:
         "kind": kind_of(d),
         "seed": "unknown" if seed is None else str(seed),
         "latents": f"{d.n_latents:,}",
-        "latents, dead ones included": f"{d.alive.n_total:,}",
+        "latents, including dead": f"{d.alive.n_total:,}",
         "dead latents dropped by": _dead_words(d) or "unknown",
         "raw norm (median)": f"{float(np.median(d.decoder_norms.cpu().numpy())):.3g}",
         "mean direction": f"{float(mean.norm()):.3f}",
@@ -148,12 +147,11 @@ def _named(check: str, said: tuple[str | None, str | None], same: bool, effect: 
 
 
 def _place(d: Dictionary) -> str | None:
-    """Describe the space of the decoder directions, and whether it is a transcoder."""
+    """Return the hook point of the decoder directions, marked if the dictionary is a transcoder."""
     return f"{d.hook_point or 'unknown'} (transcoder)" if d.metadata.get("transcoder") else d.hook_point
 
 
 def _scale(a: Dictionary, b: Dictionary) -> Finding:
-    """Check raw decoder norms and activation scaling."""
     said = [{k: d.metadata[k] for k in _SCALES if k in d.metadata} for d in (a, b)]
     norms = [float(np.median(d.decoder_norms.cpu().numpy())) for d in (a, b)]
     differs = said[0] != said[1] or abs(math.log(max(norms[0], 1e-30) / max(norms[1], 1e-30))) > math.log(1.5)
@@ -161,12 +159,12 @@ def _scale(a: Dictionary, b: Dictionary) -> Finding:
         f"median raw norm {n:.3g}" + "".join(f"; {k} {f'{v:.4g}' if isinstance(v, float) else v}" for k, v in s.items())
         for n, s in zip(norms, said, strict=True)
     ]
-    effect = "directions are normalized, so a common factor changes nothing; a rescaling of single dimensions would"
+    effect = "directions are normalized, so a common factor changes nothing, but rescaling single dimensions would"
     turned = said[0].get("inputs") != said[1].get("inputs")
     if turned:
         effect = (
-            "one was trained on z-scored inputs, so its coordinates are in units of their own spread and its "
-            "directions are tilted against the other's"
+            "one dictionary was trained on z-scored inputs, so each of its coordinates is in units of that "
+            "coordinate's spread, and its directions are tilted relative to the other's"
         )
     return Finding("normalization", words[0], words[1], "differs" if differs else "same", effect, turned)
 
@@ -183,10 +181,9 @@ def _widths(a: Dictionary, b: Dictionary) -> Finding:
 
 
 def _sparsity(a: Dictionary, b: Dictionary) -> Finding:
-    """Check the number of active latents per token."""
     found = [_l0(d) for d in (a, b)]
     words = ["unknown" if value is None else f"{what} {value:.4g}" for what, value in found]
-    effect = "a sparser dictionary explains different features: coarser ones, and fewer rare ones"
+    effect = "a sparser dictionary explains different features: they are coarser, and fewer of them are rare"
     values = [value for _, value in found if value is not None]
     if len(values) < 2:
         return Finding("sparsity", words[0], words[1], "unknown", effect, False)
@@ -206,7 +203,7 @@ def _l0(d: Dictionary) -> tuple[str, float | None]:
 
 
 def _moved(a: Dictionary, b: Dictionary) -> Finding:
-    """Check how far each dictionary is from its state at step 0, if that checkpoint is available."""
+    """Check how far each dictionary is from its checkpoint at step 0, if available."""
     said = [d.metadata.get("cosine_to_start") for d in (a, b)]
     words = [
         f"mean cosine {s:.3f}" if isinstance(s, float) else _no_start(d) for s, d in zip(said, (a, b), strict=True)
@@ -215,8 +212,8 @@ def _moved(a: Dictionary, b: Dictionary) -> Finding:
     if not known:
         return Finding("moved from start", words[0], words[1], "unknown", "", False)
     effect = (
-        "latents are close to their directions at step 0: if both runs share a start, that part of a similarity "
-        "precedes training; if not, the null expectation is that of the start"
+        "latents are close to their directions at step 0: if both runs share a start, part of their similarity "
+        "precedes training; otherwise, the null expectation is that of the untrained dictionaries"
     )
     return _sign("moved from start", words, effect, any(s > _BARELY_MOVED for s in known))
 
@@ -244,27 +241,27 @@ def _dead_words(d: Dictionary) -> str | None:
 
 def _weights(a: Dictionary, b: Dictionary) -> Finding:
     same = a.fingerprint == b.fingerprint
-    effect = "both have the same weights, which is all that a comparison can show"
+    effect = "both dictionaries have the same weights, so a comparison can show nothing else"
     words = [d.fingerprint[:8] for d in (a, b)]
     return Finding("weights", words[0], words[1], "same" if same else "differs", effect, same)
 
 
 def _start(a: Dictionary, b: Dictionary) -> Finding:
-    """Check whether latents of the same id resemble each other more than latents of different ids."""
+    """Check whether latents with the same id resemble each other more than latents with different ids."""
     _, left, right = np.intersect1d(a.latent_ids.cpu().numpy(), b.latent_ids.cpu().numpy(), return_indices=True)
     if len(left) < 8:
         return Finding("start of training", "few ids in common", "few ids in common", "unknown", "", False)
     x, y = a.directions.cpu().numpy()[left], b.directions.cpu().numpy()[right]
     own = np.einsum("ij,ij->i", x, y, dtype=np.float64)
-    # Each shift pairs latents of different ids; several shifts reduce the variance of the reference.
+    # Each shift pairs latents with different ids; several shifts reduce the variance of the reference.
     others = np.concatenate([np.einsum("ij,ij->i", x, np.roll(y, s, axis=0), dtype=np.float64) for s in (1, 2, 3)])
     error = math.hypot(own.std(ddof=1), others.std(ddof=1)) / math.sqrt(len(own)) + 1e-12
     excess = float(own.mean() - others.mean())
     shared = excess > _FAR_ABOVE * error
     effect = (
-        f"latents of the same id resemble each other (mean cosine {own.mean():.3f}; of different ids "
-        f"{others.mean():.3f}; {excess / error:.0f} standard errors): both have the same initialization, or one was "
-        "initialized from the other, so part of the similarity precedes training"
+        f"latents with the same id resemble each other (mean cosine {own.mean():.3f}; with different ids "
+        f"{others.mean():.3f}; {excess / error:.0f} standard errors): both runs have the same initialization, or one "
+        "was initialized from the other, so part of their similarity precedes training"
     )
     words = f"id to id {own.mean():+.3f}", f"other ids {others.mean():+.3f}"
     return _sign("start of training", words, effect, shared)

@@ -22,8 +22,8 @@ class Count:
     """Count of the pairs of one matching, with their direction, mean similarity, and share above a threshold.
 
     `direction` is "a_to_b" or "b_to_a" for nearest, "both" for a one-to-one matching, whose pairs are the same in
-    both directions. `above` is a share of the pairs. `chance` is the null expectation of `mean_similarity`, against B
-    turned; nan if it was not computed.
+    both directions. `above` is a share of the pairs. `chance` is the null expectation of `mean_similarity`, computed
+    against the turned B; nan if it was not computed.
     """
 
     matching: MatchingName
@@ -55,12 +55,12 @@ class DoubleCounting:
     """Double counting in one comparison: the counts of all matchings, and the latents that are taken repeatedly.
 
     Attributes:
-        counts: nearest in both directions, mutual, greedy, optimal.
+        counts: counts of the nearest (both directions), mutual, greedy and optimal matchings.
         explained_a_to_b, explained_b_to_a: 1 − mean_{i∈M} S(i, π(i)) / mean_{i∈M} max_j S(i, j), with π the optimal
             matching and M the source latents that it matches: the share of their MMCS that is due to shared partners;
             nan if that MMCS is not positive.
-        hubs_of_b, hubs_of_a: latents of B (of A) that are the nearest of several latents of A (of B), the ten taken
-            most often.
+        hubs_of_b, hubs_of_a: the ten latents of B (of A) that are the nearest of the most latents of A (of B), at least
+            two.
         threshold: similarity above which pairs are counted.
     """
 
@@ -76,7 +76,7 @@ class DoubleCounting:
         return pd.DataFrame([asdict(c) for c in self.counts])
 
     def summary(self) -> dict[str, Any]:
-        """Return the counts and hubs, JSON-ready."""
+        """Return the counts, explained shares and hubs as a JSON-ready dict."""
         return {
             "threshold": self.threshold,
             "counts": [asdict(c) for c in self.counts],
@@ -94,7 +94,7 @@ class DoubleCounting:
             lines.append(f"{c.name:<18}{c.n_pairs:>8,}{c.mean_similarity:>9.4f}{c.above:>8.1%}")
         lines.append(
             f"double counting explains {or_dash(self.explained_a_to_b, '.1%')} of MMCS(A → B), "
-            f"{or_dash(self.explained_b_to_a, '.1%')} of MMCS(B → A), over the latents matched"
+            f"{or_dash(self.explained_b_to_a, '.1%')} of MMCS(B → A), over the matched latents"
         )
         return "\n".join(lines)
 
@@ -102,7 +102,7 @@ class DoubleCounting:
 def double_counting(
     forth: Matching, back: Matching, one_to_one: Sequence[tuple[Matching, Matching]], threshold: float
 ) -> DoubleCounting:
-    """Decompose MMCS, given both nearest matchings and (forth, back) of each one-to-one matching, optimal last."""
+    """Decompose the MMCS, given (forth, back) of the nearest-neighbor and each one-to-one matching, optimal last."""
     best_forth, best_back = one_to_one[-1]
     return DoubleCounting(
         counts=(
@@ -119,7 +119,7 @@ def double_counting(
 
 
 def hubs(nearest: Matching) -> tuple[Hub, ...]:
-    """Return the ten largest hubs, taken at least twice, by (times taken descending, row ascending)."""
+    """Return the ten largest hubs that are taken at least twice, by (times taken descending, row ascending)."""
     times = nearest.multiplicity
     order = np.lexsort((np.arange(len(times)), -times))[:N_HUBS]
     found = []

@@ -1,4 +1,4 @@
-"""Inputs of a question: their descriptions in results, and their distinct names."""
+"""Inputs of a comparison: their descriptions in results, and their distinct names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sae_geometry.dictionary import Dictionary
 
 
 def describe_input(d: Dictionary) -> dict[str, Any]:
-    """Describe an input, JSON-ready: its identity, its space, its size, and the source of its dead-latent filter."""
+    """Return an input's identity, space, size and source of its dead-latent filter as a JSON-ready dict."""
     return {
         "name": d.name,
         "address": d.address,
@@ -30,7 +30,7 @@ def describe_input(d: Dictionary) -> dict[str, Any]:
 
 
 def several(dictionaries: Any) -> list[Any]:
-    """Return dictionaries as a list, whether given as a sequence or as a single one (an address, an array, …)."""
+    """Return a list of dictionaries, given as a sequence or as a single dictionary (an address, an array, …)."""
     many = isinstance(dictionaries, Sequence) and not isinstance(dictionaries, str)
     return list(dictionaries) if many else [dictionaries]
 
@@ -42,7 +42,7 @@ def distinct(dictionaries: Sequence[Dictionary]) -> list[Dictionary]:
 
 
 def distinct_names(given: Sequence[str], addresses: Sequence[str | None]) -> list[str]:
-    """Return distinct names, appending the selection in their address, or else a number, to equal names.
+    """Return distinct names: equal names are followed by the selection in their address, or else by a number.
 
     Example:
         >>> distinct_names(["x", "x", "y"], ["x.pt::model=0", "x.pt::model=1", None])

@@ -15,12 +15,12 @@ from sae_geometry.dictionary import Dictionary
 from sae_geometry.io.escaping import shown
 from sae_geometry.io.labels import Labels
 
-# Label columns of the package. Columns of the user are named `label:NAME` in tables.
+# Label columns of the package. The user's columns are named `label:NAME` in tables.
 _OWN = ("tokens", "logits", "negative_tokens", "negative_logits", "token_cosine", "turned_token_cosine", "readable",
         "readable_q", "explanation", "density")  # fmt: skip
 _IN_TABLES = ("tokens", "readable", "explanation", "density")
-_CELL = 56  # maximum characters of a text in a list
-_LONGEST_TOKEN, _LONGEST_TEXT = 100, 2000  # maximum characters in a table
+_CELL = 56  # maximum length in characters of a text in a list
+_LONGEST_TOKEN, _LONGEST_TEXT = 100, 2000  # maximum lengths in characters in a table
 # Each column of ids has a column with the run's name, the index of the dictionary to use if the table lacks that
 # column, and a prefix for the names of its label columns.
 _ID_COLUMNS = {
@@ -39,7 +39,7 @@ _token = lru_cache(maxsize=1 << 18)(shown)  # Tables repeat the same tokens many
 
 
 def label_columns(runs: pd.Series[Any], ids: pd.Series[Any], by_name: Mapping[str, Dictionary]) -> pd.DataFrame:
-    """Return the labels of latents, given by run and id, one row each in order; null for latents without labels."""
+    """Return the labels of latents given by run and id, one row per latent in order; null if unlabeled."""
     parts = []
     for name, d in by_name.items():
         rows = np.flatnonzero((runs == name).to_numpy())
@@ -50,7 +50,7 @@ def label_columns(runs: pd.Series[Any], ids: pd.Series[Any], by_name: Mapping[st
 
 
 def labels_of(labels: Labels, ids: np.ndarray) -> pd.DataFrame:
-    """Return the labels of some latents, one row each in their order, with the user's columns as `label:NAME`."""
+    """Return the labels of some latents, one row per id in order, with the user's columns renamed to `label:NAME`."""
     return labels.for_ids(ids).rename(columns=lambda c: c if c in _OWN else f"label:{c}")
 
 
@@ -61,11 +61,11 @@ def table_columns(labels: pd.DataFrame, prefix: str = "") -> dict[str, pd.Series
 
 
 def labeled_table(table: pd.DataFrame, dictionaries: Sequence[Dictionary]) -> pd.DataFrame:
-    """Return a table of latents with label columns after its own, or the same table if there are no labels.
+    """Return a table of latents with label columns after its own; the same table if there are no labels.
 
-    The columns are tokens (JSON, largest logit first), readable, explanation, density, and `label:NAME` for the user's.
-    Their prefix is `partner_` for partners (`next_` in the next layer), `NAME:` for members of a group, and `latent_I:`
-    for those of a chain. Pairs also have token_overlap and logit_cosine.
+    The columns are tokens (JSON, largest logit first), readable, explanation, density, and `label:NAME` for the user's
+    columns. Their prefix is `partner_` for partners (`next_` in the next layer), `NAME:` for members of a group, and
+    `latent_I:` for those of a chain. Pairs also have token_overlap and logit_cosine.
     """
     sides = _sides(table, dictionaries)
     if not sides:
@@ -111,7 +111,7 @@ def _sides(
 
 
 def labeled_list(table: pd.DataFrame, dictionaries: Sequence[Dictionary]) -> pd.DataFrame:
-    """Return a printable list of latents with one short label per latent, or the same list if there are no labels."""
+    """Return a printable list of latents with one short label per latent; the same list if there are no labels."""
     sides = _sides(table, dictionaries)
     texts = {}
     for prefix, _, _, labels in sides:
@@ -126,7 +126,7 @@ def tokens_line(tokens: Sequence[str], most: int = 6) -> str:
 
 
 def label_text(labels: Mapping[Any, Any] | pd.Series[Any]) -> str:
-    """Return a latent's label in one short line: its explanation and tokens, or else columns of the user."""
+    """Return a latent's label in one short line: its explanation and tokens, or else the user's columns."""
     parts = []
     explanation, tokens = labels.get("explanation"), labels.get("tokens")
     if isinstance(explanation, str):

@@ -16,13 +16,13 @@ from sae_geometry.io.weights import plain_tensor
 from sae_geometry.pairwise.same_space import require_same_space
 from sae_geometry.sources import as_dictionary
 
-_ZERO = 1e-6  # share of the map's largest gain below which a float32 direction counts as sent to zero
+_ZERO = 1e-6  # minimum gain, relative to the map's largest, of a direction that is not sent to zero
 _ROWS = 8192
 _MOST_NAMED = 20
 
 
 def mapped(dictionary: Any, matrix: Any, *, name: str) -> Dictionary:
-    """Apply a linear map to the decoder directions of a dictionary, and normalize them.
+    """Return a dictionary whose decoder directions are mapped linearly and normalized.
 
     Latent i becomes d_i M / ‖d_i M‖, in float64, rounded once to float32. Everything that is computed from the result,
     including significance, is computed after the map. Latents that the map sends to zero (‖d_i M‖ below 1e-6 of the
@@ -50,12 +50,12 @@ def mapped(dictionary: Any, matrix: Any, *, name: str) -> Dictionary:
     if m.ndim != 2 or m.shape[0] != dictionary.d_in or m.shape[1] == 0 or m.is_complex():
         hint = ": give its transpose" if m.ndim == 2 and m.shape[1] == dictionary.d_in else ""
         raise ValueError(
-            f"a map of {dictionary.name!r} must be real numbers [{dictionary.d_in:,}, d_out]; got {m.dtype} of "
-            f"{list(m.shape)}{hint}"
+            f"a map of {dictionary.name!r} must be real numbers of shape [{dictionary.d_in:,}, d_out]; got "
+            f"{m.dtype} of shape {list(m.shape)}{hint}"
         )
     m = m.to(torch.float64)
     if not bool(torch.isfinite(m).all()):
-        raise ValueError(f"the map {name!r} has NaN or infinite entries; all of them must be finite")
+        raise ValueError(f"the map {name!r} has NaN or infinite entries; all entries must be finite")
     digest = hashlib.sha256(f"{list(m.shape)}".encode() + m.contiguous().numpy().astype("<f8").tobytes()).hexdigest()
     rows = dictionary.directions.cpu().to(torch.float64)
     images = torch.cat([part @ m for part in rows.split(_ROWS)])
@@ -87,7 +87,7 @@ def mapped(dictionary: Any, matrix: Any, *, name: str) -> Dictionary:
 
 
 def unmapped(d: Dictionary) -> Dictionary:
-    """Return a dictionary as it was before a linear map; itself if it is not mapped."""
+    """Return a dictionary as it was before a linear map; the dictionary itself if it is not mapped."""
     return d if d.unmapped is None else d.unmapped
 
 
@@ -101,9 +101,9 @@ def may_share_a_space(a: Dictionary, b: Dictionary) -> bool:
 
 
 def plain_cosines(a: Dictionary, b: Dictionary, ids: np.ndarray, partners: np.ndarray) -> np.ndarray | None:
-    """Return the cosines before a map, of latents `ids` of A with `partners` of B, float64 [n]; nan for partner −1.
+    """Return the cosines of latents `ids` of A with `partners` of B before a map, float64 [n]; nan for partner −1.
 
-    The result is None if neither is mapped, or if the dictionaries did not share a space before the map.
+    The result is None if neither dictionary is mapped, or if they did not share a space before the map.
     """
     x, y = unmapped(a), unmapped(b)
     if (x is a and y is b) or not may_share_a_space(x, y):

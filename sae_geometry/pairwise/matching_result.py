@@ -1,4 +1,4 @@
-"""One direction of a matching between two dictionaries, and the nearest matching from a sweep."""
+"""One direction of a matching between two dictionaries, and the nearest-neighbor matching built from a sweep."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Matching:
         partner_row: int64 [n], the partner's position in `target_ids`; −1 for none.
         mutual: bool [n], whether latent and partner are mutual nearest neighbors.
         controls: similarities of each latent to the two controls, for any method.
-        expected_pairs: null expectation from the same one-to-one matching with the target turned; None for "nearest",
-            and if it was not computed. Unknown for a selection of pairs.
+        expected_pairs: null expectation from the same one-to-one matching with the turned target; None for "nearest" or
+            if it was not computed, and unknown (nan) for a selection of pairs.
         own_pairs: the same one-to-one matching between two halves of the source; None in the same cases.
         isotropic_dimensions: d of the isotropic reference; None if there is none (for a mean of two cosines).
     """
@@ -75,7 +75,7 @@ class Matching:
 
     @property
     def quantity(self) -> str:
-        """Describe `similarity` in words: "decoder cosine", "absolute encoder cosine", …"""
+        """Return the meaning of `similarity` in words: "decoder cosine", "absolute encoder cosine", …"""
         what = "mean of decoder and encoder cosine" if self.on == "both" else f"{self.on} cosine"
         return what if self.signed else f"absolute {what}"
 
@@ -93,7 +93,7 @@ class Matching:
 
     @property
     def expected(self) -> Expected:
-        """Return the null expectation: the same computation against the target turned, which shares no latents.
+        """Return the null expectation: the same computation against the turned target, which shares no latents.
 
         For "nearest", it comes from the turned control; for a one-to-one matching, it is nan if it was not computed.
         """
@@ -112,10 +112,10 @@ class Matching:
     def own(self) -> float:
         """Return the mean similarity of the source with itself, under the same matching.
 
-        For "nearest", this is the similarity to the nearest other latent of the source, among as many as the target
-        has if that is narrower; for a one-to-one matching, it is that of two halves of the source. It is nan within a
-        dictionary, and if it was not computed: without turns, or if neither dictionary has families (its own latents
-        are no nearer than the other dictionary turned).
+        For "nearest", this is the similarity to the nearest other latent of the source, among as many as the target has
+        if the target is narrower; for a one-to-one matching, it is the similarity between two halves of the source. It
+        is nan within a dictionary, and if it was not computed: with no turns, or if in neither dictionary own latents
+        are nearer than those of the turned other dictionary.
         """
         if self.method != "nearest":
             return float("nan") if self.own_pairs is None else self.own_pairs.mean_similarity
@@ -132,7 +132,7 @@ class Matching:
 
     @cached_property
     def excess(self) -> np.ndarray:
-        """Return W, float64 [n]: the excess of partner or decoy over the crowd, negative if the decoy is stronger."""
+        """Return W, float64 [n]: the excess of partner or decoy over the crowd; negative if the decoy is stronger."""
         return read_only(competition.excess(self.similarity, self.controls))
 
     @cached_property
@@ -171,15 +171,15 @@ class Matching:
 
     @property
     def beyond_controls(self) -> Share:
-        """Return a lower bound on the share whose partners no control explains: 2 · wins − 1 at equal widths."""
+        """Return a lower bound on the share of latents whose partner no control explains: 2 · wins − 1 at odds of 1."""
         return competition.beyond_controls(self._nearest_excess, self.controls.odds)
 
     @cached_property
     def balance(self) -> dict[str, Share]:
         """Return how often the nearest latent beats each control in the low half of undecided latents; ½ if fair.
 
-        The stronger control decides, so one that is too weak does no harm if the other is fair; `doubts` reports if
-        both are too weak. Keys: "own" (absent within one dictionary), "turned".
+        The stronger control decides, so a weak control does no harm if the other is fair; `doubts` reports if both are
+        too weak. Keys: "own" (absent within one dictionary), "turned".
         """
         nearest = self.controls.target[:, 0]
         sides = {"own": self.controls.own, "turned": self.controls.turned}
@@ -205,8 +205,8 @@ class Matching:
             return None
         return (
             f"{self.source} → {self.target}: undecided latents win {wins.value:.0%} by "
-            f"{self.quantity} (fair: at most 50%): either their partners are weak, or the controls are and too many "
-            "latents are significant"
+            f"{self.quantity} (fair: at most 50%): either their partners are weak, or the controls are, so that "
+            "too many latents are significant"
         )
 
     @property
@@ -216,7 +216,7 @@ class Matching:
 
     @property
     def mean_similarity(self) -> float:
-        """Return the mean similarity of matched latents: MMCS for "nearest", PW-MCC for "optimal"."""
+        """Return the mean similarity of matched latents: the MMCS for "nearest", the PW-MCC for "optimal"."""
         matched = self.partner_row >= 0
         return float(self.similarity[matched].mean()) if matched.any() else float("nan")
 
@@ -232,13 +232,13 @@ class Matching:
         return self.mean_similarity
 
     def fraction_above(self, threshold: float) -> float:
-        """Return the share of *all* source latents with similarity > threshold; unmatched ones count as below."""
+        """Return the share of *all* source latents with similarity > threshold; unmatched latents count as below."""
         return float((self.similarity > threshold).mean())
 
     def fraction_above_by_chance(self, threshold: float) -> float:
-        """Return the share of *all* source latents whose nearest latent in the target turned is above the threshold.
+        """Return the share of *all* source latents whose nearest latent in the turned target is above the threshold.
 
-        For a one-to-one matching, this is an upper bound, since its partners are no closer than the nearest.
+        For a one-to-one matching, this is an upper bound, since its partners are no closer than the nearest latents.
         """
         return float((self.controls.turned > threshold).mean())
 
@@ -273,7 +273,7 @@ class Matching:
         )
 
     def summary(self) -> dict[str, Any]:
-        """Return the numbers of this direction, JSON-ready, under descriptive names."""
+        """Return the means, shares and null expectations of this direction as a JSON-ready dict."""
         return {
             "source": self.source,
             "target": self.target,
@@ -293,7 +293,7 @@ class Matching:
 
     def _chance_summary(self) -> dict[str, Any]:
         return {
-            "means": "the same computation against the target turned, with its principal axes and inner cosines",
+            "means": "the same computation against the turned target, which keeps the principal axes and inner cosines",
             **asdict(self.expected),
             "own_dictionary": None if np.isnan(self.own) else self.own,
             "nearest_isotropic": self.isotropic_chance,
@@ -302,9 +302,9 @@ class Matching:
         }
 
     def significance_summary(self) -> dict[str, Any]:
-        """Return the significant shares and the balance of the controls, JSON-ready."""
+        """Return the significant shares and the balance of the controls as a JSON-ready dict."""
         return {
-            "means": "closer to its partner than its own dictionary and the target turned explain",
+            "means": "closer to its partner than its own dictionary and the turned target explain",
             "false_discovery_rate": DISCOVERY_RATE,
             "n": int(self.significant.sum()),
             "fraction_of_source": self.significant_fraction,
@@ -325,7 +325,7 @@ class Matching:
 def nearest_matching(
     a: Dictionary, b: Dictionary, best: Best, controls: Controls, *, on: On = "decoder", signed: bool = True
 ) -> Matching:
-    """Build the nearest matching from a sweep; `with_mutual` fills in `mutual`."""
+    """Build the nearest-neighbor matching from a sweep; `with_mutual` fills in `mutual`."""
     cosine, row = best.cosine[:, 0].cpu().numpy(), best.index[:, 0].cpu().numpy()
     target_ids = b.latent_ids.cpu().numpy()
     encoder_width = None if a.encoder_directions is None else a.encoder_directions.shape[1]
@@ -358,7 +358,7 @@ def one_to_one_matching(
 ) -> Matching:
     """Build one direction of a one-to-one matching from partner rows (−1 for none) and signed cosines (nan for none).
 
-    `nearest` and `reverse` are the nearest matchings of this direction and the other.
+    `nearest` and `reverse` are the nearest-neighbor matchings of this and the other direction.
     """
     matched = partner_row >= 0
     rows = np.flatnonzero(matched)

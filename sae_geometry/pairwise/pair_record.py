@@ -21,8 +21,8 @@ VERSION = 6
 N_BANDS = 7  # six decades of firing frequency, and one band of all but the densest latents
 N_BINS = 400  # bins of the histogram of nearest similarities over −1…1
 _ROUNDING = 1e-5  # tolerance for similarities of float32 unit rows
-_LONGEST = 4000  # maximum characters of a confound, which names a few latents and runs
-_SAMPLE = 8  # number of latents of a matching whose similarities are recomputed
+_LONGEST = 4000  # maximum length in characters of a confound, which names a few latents and runs
+_SAMPLE = 8  # number of sampled latents per matching whose similarities are recomputed
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,14 @@ class PairRecord:
     Attributes:
         mmcs: mean maximum cosine similarity, with double counting.
         nearest_above: share of the source's latents whose nearest is above the threshold.
-        nearest_above_chance: the same share against the target turned.
-        chance, own, isotropic: mmcs against the target turned, of the source with itself, and of isotropic directions.
+        nearest_above_chance: the same share against the turned target.
+        chance, own, isotropic: `mmcs` against the turned target, of the source with itself, and of isotropic
+            directions.
         significant: share of the source's latents with a significant nearest latent (FDR 5%).
-        beyond: lower bound on the share whose partners no control explains: 2 · wins − 1.
+        beyond: lower bound on the share of latents whose partner no control explains: 2 · wins − 1.
         paired: mean similarity over the one-to-one pairs.
-        paired_chance: null expectation of `paired`, against the second run turned.
-        explained: similarity up to which the two dictionaries' own latents explain one-to-one partners.
+        paired_chance: null expectation of `paired`, computed against the turned second run.
+        explained: maximum similarity of one-to-one partners that the two dictionaries' own latents explain.
         certified_gap: relative optimality gap of an optimal matching; nan otherwise.
         partner: int32 [n], row in the second run of each first latent's one-to-one partner; −1 for none.
         similarity: float64 [n], similarity to those partners; nan for none.
@@ -102,7 +103,7 @@ def write_pair(path: Path, record: PairRecord, a: Dictionary, b: Dictionary, par
 
 
 def read_pair(path: Path, a: Dictionary, b: Dictionary, parameters: PairParameters) -> PairRecord | None:
-    """Read the record of a pair and its parameters; return None if it is missing, damaged, or of another pair."""
+    """Read the record of a pair and its parameters; return None if the file is missing, damaged or of another pair."""
     if not path.is_file():
         return None
     try:
@@ -128,7 +129,7 @@ def check_pair(record: Any, a: Dictionary, b: Dictionary, parameters: PairParame
         ValueError, TypeError, AttributeError: the record does not belong to this pair.
     """
     if not isinstance(record, PairRecord):
-        raise TypeError(f"it is a {type(record).__name__}, not a PairRecord")
+        raise TypeError(f"the record is a {type(record).__name__}, not a PairRecord")
     for name in ("mmcs", "chance", "own", "isotropic"):
         _check_range(getattr(record, name), -1.0, 1.0, name, (2,))
     for name in ("nearest_above", "nearest_above_chance", "significant", "beyond"):
@@ -138,36 +139,36 @@ def check_pair(record: Any, a: Dictionary, b: Dictionary, parameters: PairParame
     controls = [record.nearest_above, record.nearest_above_chance, record.chance, record.beyond]
     controls += [record.isotropic] if parameters.on != "both" else []  # A mean of two cosines has no closed form.
     if min(a.n_latents, b.n_latents) > 1 and not np.isfinite(controls).all():
-        raise ValueError("its shares and controls are not all finite")
+        raise ValueError("the record's shares and controls are not all finite")
     if not (record.explained == np.inf or -2 <= record.explained <= 1 + _ROUNDING) or record.certified_gap < 0:
-        raise ValueError("its level of explained partners or its optimality gap is out of range")
+        raise ValueError("the record's level of explained partners or its optimality gap is out of range")
     if any(type(getattr(record, name)) is not np.ndarray for name in _ARRAYS):
-        raise TypeError("its lists are not NumPy arrays")
+        raise TypeError("the record's lists are not NumPy arrays")
     counts = record.histogram
     if counts.shape != (2, N_BINS) or counts.dtype.kind != "u":
-        raise ValueError("its histogram has the wrong shape or type")
+        raise ValueError("the record's histogram has the wrong shape or type")
     if counts.sum(axis=1, dtype=np.int64).tolist() != [a.n_latents, b.n_latents]:
-        raise ValueError("its histogram counts the wrong number of latents")
+        raise ValueError("the record's histogram counts the wrong number of latents")
     middles = (np.arange(N_BINS) + 0.5) * 2 / N_BINS - 1
     if not (np.abs(counts @ middles / counts.sum(axis=1) - record.mmcs) <= 1 / N_BINS + _ROUNDING).all():
-        raise ValueError("its mmcs differs from the mean of its histogram")
+        raise ValueError("the record's mmcs differs from the mean of its histogram")
     found = record.significant_latents
     if found.shape != (a.n_latents + b.n_latents,) or found.dtype != np.bool_:
-        raise ValueError("its significant latents have the wrong shape or type")
+        raise ValueError("the record's significant latents have the wrong shape or type")
     if not np.allclose([part.mean() for part in np.split(found, [a.n_latents])], record.significant):
-        raise ValueError("its share of significant latents differs from the latents it lists as significant")
+        raise ValueError("the record's share of significant latents differs from the latents it lists as significant")
     n_latents = np.array([a.n_latents, b.n_latents])[:, None, None]
     if record.bands.shape != (2, N_BANDS, 2) or record.bands.dtype != np.float64:
-        raise ValueError("its frequency bands have the wrong shape or type")
+        raise ValueError("the record's frequency bands have the wrong shape or type")
     _check_range(record.bands / n_latents, -1.0, 1.0, "mean per frequency band")
     if not all(isinstance(text, str) and len(text) <= _LONGEST for text in record.confounds):
-        raise TypeError(f"its confounds are not strings of at most {_LONGEST:,} characters")
+        raise TypeError(f"the record's confounds are not strings of at most {_LONGEST:,} characters")
     _check_matching(record.partner, record.similarity, a, b, parameters.on, parameters.signed)
     if len(record.encoder_partner):
         _check_matching(record.encoder_partner, record.encoder_similarity, a, b, "encoder", parameters.signed)
     matched = record.similarity[record.partner >= 0]
     if len(matched) and not abs(matched.mean() - record.paired) <= _ROUNDING:
-        raise ValueError("its mean similarity differs from the mean of its similarities")
+        raise ValueError("the record's mean similarity differs from the mean of its similarities")
 
 
 def _check_matching(
@@ -175,21 +176,20 @@ def _check_matching(
 ) -> None:  # fmt: skip
     typed = partner.dtype == np.int32 and similarity.dtype == np.float64
     if not typed or not partner.shape == similarity.shape == (a.n_latents,):
-        raise ValueError("its matching has the wrong shape or type")
+        raise ValueError("the record's matching has the wrong shape or type")
     rows = np.flatnonzero(partner >= 0)
     if (partner < -1).any() or (partner >= b.n_latents).any() or len(np.unique(partner[rows])) != len(rows):
-        raise ValueError("its matching has a partner that is out of range or used twice")
+        raise ValueError("the record's matching has a partner that is out of range or used twice")
     _check_range(similarity[rows], -1.0, 1.0, "similarity")
     sample = np.random.default_rng().choice(rows, size=min(_SAMPLE, len(rows)), replace=False)
     x, y = operands(_sides(a, sample), _sides(b, partner[sample]), on)
     u, v = (z.cpu().numpy().astype(np.float64) for z in (x, y))
     again = (u * v).sum(axis=1)
     if not np.allclose(again if signed else np.abs(again), similarity[sample], rtol=0, atol=_ROUNDING):
-        raise ValueError("its similarities differ from those of the two dictionaries")
+        raise ValueError("the record's similarities differ from those of the two dictionaries")
 
 
 def _sides(d: Dictionary, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return the decoder and encoder directions of some latents, given by row."""
     at = torch.from_numpy(rows.astype(np.int64)).to(d.device)
     return d.directions[at], None if d.encoder_directions is None else d.encoder_directions[at]
 
@@ -197,9 +197,9 @@ def _sides(d: Dictionary, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor 
 def _check_range(values: Any, low: float, high: float, name: str, shape: tuple[int, ...] | None = None) -> None:
     known = np.asarray(values, dtype=np.float64)
     if shape is not None and known.shape != shape:
-        raise ValueError(f"its {name} has the wrong shape")
+        raise ValueError(f"the record's {name} has the wrong shape")
     if (known < low - _ROUNDING).any() or (known > high + _ROUNDING).any():
-        raise ValueError(f"its {name} is outside [{low:g}, {high:g}]")
+        raise ValueError(f"the record's {name} is outside [{low:g}, {high:g}]")
 
 
 def _identity(a: Dictionary, b: Dictionary, parameters: PairParameters) -> dict[str, Any]:

@@ -44,8 +44,8 @@ def require_same_space(
             text = f"different {what}: {a.name!r} has {said(a)}, {b.name!r} has {said(b)}"
             if not allow_mismatch:
                 raise ValueError(
-                    f"{text}; a cosine between them has no meaning unless one was trained from the other's basis: "
-                    "pass allow_mismatch=True (--allow-mismatch) to continue anyway"
+                    f"{text}; a cosine between them has no meaning unless one dictionary was trained from the other's "
+                    "basis: pass allow_mismatch=True (--allow-mismatch) to continue anyway"
                 )
             caveats.append(f"{text} {ALLOWED}")
     if _is_transcoder(a) != _is_transcoder(b):
@@ -55,7 +55,7 @@ def require_same_space(
 
 
 def require_same_stream(a: Dictionary, b: Dictionary, allow_mismatch: bool = False) -> tuple[str, ...]:
-    """Check that `a` and `b` share a space, or the residual stream of one model at any two layers.
+    """Check that `a` and `b` share a space, or the residual stream of the same model at any two layers.
 
     Return values and errors are those of `require_same_space`.
     """

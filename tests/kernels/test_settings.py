@@ -50,7 +50,7 @@ def test_a_cache_is_chosen(tmp_path: Path) -> None:
 
 def test_a_device_that_is_not_here_is_refused_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with sg.settings(device="cuda"), pytest.raises(ValueError, match="device='cuda' is not available here"):
+    with sg.settings(device="cuda"), pytest.raises(ValueError, match="device='cuda' is not available"):
         sg.load("no such file")
     with sg.settings(device="auto"):
         assert torch_device() == "cpu"

@@ -106,7 +106,7 @@ def test_significance_after_an_anisotropic_map_finds_nothing_in_unrelated_dictio
 @pytest.mark.parametrize(
     ("matrix", "said"),
     [
-        (np.ones((16, 3, 2)), r"real numbers \[16, d_out\]"),
+        (np.ones((16, 3, 2)), r"real numbers of shape \[16, d_out\]"),
         (np.ones((3, 16)), "give its transpose"),
         (np.full((16, 16), np.nan), "NaN or infinite"),
     ],

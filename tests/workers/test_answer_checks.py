@@ -156,7 +156,7 @@ def test_seeds_stop_at_a_wrong_record(client, toy_pair, tmp_path, monkeypatch):
     from sae_geometry.comparisons import seeds
 
     monkeypatch.setattr(seeds, "_compare_pair", on_workers.record_of_five)
-    with pytest.raises(ClusterError, match=r"a wrong answer for [ab] and [bc]: its mmcs is outside"):
+    with pytest.raises(ClusterError, match=r"a wrong answer for [ab] and [bc]: the record's mmcs is outside"):
         sg.seeds([*toy_pair, toy_pair[0].renamed("c")], executor=client, keep=tmp_path)
     assert not list(tmp_path.glob("*.npz"))
 

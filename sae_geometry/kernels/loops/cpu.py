@@ -9,7 +9,7 @@ import numpy as np
 
 from sae_geometry.kernels.loops.jit import SUMS_IN_ANY_ORDER, compiled
 
-GROUP = 64  # Scores compared at once. A group without candidates for the shortlist costs a few instructions.
+GROUP = 64  # Number of scores compared at once. A group without candidates for the shortlist costs a few instructions.
 
 
 @compiled()

@@ -10,8 +10,8 @@ import numpy as np
 from sae_geometry.kernels.loops.cpu import float32_dot
 from sae_geometry.kernels.loops.jit import MAX_IN_ANY_ORDER, compiled
 
-LEVELS = 127  # int8 values run from −127 to 127
-ROUND = np.float32(1.5 * 2**23)  # Adding and then subtracting it rounds a small float32 number to an integer.
+LEVELS = 127  # maximum absolute int8 value
+ROUND = np.float32(1.5 * 2**23)  # Adding and then subtracting this number rounds a small float32 to an integer.
 
 
 @compiled()
@@ -102,7 +102,7 @@ def quantize_rows(x, signs, stages, q, scale, residual, length):  # type: ignore
 
 @compiled()
 def scale_products(products, row_scale, col_scale, bias, absolute, out):  # type: ignore[no-untyped-def]
-    """Set `out` to row_scale · products · col_scale, or its absolute value, minus the bias if there is one."""
+    """Set `out` to row_scale · products · col_scale, or its absolute value, minus the bias if given."""
     n, m = products.shape
     for i in range(n):
         for j in range(m):
@@ -117,10 +117,10 @@ def scale_products(products, row_scale, col_scale, bias, absolute, out):  # type
 
 @compiled()
 def look_again(x, y, values, indices, coarse, fine, bias, absolute, k):  # type: ignore[no-untyped-def]
-    """Replace int8 scores by float32 scores in place, down each descending shortlist until the rest cannot matter.
+    """Replace int8 scores with float32 scores in place, best first, until no later entry can be among the k best.
 
-    `coarse` and `fine` are each row's int8 and float32 ε. Let L be the k-th best float32 score so far minus its ε. If a
-    column's int8 score plus ε is below L, it and all later ones are not among the k best, and are dropped."""
+    `coarse` and `fine` are each row's int8 and float32 ε. Let L be the k-th best float32 score so far minus its ε. Once
+    an int8 score plus ε is below L, neither its column nor any later column is among the k best; all are dropped."""
     best = np.empty(k, dtype=np.float64)
     for i in range(values.shape[0]):
         best[:] = -np.inf

@@ -1,4 +1,4 @@
-"""Run pieces of work on a few threads, with one torch thread in each."""
+"""Parallel execution of pieces of work on a few threads, each with one torch thread."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ Lists = tuple[np.ndarray, np.ndarray]  # float32 [n, K] descending, int32 [n, K]
 
 
 BlockScores = Callable[[int, int, int, int, Tensor], Tensor]
-"""Function of (i0, i1, j0, j1, scratch of a block's size) that returns a block's screened scores, float32
-[i1 − i0, j1 − j0], contiguous, which the caller may overwrite."""
+"""Function of (i0, i1, j0, j1, scratch of a block's size) that returns a block's screened scores, a contiguous float32
+[i1 − i0, j1 − j0] that the caller may overwrite."""
 
 
 def screen_cpu(task: Task) -> tuple[Shortlist, Shortlist | None]:
@@ -76,7 +76,7 @@ def scan(task: Task, block_scores: BlockScores, width: int) -> tuple[Lists, List
 
     n, m, block = task.a.shape[0], task.others.shape[0], task.blocks
     rows = _empty_lists(n, width)
-    cols: list[Lists] = []  # one per thread
+    cols: list[Lists] = []  # one set of lists per thread
     tick = meter(task.progress, count_blocks(n, m, block, task.within))
 
     def worker(stop: threading.Event) -> Callable[[int], None]:

@@ -1,7 +1,7 @@
 """int8 screen on the CPU: integer products, several times faster than float32, certified by measured errors.
 
 Shortlists are longer than in float32, because ε is a few hundredths. Their entries are re-scored in float32, best
-first, until the rest cannot matter. `decide` then gets a float32 shortlist and a proven bound on everything else.
+first, until no other can be among the k best. `decide` then gets a float32 shortlist and a bound on all other scores.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from sae_geometry.kernels.screens.products import best_time, cpu_product, full_p
 from sae_geometry.kernels.screens.quantize import MAX_WIDTH, Quantized, Spread, hadamard_stages, int8_error, quantize
 from sae_geometry.kernels.types import Shortlist, Task
 
-PADS = (7, 15, 31, 63)  # Candidates listed beyond k. The first number that suffices on a sample is used.
-SAMPLE_ROWS = 96  # maximum rows in the sample of a side
-_SAMPLE_SCORES = 1 << 22  # maximum scores in a sample, which limits its rows for very large dictionaries
-SAMPLE_CERTIFIES = 0.98  # minimum share of the sample that must be certified at once
+PADS = (7, 15, 31, 63)  # Numbers of candidates listed beyond k. The first that suffices on a sample is used.
+SAMPLE_ROWS = 96  # maximum number of rows sampled from each side
+_SAMPLE_SCORES = 1 << 22  # maximum number of scores in a sample, so very large dictionaries give fewer rows
+SAMPLE_CERTIFIES = 0.98  # minimum share of the sample that the shortlists must certify
 _WORTH_IT = 2e10  # Below this number of multiplications, preparation costs more than it saves.
-_FASTER = 0.7  # maximum time of int8 products, relative to float32, at which longer shortlists pay
+_FASTER = 0.7  # maximum time of int8 products, relative to float32, at which longer shortlists pay off
 _REFINED_AT_ONCE = 4096
 
 
@@ -80,19 +80,19 @@ class Int8Screen:
 
 
 def prepare_int8(task: Task, asked_for: bool = False) -> Int8Screen | str:
-    """Prepare an int8 screen if it is likely to be faster than float32; otherwise return a phrase that says why not.
+    """Prepare an int8 screen if it is likely to be faster than float32; otherwise return the reason as a phrase.
 
     The screen is tried on a sample of rows, and of columns if requested, and gets the shortest shortlists that certify
-    98% of the sample. With `asked_for`, it is refused only if it is impossible.
+    98% of the sample. With `asked_for`, the screen is refused only if it cannot run.
     """
     n, m, d = task.a.shape[0], task.others.shape[0], task.a.shape[1]
     if not asked_for and n * m * d < _WORTH_IT:
         return "the product is small"
     ratio = int8_time()
     if ratio is None or d > MAX_WIDTH:
-        return "this torch has no exact int8 product here" if ratio is None else "the rows are too wide for int8"
+        return "the rows are too wide for int8" if ratio else "this build of PyTorch has no exact int8 product here"
     if not asked_for and ratio > _FASTER:
-        return f"int8 products take {ratio:.2f} of the float32 time here"
+        return f"int8 products take {ratio:.2f} times as long as float32 products"
     padded = int(hadamard_stages(d)[-1, 0])
     both = task.columns and not task.within
     room = (
@@ -110,16 +110,16 @@ def prepare_int8(task: Task, asked_for: bool = False) -> Int8Screen | str:
         return "the int8 copy does not fit the memory limit"
     scores = Int8Scores(task)
     if not _products_are_exact(task, scores):
-        return "torch's int8 product is not exact in this shape"
+        return "PyTorch's int8 product is not exact for this shape"
     needed = torch.cat([_needed(task, scores, True)] + ([_needed(task, scores, False)] if both else []))
     for width in widths:
         certified = float((needed < width).double().mean())
         if certified >= SAMPLE_CERTIFIES:
-            why = f"int8 products take {ratio:.2f} of the float32 time here and certify {certified:.1%} of a sample"
+            why = f"int8 takes {ratio:.2f} times as long as float32 and certifies {certified:.1%} of a sample"
             return Int8Screen(scores, width, "asked for" if asked_for else why)
     if asked_for:
         return Int8Screen(scores, max(widths, default=task.k + PADS[0]), "asked for")
-    return f"int8 shortlists of {widths[-1]} certify only {certified:.1%} of a sample"
+    return f"int8 shortlists of {widths[-1]} entries certify only {certified:.1%} of a sample"
 
 
 def refine(task: Task, lists: Lists, coarse: Tensor, fine: Tensor, of_rows: bool) -> Shortlist:
@@ -148,7 +148,7 @@ def float32_bias(bias: Tensor | None) -> np.ndarray:
 
 @cache
 def int8_time() -> float | None:
-    """Return the time of an integer product relative to float32; None if it is missing or inexact on this machine.
+    """Return the time of an int8 product relative to float32; None if int8 products are missing or inexact here.
 
     Processors without VNNI instructions add pairs of products in 16 bits, which saturate, so extremes are tested.
     """
@@ -188,7 +188,7 @@ def _products_are_exact(task: Task, scores: Int8Scores) -> bool:
 
 
 def _needed(task: Task, scores: Int8Scores, of_rows: bool) -> Tensor:
-    """Return, for a sample of rows (or columns), how many partners int8 cannot distinguish from the k best."""
+    """Return the number of partners that int8 cannot distinguish from the k best, for a sample of rows (or columns)."""
     mine, norms = (task.a, task.a_norms) if of_rows else (task.others, task.b_norms)
     bias = float32_bias(task.column_bias)
     n, m = len(mine), len(task.others) if of_rows else len(task.a)
@@ -213,6 +213,6 @@ def _needed(task: Task, scores: Int8Scores, of_rows: bool) -> Tensor:
     spread = Spread(x.residual, x.length, norms[at])
     others = scores.b_spread if of_rows else scores.a_spread
     epsilon = int8_error(spread, others, mine.shape[1], task.largest_bias)
-    # The exact k-th best score is near the screened one, so every score within ε of it must be listed.
+    # The exact k-th best score is near the screened k-th best, so all scores within ε of the latter must be listed.
     kth = screened.topk(min(task.k, m), dim=1).values[:, -1]
     return (screened >= (kth - epsilon)[:, None]).sum(dim=1)

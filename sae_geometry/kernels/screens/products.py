@@ -63,7 +63,7 @@ def cpu_product() -> tuple[Product, str]:
             with one_torch_thread(), full_precision():
                 right = torch.allclose(product(x, x, scratch), truth, rtol=0, atol=1e-4)
                 seconds = best_time(partial(product, x, x, scratch)) if right else float("inf")
-        except (AttributeError, RuntimeError, NotImplementedError):  # This torch was built without oneDNN.
+        except (AttributeError, RuntimeError, NotImplementedError):  # This build of PyTorch lacks oneDNN.
             continue
         if best is None or seconds < 0.9 * best[0]:
             best = (seconds, product, name)

@@ -17,7 +17,7 @@ from sae_geometry.kernels.error_bounds import SLACK, TINY32, U32
 from sae_geometry.kernels.loops.threads import in_parallel
 
 _BLOCK = 256
-_AT_ONCE = 1024  # rows per unit of work of a thread
+_AT_ONCE = 1024  # rows in a thread's unit of work
 MAX_WIDTH = 1 << 16  # Integer sums cannot overflow, since 127² · 2¹⁶ < 2³¹.
 
 
@@ -76,7 +76,7 @@ def quantize(x: Tensor, norms: Tensor, threads: int = 1) -> Quantized:
 def hadamard_stages(d: int) -> np.ndarray:
     """Return the end of each Hadamard block and 1/√(block size), float64 [blocks, 2].
 
-    Blocks have 256 entries; the last has a power of two of at least 16, since torch's product of width 1 is wrong.
+    Blocks have 256 entries; the last has a power of two ≥ 16 of them, since torch's product of width 1 is wrong.
     """
     sizes = [_BLOCK] * (d // _BLOCK)
     if d % _BLOCK:

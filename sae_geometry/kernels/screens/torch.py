@@ -1,8 +1,8 @@
 """Screen for any torch device, in whole-tensor operations: a block product, its top K, and a merge.
 
 This is the default screen on a GPU; the tests run the same code on the CPU. Products are in float32 by default (with
-TF32 off), or in fp16 or tf32, which tensor cores multiply several times faster. In these, operands are rounded first,
-and ε follows from the rounding error.
+TF32 off), or in fp16 or tf32, which tensor cores multiply several times faster. For fp16 and tf32, operands are rounded
+first, and ε follows from the rounding error.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LOW_PRECISION_PAD = 6  # extra shortlist entries, since ε is larger than in fl
 
 
 def screen_torch(task: Task, precision: Precision = "float32") -> tuple[Shortlist, Shortlist | None]:
-    """Screen with torch products, whose scores are within γ_d ‖x‖‖y‖ (float32) or `rounded_error` of exact."""
+    """Screen with torch products, whose scores err by at most γ_d ‖x‖‖y‖ (float32) or `rounded_error`."""
     within, bias = task.within, task.column_bias
     n, m, block, device = task.a.shape[0], task.others.shape[0], task.blocks, task.a.device
     x = rounded(task.a, precision)
@@ -84,7 +84,7 @@ def block_product(x: Tensor, y: Tensor, precision: Precision, scratch: Tensor | 
 
 
 def listed_width(k: int, precision: Precision) -> int:
-    """Return the length of a shortlist from which the k best are decided."""
+    """Return the length of the shortlist from which `decide` selects the k best."""
     return shortlist_width(k) + (0 if precision == "float32" else _LOW_PRECISION_PAD)
 
 

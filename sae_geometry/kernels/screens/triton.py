@@ -27,7 +27,7 @@ _PROCESSORS = 4  # multiprocessors assumed without a GPU, so that columns are sp
 
 @dataclass(frozen=True)
 class Tile:
-    """Tile of one GPU program, of rows × columns × depth, with its numbers of warps and pipeline stages."""
+    """Tile of one GPU program (rows × columns × depth), and the program's numbers of warps and pipeline stages."""
 
     rows: int
     cols: int
@@ -50,7 +50,7 @@ def list_width(width: int) -> int:
 
 
 def screen_triton(task: Task, precision: Precision = "float32") -> tuple[Shortlist, Shortlist | None]:
-    """Screen with the fused kernel, whose scores are within γ_d ‖x‖‖y‖ (float32) or `rounded_error` of exact."""
+    """Screen with the fused kernel, whose scores err by at most γ_d ‖x‖‖y‖ (float32) or `rounded_error`."""
     loops = _loops(task.a.device)
     x = rounded(task.a, precision)
     y = x if task.within else rounded(task.others, precision)
@@ -147,7 +147,7 @@ def _on(device: torch.device) -> torch.cuda.device | nullcontext[None]:
 
 
 def _loops(device: torch.device) -> ModuleType:
-    """Import the kernels; raise an error without triton, or without a GPU unless triton's interpreter is on."""
+    """Import the kernels; raise an error if triton is missing, or if there is no GPU and no interpreter is on."""
     require("triton", EXTRA, "a triton screen")
     from sae_geometry.kernels.loops import triton as triton_loops
 
