@@ -167,7 +167,7 @@ def test_a_frequency_is_a_share(wrong: float) -> None:
         ([0.0, 0.5, 1.0, 0.25], None, 1),
         ([0.0, 50.0, 100.0, 25.0], "frequency ranges from 0 to 100, outside 0…1", 1),
         ([-1.0, 0.5, 1.0, 0.25], "frequency ranges from -1 to 1, outside 0…1", 1),
-        ([float("nan"), 0.5, 1.0, 0.25], "frequency holds NaN or infinite frequencies", None),
+        ([float("nan"), 0.5, 1.0, 0.25], "frequency contains NaN or infinite frequencies", None),
     ],
 )
 def test_a_file_s_frequencies_outside_0_to_1_are_named(

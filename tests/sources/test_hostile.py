@@ -221,9 +221,12 @@ def laughs(levels: int) -> bytes:
     ("raw", "sentence"),
     [
         (laughs(60), "more than 50,000 values"),
-        (b"\x80\x02" + b"}X\x01\0\0\0a" * 100 + b"}" + b"s" * 100 + b".", "nested more than 64 deep"),
+        (b"\x80\x02" + b"}X\x01\0\0\0a" * 100 + b"}" + b"s" * 100 + b".", "nested more than 64 levels deep"),
         (b"\x80\x02}r\xff\xff\xff\x7f.", "damaged"),
-        (b"\x80\x02" + b"(" * 100_000 + b"t" * 99_999 + b".", "damaged|holds no decoder|nested more than 64 deep"),
+        (
+            b"\x80\x02" + b"(" * 100_000 + b"t" * 99_999 + b".",
+            "damaged|holds no decoder|nested more than 64 levels deep",
+        ),
         (b"\x80\x02\x8b\xff\xff\xff\x7f.", "damaged|LONG4"),
         (b"\x80\x05\x96\xff\xff\xff\xff\xff\xff\xff\x7f.", "damaged|BYTEARRAY8"),
         (b"\x80\x02}.", "holds no decoder"),

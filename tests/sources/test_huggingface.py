@@ -183,7 +183,7 @@ def test_a_path_that_is_not_there_names_those_that_are(world: HuggingFace) -> No
 
 
 def test_a_repository_with_several_asks_which(world: HuggingFace) -> None:
-    with pytest.raises(SourceError, match="holds 2 weights files"):
+    with pytest.raises(SourceError, match="contains 2 weights files"):
         load(f"hf://{REPO}")
 
 

@@ -66,7 +66,7 @@ def test_one_output_of_several(name: str) -> None:
     with pytest.raises(LayoutError, match="writes to layers"):
         load(f"{folder / expected['file']}::layer=9")
     if name == "mntss_clt":
-        with pytest.raises(LayoutError, match="not have several models"):
+        with pytest.raises(LayoutError, match="not write to several models"):
             load(f"{folder / expected['file']}::model=0")
     else:  # This format stacks layers or models without saying which.
         one = load(f"{folder / expected['file']}::model=1")
@@ -145,7 +145,7 @@ def test_models_of_a_crosscoder(tmp_path: Path) -> None:
     assert np.abs(d.encoder_directions.numpy() - unit(MULTI_ENC[1])).max() <= 1e-6
     assert d.decoder_bias is not None
     assert np.array_equal(d.decoder_bias.numpy(), random(L, D)[1])
-    with pytest.raises(LayoutError, match="not have several layers"):
+    with pytest.raises(LayoutError, match="not write to several layers"):
         load(f"{path}::layer=1")
     whole = load(path)
     assert any("concatenation of models 0, 1, 2" in n for n in whole.notes)
