@@ -57,7 +57,7 @@ def test_what_is_not_a_plain_array_is_one_sentence(kind: str) -> None:
         for name in ("encoder_bias", "frequency", "alive")
     ]
     said = r"dense array of real numbers|must be|entries|two axes|one-dim"
-    said += "|a dictionary cannot be made from dict" if kind == "nothing" else ""
+    said += "|cannot make a dictionary from dict" if kind == "nothing" else ""
     for call in calls:
         with pytest.raises(ValueError, match=said) as caught:
             call()
@@ -118,7 +118,9 @@ def test_objects_that_hold_no_numbers_are_one_sentence(kind: str) -> None:
         "names": [["a", "b"]], "table": table, "list": listed, "view": memoryview(W), "device": OnAnotherDevice(),
     }[kind]  # fmt: skip
     for given in (made, [made], {"W_dec": made}):
-        with pytest.raises(ValueError, match=r"contains itself|cannot be made|dense array|holds no decoder") as caught:
+        with pytest.raises(
+            ValueError, match=r"contains itself|cannot make a dictionary|dense array|holds no decoder"
+        ) as caught:
             sg.as_dictionary(given)
         assert "\n" not in str(caught.value)
 
@@ -165,7 +167,7 @@ def test_a_frequency_is_a_share(wrong: float) -> None:
         ([0.0, 0.5, 1.0, 0.25], None, 1),
         ([0.0, 50.0, 100.0, 25.0], "frequency ranges from 0 to 100, outside 0…1", 1),
         ([-1.0, 0.5, 1.0, 0.25], "frequency ranges from -1 to 1, outside 0…1", 1),
-        ([float("nan"), 0.5, 1.0, 0.25], "frequency holds NaN or infinite frequencies", None),
+        ([float("nan"), 0.5, 1.0, 0.25], "frequency contains NaN or infinite frequencies", None),
     ],
 )
 def test_a_file_s_frequencies_outside_0_to_1_are_named(

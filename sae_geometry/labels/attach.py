@@ -1,4 +1,4 @@
-"""Attach tables of labels to the dictionaries of a command, and refuse to guess which table belongs to which run."""
+"""Attach tables of labels to a command's dictionaries, and raise ValueError if the run of a table is ambiguous."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sae_geometry.sources.layouts.places import layer_named
 from sae_geometry.sources.neuronpedia import fetch_export, source_on_neuronpedia
 
 _NEURONPEDIA = "neuronpedia"
-_SITES = {"res": "resid", "resid": "resid", "mlp": "mlp", "att": "attn", "attn": "attn"}  # Neuronpedia to hook points
+_SITES = {"res": "resid", "resid": "resid", "mlp": "mlp", "att": "attn", "attn": "attn"}  # Keys are Neuronpedia's.
 
 
 def with_labels(
@@ -37,9 +37,9 @@ def with_labels(
 
     Args:
         dictionaries: dictionaries with distinct names.
-        context: offline mode and callbacks; the sources of labels are reported there.
-        given: one [NAME=]FILE, [NAME=]FOLDER or [NAME=]neuronpedia[:MODEL/SOURCE] per table.
-        allow_mismatch: permit an export for a different layer or site from the dictionary's, and add a note about it.
+        context: offline mode and callbacks; `echo` receives the sources of the labels.
+        given: tables of labels, each as [NAME=]FILE, [NAME=]FOLDER or [NAME=]neuronpedia[:MODEL/SOURCE].
+        allow_mismatch: accept an export for a different layer or site than the dictionary's, and add a note about it.
     """
     labeled = list(dictionaries)
     for text in given:
@@ -54,7 +54,7 @@ def with_labels(
 
 @dataclass
 class LabelEach:
-    """Labeler of dictionaries that are read one by one; `given` is as in `with_labels`, `used` lists its matches."""
+    """Labeler for dictionaries that are read one by one; `used` has the tables in `given` that matched a dictionary."""
 
     given: Sequence[str]
     context: Context
@@ -62,7 +62,7 @@ class LabelEach:
     used: set[str] = field(default_factory=set)
 
     def __call__(self, d: Dictionary) -> Dictionary:
-        """Return the dictionary with labels from the tables given for it, and from those without a name.
+        """Return the dictionary with labels from the tables that are given under its name or without a name.
 
         A plain "neuronpedia" applies to every dictionary with known pages.
 
@@ -85,11 +85,11 @@ class LabelEach:
         """Raise ValueError if a table was not used for any dictionary."""
         unused = [text for text in self.given if text not in self.used]
         if unused:
-            raise ValueError(f"--labels {unused[0]} fits none of the dictionaries: NAME=TABLE needs the name of one")
+            raise ValueError(f"--labels {unused[0]} matches no dictionary: NAME=TABLE needs a dictionary's name")
 
 
 def _meant(text: str, dictionaries: Sequence[Dictionary]) -> list[tuple[int, str]]:
-    """Return the indices of the dictionaries that a table is given for, each with the table."""
+    """Return (index, table) for each dictionary to which `text`, [NAME=]TABLE, applies."""
     named = NAMED.fullmatch(text)
     mine = [i for i, d in enumerate(dictionaries) if named is not None and d.name == named[1]]
     if named is not None and mine:
@@ -103,10 +103,10 @@ def _meant(text: str, dictionaries: Sequence[Dictionary]) -> list[tuple[int, str
         )
     names = ", ".join(few([d.name for d in dictionaries], 4))
     if named is not None and not os.path.exists(os.path.expanduser(text)):
-        raise ValueError(f"--labels {text}: no run is named {named[1]!r}; give the name of one of {names}")
+        raise ValueError(f"--labels {text}: no run is named {named[1]!r}; the runs are {names}")
     if len(dictionaries) == 1:
         return [(0, text)]
-    raise ValueError(f"--labels {text} does not name its run: give --labels NAME={text}, with NAME one of {names}")
+    raise ValueError(f"--labels {text} does not name a run: give --labels NAME={text}, where NAME is one of {names}")
 
 
 def _with_table(d: Dictionary, place: str, context: Context, allow_mismatch: bool) -> Dictionary:
@@ -125,9 +125,9 @@ def _with_table(d: Dictionary, place: str, context: Context, allow_mismatch: boo
 
 
 def _elsewhere(d: Dictionary, source: str, allow_mismatch: bool) -> list[str]:
-    """Return a note if the name of a Neuronpedia source shows a different layer or site from the dictionary's.
+    """Return a note if a Neuronpedia source is named after a different layer or site than the dictionary's.
 
-    The residual stream after layer 5 is the one before layer 6, so either number is accepted for it.
+    The residual stream after layer 5 is the residual stream before layer 6, so both layer numbers are accepted.
     """
     place, words = place_key(d), re.split("[-_]", source.partition("/")[2].casefold())
     layer = None if place is None else layer_named(place)
@@ -143,13 +143,14 @@ def _elsewhere(d: Dictionary, source: str, allow_mismatch: bool) -> list[str]:
     text = f"{source} is for a different {differs} from {d.name!r}, which is at {d.hook_point}"
     if not allow_mismatch:
         raise ValueError(
-            f"{text}: give its own --labels neuronpedia:MODEL/SOURCE, or pass allow_mismatch=True (--allow-mismatch)"
+            f"{text}: give --labels neuronpedia:MODEL/SOURCE for that {differs}, or pass allow_mismatch=True "
+            "(--allow-mismatch)"
         )
     return [f"{text} {ALLOWED}"]
 
 
 def _noted(d: Dictionary, export: Export, elsewhere: Sequence[str], context: Context) -> Dictionary:
-    """Add a note on the explainer used and the number of latents without labels, and report it."""
+    """Return the dictionary with a note on the explainer and the number of latents without a label; report the note."""
     said = [f"labels of {export.source} from Neuronpedia"]
     if export.explainer is not None:
         said.append(f"explanations by {export.explainer}")

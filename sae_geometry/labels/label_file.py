@@ -23,7 +23,7 @@ _ID_COLUMNS = ("latent", "latent_id")
 _LISTS = {"tokens", "negative_tokens", "logits", "negative_logits"}
 _MOST_BYTES = 1 << 30
 _MOST_COLUMNS = 1000
-_ALWAYS, _TIMES = 64 << 20, 20  # limit on bytes in memory: a constant, plus a multiple of the file size
+_ALWAYS, _TIMES = 64 << 20, 20  # allowed bytes in memory: _ALWAYS + _TIMES × file size
 
 
 def read_labels(path: str | Path, source: str | None = None) -> Labels:
@@ -32,16 +32,16 @@ def read_labels(path: str | Path, source: str | None = None) -> Labels:
     Text is never interpreted as markup or as a formula, and it is escaped when it is shown.
 
     Args:
-        path: a `.csv`, `.parquet`, `.jsonl` or `.ndjson` file with a column `latent`; a folder with Neuronpedia's
-            export of one source; or "neuronpedia:MODEL/SOURCE", as in the address of a page there, whose public export
-            is downloaded once.
-        source: "MODEL/SOURCE" if a folder holds several exports.
+        path: a `.csv`, `.parquet`, `.jsonl` or `.ndjson` file with a column `latent`; a folder with a
+            Neuronpedia export; or "neuronpedia:MODEL/SOURCE", as in the URL of a latent's page, whose export is
+            downloaded once.
+        source: "MODEL/SOURCE"; required if the folder holds several exports.
 
     Returns:
-        Labels, with `.frame` indexed by original latent id, and the source of each column.
+        Labels: `.frame` is indexed by original latent id, and `.sources` gives the source of each column.
 
     Raises:
-        ValueError: the file has another extension or no column `latent`, is damaged, or has ids that are not distinct
+        ValueError: the file has another extension or no column `latent`, is damaged, or its ids are not distinct
             integers.
         FileNotFoundError: the file does not exist.
 
@@ -66,7 +66,7 @@ def read_labels(path: str | Path, source: str | None = None) -> Labels:
         raise ValueError(f"{file.name} has {file.stat().st_size:,} bytes; at most {_MOST_BYTES:,} are read")
     reader = _READERS.get(file.suffix.lower())
     if reader is None:
-        raise ValueError(f"{file.name} is not a file of labels: give a .csv, .parquet or .jsonl file")
+        raise ValueError(f"{file.name} is not a label file: give a .csv, .parquet or .jsonl file")
     try:
         with file.open("rb") as f:
             frame = reader(f)
@@ -76,7 +76,7 @@ def read_labels(path: str | Path, source: str | None = None) -> Labels:
     column = next((c for c in _ID_COLUMNS if c in frame.columns), None)
     if column is None:
         have = ", ".join(shown(c, 40) for c in frame.columns[:6])
-        raise ValueError(f"{file.name} needs a column `latent` with latent ids; its columns are {have or 'none'}")
+        raise ValueError(f"{file.name} has no column `latent` with latent ids; its columns are {have or 'none'}")
     ids = frame[column].map(_number).astype("float64")
     wrong = np.flatnonzero(~((ids == ids.round()) & (ids.abs() <= 2**53)))
     if len(wrong):
@@ -91,7 +91,7 @@ def read_labels(path: str | Path, source: str | None = None) -> Labels:
 
 
 def _list(value: object) -> object:
-    """Parse a string that is a JSON list, as in our own tables and CSV files; return other values unchanged."""
+    """Parse a string that is a JSON list, as in the tables that `save` writes; return other values unchanged."""
     if isinstance(value, str) and value.startswith("["):
         with suppress(ValueError):
             return parse_json(value)
@@ -99,7 +99,7 @@ def _list(value: object) -> object:
 
 
 def _number(value: object) -> float:
-    """Convert a number, or a string that states one, to a float; return NaN for anything else."""
+    """Convert a number, or a string such as "7" or "7.0", to a float; return NaN for anything else."""
     try:
         if isinstance(value, bool) or (isinstance(value, str) and "_" in value):
             return float("nan")
@@ -145,7 +145,7 @@ def _read_json_lines(file: IO[bytes]) -> pd.DataFrame:
 
 
 def _storable(value: Any) -> Any:
-    """Return a JSON value without lone surrogates, which a table cannot store."""
+    """Escape lone surrogates in the strings of a JSON value, because a table cannot store them."""
     if isinstance(value, str):
         return readable(value)
     return [_storable(v) for v in value] if isinstance(value, list) else value
@@ -160,7 +160,7 @@ _READERS: dict[str, Callable[[IO[bytes]], pd.DataFrame]] = {
 
 
 def _check_cells(n_rows: int, n_columns: int, file: IO[bytes]) -> None:
-    """Raise ValueError if a table has too many columns, or cells that would take far more memory than its file."""
+    """Raise ValueError if a table has too many columns, or would take far more memory than its file."""
     size = os.fstat(file.fileno()).st_size
     if n_columns > _MOST_COLUMNS or 8 * n_rows * n_columns > _ALWAYS + _TIMES * size:
         raise ValueError(f"{n_rows:,} rows of {n_columns:,} columns are too many for a file of {size:,} bytes")

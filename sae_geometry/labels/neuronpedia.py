@@ -22,7 +22,7 @@ from sae_geometry.sources.plain import parse_json
 
 _BATCH = re.compile(r"batch-(\d+)\.jsonl\.gz")
 _MOST_LINE = 8 << 20
-_ALWAYS, _TIMES = 64 << 20, 100  # limit on decompressed bytes: a constant, plus a multiple of the file sizes
+_ALWAYS, _TIMES = 64 << 20, 100  # allowed decompressed bytes: _ALWAYS + _TIMES × total file size
 _MOST_ID = 1 << 31
 
 
@@ -32,11 +32,11 @@ class ExportError(ValueError):
 
 @dataclass(frozen=True)
 class Export:
-    """Labels in an export, for the latents of one dictionary.
+    """A Neuronpedia export, read as labels for the latents of one dictionary.
 
     Attributes:
-        explainer: MODEL or MODEL (METHOD) that wrote the explanations; None without explanations.
-        others: number of explanations that were left out, by explainer.
+        explainer: "MODEL" or "MODEL (METHOD)" that wrote the explanations; None if there are no explanations.
+        others: number of unused explanations by each other explainer.
     """
 
     source: str
@@ -46,9 +46,9 @@ class Export:
 
 
 def read_export(folder: Path, source: str) -> Export:
-    """Read the export MODEL/SOURCE, with the explanations of the explainer that wrote the most.
+    """Read an export of `source` (MODEL/SOURCE), with the explanations of the explainer that wrote the most.
 
-    `folder` is the export's own folder, or one that contains MODEL/SOURCE. Every record must name the source.
+    `folder` is the export's own folder, or a folder that contains MODEL/SOURCE. Every record must name the source.
     """
     root = folder / source if (folder / source).is_dir() else folder
     kinds = sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
@@ -56,8 +56,8 @@ def read_export(folder: Path, source: str) -> Export:
     explained = [p for p in kinds if re.fullmatch(r"explanations(-.+)?", p.name)]
     if not features and not explained:
         raise ExportError(
-            f"{folder} has no export of {source}: expected {source}/features or {source}/explanations, with "
-            "batch-0.jsonl.gz in it"
+            f"{folder} has no export of {source}: expected batch-0.jsonl.gz in {source}/features or "
+            f"{source}/explanations"
         )
     columns: dict[str, dict[int, Any]] = {}
     sources: dict[str, str] = {}
@@ -76,7 +76,7 @@ def read_export(folder: Path, source: str) -> Export:
 
 
 def read_folder(folder: Path) -> Export:
-    """Read the only export in a downloaded folder, and take its source from its records."""
+    """Read the only export in a downloaded folder; its records name the source."""
     kinds = ("features", "explanations", "explanations-*")
     depths = ("", "*/", "*/*/", "*/*/*/")
     roots = sorted(
@@ -113,10 +113,10 @@ def _put(columns: dict[str, dict[int, Any]], name: str, latent: int, value: Any)
 
 
 def _explanations(folders: Sequence[Path], source: str) -> tuple[dict[int, str], str, dict[str, int]]:
-    """Return one explanation per latent from the most frequent explainer, its name, and the counts of other explainers.
+    """Return the explanation of each latent by the most frequent explainer, its name, and the counts of the others.
 
-    An explainer is a model with its method, because a model explains a latent differently from activations than from
-    logits.
+    An explainer is a model together with a method, because the same model explains a latent differently from its
+    activations than from its logits.
     """
     written: dict[str, dict[int, str]] = {}
     for folder in folders:
@@ -135,7 +135,7 @@ def _explanations(folders: Sequence[Path], source: str) -> tuple[dict[int, str],
 
 
 def _records(folder: Path, source: str) -> Iterator[Mapping[str, Any]]:
-    """Yield the records of all batches, and check that each belongs to this source."""
+    """Yield the records of all batches in a folder, and check that each record belongs to `source`."""
     batches = {int(m[1]): p for p in folder.iterdir() if (m := _BATCH.fullmatch(p.name))}
     missing = next((i for i in range(len(batches) or 1) if i not in batches), None)
     if missing is not None:
@@ -149,7 +149,7 @@ def _records(folder: Path, source: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _lines(batches: Sequence[Path]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-    """Yield each record of all batches with its file, within a limit on the decompressed size."""
+    """Yield (file, record) for each record of all batches; raise ExportError if the decompressed size is excessive."""
     n, most = 0, _ALWAYS + _TIMES * sum(path.stat().st_size for path in batches)
     for path in batches:
         try:

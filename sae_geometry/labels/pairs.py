@@ -1,4 +1,4 @@
-"""Labels of pairs of latents, with the overlap of their tokens and the shares of readable latents."""
+"""Labels of paired latents, the overlap of their tokens, and the share of latents that are readable."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ GROUPS = ("most alike", "in between", "without a partner")
 _ROWS = 3  # examples per group
 _DIFFER = "explainers differ"
 _UNIT = "intervals: 95% over latents, with partners counted as one; other seeds may differ by more"
-_FITTED, _ALONE = 18, 46  # characters per label, with two labels or one on a line of 80
+_FITTED, _ALONE = 18, 46  # characters per label, if a line of 80 characters has two labels or one
 
 
 @dataclass(frozen=True, eq=False)
 class PairLabels:
-    """Labels of latents and of their partners, in groups by similarity.
+    """Labels of latents and their partners, grouped by similarity.
 
     Attributes:
         table: one row per latent: run, latent_id, partner_run, partner_id, cosine (nan without a partner), group.
         own, partner: labels of each row's latent and of its partner, in the order of `table`.
-        overlap: float64 [n], share of top tokens that a pair has in common; nan where unknown.
-        logits: float64 [n], cosine of the two effects on the logits; nan where unknown.
+        overlap: float64 [n], share of top tokens that a pair has in common; nan if unknown.
+        logits: float64 [n], cosine of the effects of the two latents on the logits; nan if unknown.
         sources: one sentence per source of tokens or explanations.
     """
 
@@ -49,7 +49,7 @@ class PairLabels:
     names: tuple[str, ...]
 
     def summary(self) -> dict[str, Any]:
-        """Return the readable shares and mean overlaps per group, JSON-ready."""
+        """Return the readable shares, mean token overlap and mean logit cosine of each group as a JSON-ready dict."""
         return {"sources": list(self.sources), "groups": [self._group(name) for name in self.names]}
 
     def _group(self, name: str) -> dict[str, Any]:
@@ -64,10 +64,10 @@ class PairLabels:
 
     @cached_property
     def _units(self) -> np.ndarray:
-        """The unit of each row, int64 [n]; latents linked as partners, also across several runs, share a unit.
+        """The independent unit of each row, int64 [n]: latents linked as partners, directly or via others, share one.
 
-        Partners promote much the same tokens, so their labels are not independent. Latents of the last group have no
-        real partner, so each is a separate unit.
+        Partners promote similar tokens, so their labels are not independent. Latents of the last group have no
+        significant partner, so each is a separate unit.
         """
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import connected_components
@@ -81,7 +81,7 @@ class PairLabels:
         return np.asarray(connected_components(links, directed=False)[1][latent[:n]])
 
     def _shares(self, rows: np.ndarray) -> dict[str, tuple[int, Share]]:
-        """Return the readable share (FDR 5%) and the share beyond chance (2 · wins − 1), each with its sample size."""
+        """Return the shares of latents readable (FDR 5%) and beyond chance (2 · wins − 1), with their sample sizes."""
         found = {}
         if "readable" in self.own:
             known = self.own["readable"][rows].dropna().astype(bool)
@@ -94,30 +94,30 @@ class PairLabels:
         return {key: (n, share) for key, (n, share) in found.items() if n}
 
     def _share(self, which: pd.Series[Any]) -> Share:
-        """Return the share of rows that are true, with an interval for the effective number of independent latents.
+        """Return the share of true rows, with an interval for the effective number of independent latents.
 
-        Rows of one unit may agree completely, so n rows in units of sizes s₁, s₂, … count as n² / Σ sᵢ² independent
-        ones (Kish's effective sample size).
+        Rows of the same unit may agree completely, so n rows in units of sizes s₁, s₂, … count as n² / Σ sᵢ²
+        independent latents (Kish's effective sample size).
         """
         sizes = np.unique(self._units[which.index], return_counts=True)[1]
         independent = round(len(which) ** 2 / float((sizes**2).sum())) if len(which) else 0
         return share_of(float(which.mean()) * independent, independent)
 
     def lines(self) -> list[str]:
-        """Return lines of text with a few labeled pairs of each group, and the readable shares."""
+        """Return lines of text with a few labeled pairs of each group and its share of readable latents."""
         head, *rows = self._cells()
         made = [f"labels: {'; '.join(self.sources)}", *(f"  {line}" for line in aligned([head, *rows]))]
         return [*made, *(f"  {line}" for line in self._share_lines())]
 
     def few_lines(self, room: int) -> list[str]:
-        """Return one to three labeled pairs of each group, and the readable shares, in about `room` lines of text.
+        """Return one to three labeled pairs of each group and its share of readable latents, in about `room` lines.
 
-        Lines are fitted to 80 characters. A pair takes one line, or two if there are explanations, which are longer.
+        Lines have at most 80 characters. A pair takes one line, or two lines if any latent has an explanation.
         """
         examples = {name: rows for name in self.names if (rows := self._examples(name))}
         shares = [self._shares((self.table["group"] == name).to_numpy()).get("readable") for name in examples]
         said = ", ".join("–" if s is None else f"{s[1].value:.0%} [{s[1].low:.0%}, {s[1].high:.0%}]" for s in shares)
-        below = [f"  readable (FDR 5%): {said}"] if any(shares) else []  # Shares are in the order of the groups above.
+        below = [f"  readable (FDR 5%): {said}"] if any(shares) else []  # The shares follow the order of the groups.
         for text in self.sources:
             if text.startswith(_DIFFER):
                 below += textwrap.wrap(text, 80, initial_indent="  ! ", subsequent_indent="    ")
@@ -126,7 +126,7 @@ class PairLabels:
         return [*next(fitting, self._few(examples, 1)), *below]
 
     def _few(self, examples: Mapping[str, Sequence[int]], n: int) -> list[str]:
-        """Return lines with the first `n` examples of each group, and the group's name before its first example."""
+        """Return lines with the first `n` examples of each group; the first line of a group starts with its name."""
         explained = any("explanation" in side for side in (self.own, self.partner))
         most = _ALONE if explained else _FITTED
         made = []
@@ -142,7 +142,7 @@ class PairLabels:
         return made
 
     def html(self) -> str:
-        """Return a few labeled pairs of each group, and the readable shares, as HTML with all labels escaped."""
+        """Return a few labeled pairs of each group and its share of readable latents as HTML, with labels escaped."""
         head, *rows = [[escape(cell) for cell in row] for row in self._cells()]
         heads = "".join(f"<th>{cell}</th>" for cell in head)
         body = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in rows)
@@ -160,7 +160,7 @@ class PairLabels:
         return [*lines, _UNIT] if lines else []
 
     def _cells(self) -> list[tuple[str, ...]]:
-        """Return the header and a few rows per group of the table of pairs, without empty columns."""
+        """Return the header and a few rows of each group for the table of pairs, without empty columns."""
         rows = [i for name in self.names for i in self._examples(name)]
         shown_rows = self.table.iloc[rows].to_dict("records")
         run, partner = (_only_name([row[column] for row in shown_rows]) for column in ("run", "partner_run"))
@@ -181,7 +181,7 @@ class PairLabels:
     def _examples(self, name: str) -> list[int]:
         """Return example rows of a group, one per unit: the most similar, the quartiles, or the least similar."""
         members = (self.table["group"] == name).to_numpy()
-        # A table of both directions repeats its pairs, so show examples from one run.
+        # A table with both directions contains each pair twice, so show examples from one run only.
         first_run = members & (self.table["run"] == self.table["run"].iloc[0]).to_numpy()
         rows = np.flatnonzero(first_run if first_run.any() else members)
         labeled = self.own.notna().any(axis=1).to_numpy()[rows]
@@ -211,7 +211,7 @@ def pair_labels(
         table: one row per latent: run, latent_id, cosine; for pairs also partner_run, partner_id (or −1), significant.
         groups: group of each row, by default significant above the threshold, significant below it, or not significant.
         signed: whether two latents are alike only if their cosine is positive.
-        threshold: cosine above which two latents are most alike.
+        threshold: cosine above which a significant pair is in the group "most alike".
     """
     if all(d.labels is None for d in dictionaries):
         return None
@@ -243,12 +243,12 @@ def _groups(table: pd.DataFrame, signed: bool, threshold: float) -> np.ndarray:
 
 
 def label_summary(labels: PairLabels | None) -> dict[str, Any]:
-    """Return {"labels": …} for a summary; empty without labels."""
+    """Return {"labels": …} for a JSON summary; an empty dict if there are no labels."""
     return {} if labels is None else {"labels": labels.summary()}
 
 
 def sources_of(labels: Mapping[str, Labels]) -> tuple[str, ...]:
-    """Return sentences on the sources of the runs' tokens and explanations, with a warning if explainers differ."""
+    """Return sentences that name the sources of all tokens and explanations, and warn if the explainers differ."""
     said: dict[str, None] = {}
     explained = {}
     for name, own in labels.items():
@@ -265,7 +265,7 @@ def sources_of(labels: Mapping[str, Labels]) -> tuple[str, ...]:
 
 
 def _only_name(runs: Sequence[object]) -> str:
-    """Return the run's name if all listed rows are from one run, as the head of their column; otherwise return ""."""
+    """Return the run's name if all rows are from the same run, as the header of its column; otherwise return ""."""
     names = {run for run in runs if isinstance(run, str)}
     return shown(names.pop(), 30) if len(names) == 1 else ""
 

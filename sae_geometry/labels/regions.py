@@ -10,9 +10,9 @@ import numpy as np
 
 from sae_geometry.dictionary import Dictionary
 
-_MOST = 5  # tokens per region
-_TESTED = 200  # most frequent tokens per region
-_FEWEST = 3  # latents per region that promote the token
+_MOST = 5  # maximum number of marks per region
+_TESTED = 200  # number of tokens tested per region, the most frequent first
+_FEWEST = 3  # minimum number of latents in the region that promote the token
 ALPHA = 0.05
 TEST = (
     f"hypergeometric test of whether a larger share of the region's latents than of the other regions' latents has the "
@@ -27,7 +27,7 @@ class Mark:
 
     Attributes:
         inside, size: number of the region's latents with the token among their top tokens, and of all its latents.
-        outside, others: the same numbers for all other regions together.
+        outside, others: the same two counts over all other regions together.
         q_value: q-value of the test that `TEST` describes.
     """
 
@@ -42,7 +42,7 @@ class Mark:
 def region_marks(
     letters: np.ndarray, dictionaries: Sequence[Dictionary], owner: np.ndarray, latent_id: np.ndarray
 ) -> dict[str, tuple[Mark, ...]]:
-    """Return the tokens that mark each region, by increasing q-value; empty if no run has tokens.
+    """Return the tokens that mark each region, by increasing q-value; an empty dict if no run has tokens.
 
     Only latents that have tokens and lie in a region are counted. Spaces around tokens are ignored.
 
@@ -77,7 +77,7 @@ def region_marks(
 
 
 def _words(dictionaries: Sequence[Dictionary], owner: np.ndarray, latent_id: np.ndarray) -> list[set[str]]:
-    """Return the distinct top tokens of each point, stripped of spaces; empty if they are unknown."""
+    """Return the set of top tokens of each point, stripped of spaces; an empty set if its tokens are unknown."""
     out: list[set[str]] = [set() for _ in owner]
     for r, d in enumerate(dictionaries):
         rows = np.flatnonzero(owner == r)

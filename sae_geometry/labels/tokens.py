@@ -31,18 +31,18 @@ from sae_geometry.sources.layouts.places import canonical_place
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_SHOWN, _LISTED = 8, 10  # latents printed; tokens listed per latent
+_SHOWN, _LISTED = 8, 10  # number of latents printed, and of tokens listed per latent
 _COLUMNS = ("latent_id", "tokens", "logits", "negative_tokens", "negative_logits", "token_cosine",
             "turned_token_cosine", "readable", "readable_q")  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TokenReading(Answer):
-    """The tokens that the latents of one dictionary promote, and a test of which latents are readable.
+    """Tokens that the latents of one dictionary promote, with a test of which latents are readable.
 
     Attributes:
         dictionary: the dictionary that the latents belong to.
-        labels: tokens by original latent id, with the source of each column, as an input of `Dictionary.labeled`.
+        labels: tokens by original latent id, and the source of each column; `Dictionary.labeled` accepts these labels.
     """
 
     dictionary: Dictionary
@@ -50,7 +50,7 @@ class TokenReading(Answer):
 
     @property
     def readable(self) -> np.ndarray:
-        """Whether each latent is closer to a token than expected by chance, at an FDR of 5%; empty if unknown."""
+        """Whether each latent is closer to a token than expected by chance (FDR 5%), bool [n]; empty if unknown."""
         return self._column("readable").astype(bool)
 
     @property
@@ -65,7 +65,7 @@ class TokenReading(Answer):
 
     @property
     def beyond(self) -> Share:
-        """The share of latents closer to a token than the turned control explains, 2 · wins − 1, with its interval."""
+        """The share of latents that are readable beyond chance, 2 · wins − 1, with its interval."""
         wins = share_of(float((self.nearest > self.turned_nearest).sum()), len(self.nearest))
         if not wins.n:
             return wins
@@ -87,7 +87,7 @@ class TokenReading(Answer):
         return frame[[c for c in _COLUMNS if c in frame]]
 
     def summary(self) -> dict[str, Any]:
-        """Return the main numbers as a JSON-ready dict."""
+        """Return the counts of latents, the readable shares, the source and the caveats as a JSON-ready dict."""
         wins = float((self.nearest > self.turned_nearest).mean()) if len(self.nearest) else None
         return {
             "inputs": {"a": describe_input(self.dictionary)},
@@ -103,18 +103,18 @@ class TokenReading(Answer):
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        """Warnings to show with the result."""
+        """A warning if the hook point of the dictionary is unknown."""
         if self.dictionary.hook_point is not None:
             return ()
         return (f"the hook point of {self.dictionary.name} is unknown: assumed to be the residual stream",)
 
     @property
     def dictionaries(self) -> tuple[Dictionary, ...]:
-        """The dictionary, as a tuple of one."""
+        """The dictionary, as a tuple of length one."""
         return (self.dictionary,)
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """Return the table that `save` writes as `tokens.parquet`, with lists as JSON text."""
+        """Return the table that `save` writes as `tokens.parquet`, by name, with lists as JSON text."""
         table = self.to_pandas()
         for column in set(table.columns) & {"tokens", "logits", "negative_tokens", "negative_logits"}:
             table[column] = table[column].map(
@@ -123,7 +123,7 @@ class TokenReading(Answer):
         return {"tokens": table}
 
     def lists(self) -> dict[str, pd.DataFrame]:
-        """Return a table to read, most readable latents first, with each list of tokens on one line."""
+        """Return a table for human readers: readable latents first, and each list of tokens joined in one line."""
         table = self._sorted().reset_index()
         table = table[[c for c in _COLUMNS if c in table and not c.endswith("logits")]]
         for column in set(table.columns) & {"tokens", "negative_tokens"}:
@@ -131,7 +131,7 @@ class TokenReading(Answer):
         return {"tokens": table}
 
     def figures(self) -> dict[str, Figure]:
-        """Return the figure that `save` writes; empty if the cosines to tokens are unknown."""
+        """Return the figure that `save` writes, by name; an empty dict if the cosines to tokens are unknown."""
         from sae_geometry import plots
 
         return (
@@ -140,20 +140,20 @@ class TokenReading(Answer):
 
     @property
     def method(self) -> str:
-        """Return a description of the computation for a paper's methods section."""
+        """A description of the computation for a paper's methods section."""
         name, source = self.dictionary.name, self.labels.sources["tokens"]
         said = f"We list the tokens whose logits the unit decoder directions of {name} change most, by {source}."
         if not len(self.readable):
             return said
         return (
-            f"{said} A latent is readable if its largest cosine to a token's direction exceeds the one from {name} "
-            f"{methods.TURNED}, at a false discovery rate of 5% (target-decoy competition by the "
+            f"{said} A latent is readable if its largest cosine to a token's direction exceeds the same cosine with "
+            f"{name} {methods.TURNED}, at a false discovery rate of 5% (target-decoy competition by the "
             f"difference of both cosines, with the knockoff+ threshold). {methods.EXACT}"
         )
 
     @property
     def sentences(self) -> str:
-        """Return the answer in two sentences, or in one if the cosines to tokens are unknown."""
+        """The result in two sentences, or in one sentence if the cosines to tokens are unknown."""
         d = self.dictionary
         said = f"These are the tokens that {counted(d.n_latents, 'latent')} of {d.name} promote."
         if not len(self.readable):
@@ -201,14 +201,14 @@ def read_tokens(
     Args:
         a: any input of `compare`, with n directions of width d in the residual stream.
         unembed: the model's address (see `read_unembedding`), an `Unembedding` of V tokens of width d, or an array
-            [V, d], whose row numbers name the tokens. None takes the tokens from the dictionary's own labels.
-        k: tokens listed per latent and sign, 1…64, by (logit descending, row ascending).
+            [V, d], whose row numbers name the tokens. If None, use the tokens in the dictionary's labels.
+        k: number of tokens listed per latent and sign, 1…64, by (logit descending, row ascending).
         seed: random seed of the turned control.
         progress: called with the name of a stage and its finished share in [0, 1].
 
     Raises:
         ValueError: the widths differ, there are fewer than k tokens, the hook point is not in the residual stream, the
-            address has no model, or the dictionary has no tokens of its own.
+            address has no model, or `unembed` is None and the dictionary's labels have no tokens.
 
     Example:
         >>> import torch
@@ -237,7 +237,7 @@ def read_tokens(
     near = sweep(x, units, columns=False, progress=stage("nearest tokens")).rows.score.numpy()[:, 0]
     other = turned(x, principal_axes(x), seed)
     chance = sweep(other, units, columns=False, progress=stage("chance")).rows.score.numpy()[:, 0]
-    # Partners are tested by their excess over other candidates, but here that would hide the plainest latents: a latent
+    # Partners are tested by their excess over the next candidates, which would hide the clearest latents here: a latent
     # that writes " of" is almost as close to "of", " Of" and "OF".
     q = q_values(near - chance, 1.0)
     text = np.array(unembedding.tokens, dtype=object)
@@ -271,7 +271,7 @@ def _source(unembedding: Unembedding) -> str:
 
 
 def _own_tokens(dictionary: Dictionary, k: int) -> TokenReading:
-    """Return the tokens in a dictionary's own labels, at most `k` per latent and sign."""
+    """Return the tokens in a dictionary's labels, at most `k` per latent and sign."""
     labels = dictionary.labels
     if labels is None or "tokens" not in labels.frame or labels.frame["tokens"].isna().all():
         raise ValueError(
@@ -285,7 +285,7 @@ def _own_tokens(dictionary: Dictionary, k: int) -> TokenReading:
 
 
 def require_readable(dictionary: Dictionary, unembedding: Unembedding, k: int = 1) -> None:
-    """Raise ValueError unless a dictionary is in the residual stream, has the model's width, and `k` is in range."""
+    """Raise ValueError if a dictionary's width or hook point does not fit the unembedding, or `k` is out of range."""
     place = None if dictionary.hook_point is None else canonical_place(dictionary.hook_point, dictionary.model)
     if place is not None and "resid" not in place:
         raise ValueError(
@@ -294,8 +294,8 @@ def require_readable(dictionary: Dictionary, unembedding: Unembedding, k: int = 
         )
     if dictionary.d_in != unembedding.rows.shape[1]:
         raise ValueError(
-            f"{dictionary.name!r} has width {dictionary.d_in:,} and the unembedding of {unembedding.name} has "
-            f"{unembedding.rows.shape[1]:,}: give the model that the dictionary was trained on"
+            f"{dictionary.name!r} has width {dictionary.d_in:,} but the unembedding of {unembedding.name} has "
+            f"width {unembedding.rows.shape[1]:,}: give the model that the dictionary was trained on"
         )
     if not 1 <= k <= min(64, len(unembedding.tokens)):
         raise ValueError(f"k must be in 1…{min(64, len(unembedding.tokens))}; got {k}")

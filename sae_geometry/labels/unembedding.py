@@ -2,7 +2,7 @@
 
 A unit direction x adds ⟨x, u_v⟩ to the logit of token v, up to the scale of the final norm, where
 u_v = gain ∘ W_U[v] − mean over the vocabulary. A LayerNorm removes the mean of its input, so the mean of u_v over the
-width is removed as well. Biases add the same constant per token for every direction, and are left out.
+width is removed as well. Biases add the same constant per token for every direction, so they are left out.
 
 nostalgebraist, Interpreting GPT: the logit lens (2020).
 """
@@ -30,13 +30,13 @@ from sae_geometry.sources.resolve import parse_address
 
 @dataclass(frozen=True, eq=False)
 class Unembedding:
-    """Directions in the residual stream that raise the logit of each token.
+    """Directions in the residual stream, one per token, that raise the logit of their token.
 
     Attributes:
         rows: float32 [n_tokens, d], u_v of each token.
         tokens: text of each token.
         name: source of the weights.
-        how: the weight, gain and centering that `rows` combine, and the biases left out, in one sentence.
+        how: one sentence on the weight, gain and centering in `rows`, and on the omitted biases.
     """
 
     rows: Float[Tensor, "n_tokens d"]
@@ -46,7 +46,7 @@ class Unembedding:
 
     @cached_property
     def metric(self) -> np.ndarray:
-        """The matrix Σ_v u_v u_vᵀ, float64 [d, d], of the inner product of two directions' effects on the logits."""
+        """The matrix M = Σ_v u_v u_vᵀ, float64 [d, d]; xᵀ M y is the inner product of the logit effects of x and y."""
         u = self.rows.double()
         return (u.T @ u).numpy()
 
@@ -66,20 +66,20 @@ class Unembedding:
 
         Args:
             weight: [n_rows, d], W_U, one row per token id, any real floating type.
-            tokens: text of each id, by default the id. Rows with "" or beyond the list are padding, and are left out.
+            tokens: text of each id, by default the id. Rows whose text is "" or missing are padding and are left out.
             gain: [d], the final norm's gain; ones if None.
             layer_norm: whether the final norm removes the mean of its input.
-            weight_name, gain_name: names of the two tensors, for `how`.
+            weight_name, gain_name: names of the two tensors in `how`.
             biases: names of the biases of the output and the final norm, which are left out.
 
         Raises:
-            ValueError: the shapes do not fit, no token is left, or a value is not finite.
+            ValueError: the shapes do not match, no row has a token, or a value is not finite.
         """
         if weight.ndim != 2 or 0 in weight.shape:
-            raise ValueError(f"an unembedding must have shape [n_tokens, width]; got {tuple(weight.shape)}")
+            raise ValueError(f"an unembedding must have shape [n_tokens, width]; got shape {tuple(weight.shape)}")
         n, d = weight.shape
         if gain is not None and tuple(gain.shape) != (d,):
-            raise ValueError(f"the gain must have {d:,} entries, one per column; got shape {tuple(gain.shape)}")
+            raise ValueError(f"the gain must have shape ({d},); got shape {tuple(gain.shape)}")
         texts = [str(i) for i in range(n)] if tokens is None else list(tokens[:n])
         named = [i for i, text in enumerate(texts) if text]
         if not named:
@@ -103,17 +103,17 @@ class Unembedding:
 
 
 def read_unembedding(address: str | Path, context: Context | None = None) -> Unembedding:
-    """Read the unembedding, final norm and tokens of a model: `config.json`, `tokenizer.json`, safetensors.
+    """Read the unembedding, final norm and tokens of a model from `config.json`, `tokenizer.json` and safetensors.
 
-    Only the weights of two tensors are read or downloaded.
+    Only two tensors are read or downloaded.
 
     Args:
         address: the model's folder, or hf://org/repo[@revision].
         context: offline mode and callbacks.
 
     Raises:
-        SourceError: the model does not exist, or no tensor is clearly the unembedding.
-        ValueError: the tokenizer is damaged, or the shapes do not fit.
+        SourceError: the model does not exist, or no tensor can be identified as the unembedding.
+        ValueError: the tokenizer is damaged, or the shapes do not match.
 
     Example:
         >>> import pathlib, tempfile, torch, sae_geometry as sg

@@ -1,4 +1,4 @@
-"""Load dictionaries from addresses. All downloads happen in this package.
+"""Load dictionaries from addresses. Only this package downloads files.
 
 The main entry point is `load(address)`. Importing this package imports neither wandb nor huggingface_hub.
 """

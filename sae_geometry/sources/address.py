@@ -1,4 +1,4 @@
-"""Parse the address of a dictionary, one line of text. Nothing here accesses the disk or the network.
+"""Parse the address of a dictionary, a single line of text, without access to the disk or the network.
 
 [NAME=] place [::selection]
 
@@ -30,7 +30,7 @@ Scheme = Literal["local", "demo", "wandb", "hf", "saelens", "paper"]
 NAMED = re.compile(r"([\w][\w .+\-]*)=(.+)", re.DOTALL)
 _PART = re.compile(r"[\w][\w.\-]*")
 _PROJECT = re.compile(r"\w[\w.\- ()+,&@!]*")
-_QUOTED = re.compile(r"[<\"'](.+://.+)[>\"']|\[[^]]*\]\((.+://.+)\)")  # as copied from text or Markdown
+_QUOTED = re.compile(r"[<\"'](.+://.+)[>\"']|\[[^]]*\]\((.+://.+)\)")  # URLs may be pasted in quotes or as Markdown.
 _WEIGHTS_SUFFIX = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".npz", ".npy")
 _SELECTORS = ("layer", "model", "source", "latent_axis")
 _ALIAS = re.compile(r"[^\s/:#]+")
@@ -54,7 +54,7 @@ _NOT_ORGANIZATIONS = {"spaces", "collections", "papers", "models", "api"}
 
 @dataclass(frozen=True)
 class Selection:
-    """Choice of one of several dictionaries in a file, written after `::` in an address."""
+    """Selection of one of several dictionaries in a file, written after `::` in an address."""
 
     hook: str | None = None
     layer: int | None = None
@@ -73,10 +73,10 @@ class Address:
     """A parsed address.
 
     Attributes:
-        place: location within the source: a path, a demo name, "entity/project/run" of a run or
-            "entity/project/name:v3" of an artifact, "org/repo" or "datasets/org/repo", or "release/sae_id".
+        place: location within the source: a path, a demo name, a run "entity/project/run", an artifact
+            "entity/project/name:v3", a repository "org/repo" or "datasets/org/repo", or "release/sae_id".
         path: file inside a run or repository; None for the default file.
-        other: what the text would mean if the path did not exist, for messages; None if it could only be a path.
+        other: meaning of the text if it were not an existing path, for messages; None if it can only be a path.
     """
 
     typed: str
@@ -89,7 +89,7 @@ class Address:
     other: str | None = None
 
     def __str__(self) -> str:
-        """Return the canonical spelling, without the label."""
+        """Return the canonical spelling of the address, without its label."""
         if self.scheme == "hf":
             body = f"hf://{self.place}" + (f"@{_spelled_revision(self.revision)}" if self.revision else "")
             body += f"/{self.path}" if self.path else ""
@@ -116,8 +116,8 @@ def parse(text: str, exists: Callable[[str], bool] = lambda _: False) -> Address
     if "://" in stripped:
         if re.search(r"^(?!hf://[^\s/?#:]*@)[^\s]*://[^\s/?#]*@", stripped):  # hf://org@revision contains no user name.
             raise AddressError(
-                f"{without_secrets(stripped)!r} contains a user name or a password: leave "
-                "it out, and sign in with WANDB_API_KEY, `wandb login` or HF_TOKEN"
+                f"{without_secrets(stripped)!r} contains a user name or a password: remove "
+                "this part, and sign in with WANDB_API_KEY, `wandb login` or HF_TOKEN"
             )
         if not stripped.startswith("hf://"):  # The query of a pasted URL may contain a key.
             text = stripped = without_secrets(stripped)
@@ -131,7 +131,7 @@ def parse(text: str, exists: Callable[[str], bool] = lambda _: False) -> Address
         label, rest = named[1].strip(), named[2].strip()
     body, *selectors = rest.split("::")
     if not body:
-        raise AddressError(f"{text!r} has nothing before '::': write an address there")
+        raise AddressError(f"{text!r} has no address before '::': write one, such as demo:NAME")
     address = _place(body, exists)
     return replace(address, typed=stripped, label=label, selection=_selection(selectors, stripped))
 
@@ -164,7 +164,7 @@ def _bare(body: str, exists: Callable[[str], bool]) -> Address:
         raise AddressError(f"{body!r} is on neither wandb.ai nor huggingface.co: download the file and give its path")
     here = exists(body)
     parts = body.partition("#")[0].split("/")
-    if len(parts) == 3 and ":" in parts[2]:  # The last part names a version of an artifact.
+    if len(parts) == 3 and ":" in parts[2]:  # An artifact's version is not part of its name.
         parts[2] = parts[2].partition(":")[0]
     remote = ""
     if all(_PART.fullmatch(p) for p in parts) and not parts[-1].lower().endswith(_WEIGHTS_SUFFIX):
@@ -174,7 +174,7 @@ def _bare(body: str, exists: Callable[[str], bool]) -> Address:
     if here or "/" in body or body.lower().endswith(_WEIGHTS_SUFFIX):
         return Address(body, "local", body, other=remote or None)
     raise AddressError(
-        f"{body!r} is neither a path that exists nor an address: write demo:NAME, wandb:entity/project/run, "
+        f"{body!r} is neither an existing path nor an address: write demo:NAME, wandb:entity/project/run, "
         "hf://org/repo, saelens:release/sae_id or a path"
     )
 
@@ -182,7 +182,7 @@ def _bare(body: str, exists: Callable[[str], bool]) -> Address:
 def _wandb(rest: str, whole: str) -> Address:
     place, _, file = rest.partition("#")
     parts = place.strip("/").split("/")
-    if len(parts) > 5 and parts[2] == "artifacts":  # Page URLs are ENTITY/PROJECT/artifacts/TYPE/NAME/VERSION.
+    if len(parts) > 5 and parts[2] == "artifacts":  # URLs have ENTITY/PROJECT/artifacts/TYPE/NAME/VERSION.
         file = file or ("/".join(parts[7:]) if parts[6:7] == ["files"] else "")
         parts = [*parts[:2], f"{parts[4]}:{parts[5]}"]
     elif parts[2:3] == ["artifacts"] and ":" in parts[-1]:
@@ -214,7 +214,7 @@ def _hugging_face(body: str) -> Address:
     rest = re.sub(r"^hf:(//)?", "", body).strip("/")
     if rest.startswith("spaces/"):
         raise AddressError(
-            f"{body!r} is a space (an app): give the model or dataset repository that it uses, hf://org/repo"
+            f"{body!r} is a space (an app): give the model or dataset repository of that app, hf://org/repo"
         )
     head = re.fullmatch(rf"({_REPO})(?:@({_REVISION}))?(?:/(.+))?", rest)
     parts = [] if head is None else head[1].removeprefix("datasets/").split("/")
@@ -239,9 +239,7 @@ def _pasted(url: str) -> Address:
     path = [unquote(p) for p in parts.path.strip("/").split("/")]
     if host in {"wandb.ai", "app.wandb.ai"}:
         if path[0] in {"orgs", "registry"} or path[1:2] == ["registry"]:
-            raise AddressError(
-                f"{url!r} is a registry page: give the artifact that it links to, wandb:entity/project/name:v3"
-            )
+            raise AddressError(f"{url!r} is a registry page: give the linked artifact as wandb:entity/project/name:v3")
         if len(path) == 2 and path[1] != "projects":
             raise AddressError(
                 f"{url!r} is a project: give one of its runs (sae-geometry runs {'/'.join(path)} lists them)"
@@ -255,14 +253,14 @@ def _pasted(url: str) -> Address:
 
 
 def _pasted_hugging_face(path: list[str], url: str) -> Address:
-    """Parse the URL of a repository's page; a revision in it may contain plain slashes or %2F."""
+    """Parse the URL of a page of a repository; slashes in its revision may be encoded as %2F."""
     n = 3 if path[:1] == ["datasets"] else 2
     place, page, rest = "/".join(path[:n]), path[n : n + 1], path[n + 1 :]
     _wanted(path[n - 1 : n] and path[n - 1] not in _REVISION_PAGES, url, "https://huggingface.co/ORG/REPO")
     if path[0] in _NOT_ORGANIZATIONS or (page and page[0] not in _REVISION_PAGES):
         at = f"@refs/pr/{rest[0]}" if page == ["discussions"] and rest else ""
         files = "give hf://org/repo/path" if path[0] in _NOT_ORGANIZATIONS else f"its files are at hf://{place}{at}"
-        raise AddressError(f"{url!r} is a Hugging Face page that shows no files; {files}")
+        raise AddressError(f"{url!r} is a Hugging Face page without files; {files}")
     revision: str | None = None
     if rest:
         revision, rest = rest[0], rest[1:]
@@ -274,7 +272,7 @@ def _pasted_hugging_face(path: list[str], url: str) -> Address:
 
 def _inside(path: str | None, whole: str) -> str | None:
     if path is not None and any(p in {"", ".", ".."} for p in path.split("/")):
-        raise AddressError(f"{whole!r} has a path that is not plain: write folder/file, without '.', '..' or '//'")
+        raise AddressError(f"{whole!r} has a path with '.', '..' or '//': write it as folder/file")
     return path
 
 
@@ -287,7 +285,7 @@ def _selection(selectors: list[str], whole: str) -> Selection:
                 wanted = "0 or 1" if key == "latent_axis" else "an integer of 1 to 4 digits"
                 raise AddressError(f"{whole!r}: ::{key}= takes {wanted}; got {value!r}")
             if getattr(found, key) is not None:
-                raise AddressError(f"{whole!r} has ::{key}= twice: remove one")
+                raise AddressError(f"{whole!r} contains ::{key}= twice: keep only one of them")
             found = replace(found, **{key: int(value)})  # type: ignore[arg-type]
         elif text and found.hook is None:
             found = replace(found, hook=text)

@@ -1,4 +1,4 @@
-"""Convert a caller's object to a `Dictionary`, with the table of layouts that is also used to read files."""
+"""Convert a caller's object to a `Dictionary`, using the same table of layouts as for files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sae_geometry.sources.layouts.read import Latents, Opened, opened, read_dict
 from sae_geometry.sources.layouts.table import PER_COORDINATE, PER_LATENT
 from sae_geometry.sources.load import load
 
-_NO_LISTS = (str, bytes, bytearray, memoryview)  # sequences that are not lists of numbers
+_NO_LISTS = (str, bytes, bytearray, memoryview)  # These sequences are not lists of numbers.
 _ATTRIBUTES = ("W_dec", "W_enc", *PER_LATENT, *PER_COORDINATE)
 
 
@@ -39,10 +39,10 @@ def as_dictionary(
 ) -> Dictionary:
     """Return a `Dictionary` from an address, an array, a mapping or an SAE object.
 
-    - a `Dictionary` is returned as it is;
+    - a `Dictionary` is returned unchanged;
     - a string or path is loaded with `load(obj)`;
     - an array or tensor has latents as rows, [n_latents, d_in]; leading axes of length one are dropped;
-    - a pandas DataFrame has latents as rows, and its index gives their ids if it holds distinct non-negative integers;
+    - a pandas DataFrame has latents as rows; an index of distinct non-negative integers gives their ids;
     - a mapping of tensors, such as a state dict, is read like a file with the same names. If sizes are ambiguous,
       "W_dec" is [n_latents, d_in] and "W_enc" [d_in, n_latents];
     - an SAE object, such as SAELens's, is read from its state dict or its attributes W_dec and W_enc, and from `cfg`;
@@ -73,7 +73,7 @@ def as_dictionary(
     found, what = _read(obj, latent_axis)
     if len(found.sites) > 1:
         choices = ", ".join(site.choice for site in found.sites[:8])
-        raise LayoutError(f"{what} holds {len(found.sites)} dictionaries ({choices}): give one of them")
+        raise LayoutError(f"{what} holds {len(found.sites)} dictionaries ({choices}): pass only one of them")
     site = found.sites[0]
     made = read_dictionary(found, Selection(), latents, name=name or "dictionary", drop_bad=drop_bad)
     if (ids := _index(obj)) is not None and len(ids) == made.alive.n_total:
@@ -86,7 +86,7 @@ def as_dictionary(
 
 
 def _read(obj: Any, latent_axis: LatentAxis | None) -> tuple[Opened, str]:
-    """Return the dictionaries in an object, and a name of the object for messages."""
+    """Return the dictionaries in an object, and the words for this object in messages."""
     what = f"the {type(obj).__name__}"
     config = _plain(getattr(obj, "cfg", None))
     tree: Any
@@ -106,14 +106,14 @@ def _read(obj: Any, latent_axis: LatentAxis | None) -> tuple[Opened, str]:
     tensors = _in_memory(tree, what)
     if not tensors.entries:
         raise ValueError(
-            f"a dictionary cannot be made from {type(obj).__name__}: give an address, a [n_latents, d_in] array, a "
+            f"cannot make a dictionary from {type(obj).__name__}: give an address, a [n_latents, d_in] array, a "
             "mapping with W_dec, a SAELens SAE, or use Dictionary.from_decoder"
         )
     return opened(bundle, tensors, latent_axis), what
 
 
 def _index(obj: Any) -> Tensor | None:
-    """Return latent ids from the index of a data frame; None unless it holds distinct non-negative integers."""
+    """Return latent ids from a data frame's index; None if the index is not distinct non-negative integers."""
     index = np.asarray(obj.index) if hasattr(obj, "iloc") else np.empty(0, dtype=object)
     if index.dtype.kind not in "iu" or len(np.unique(index)) < len(index) or index.min() < 0:
         return None
@@ -121,7 +121,7 @@ def _index(obj: Any) -> Tensor | None:
 
 
 def _state(obj: Any) -> Mapping[str, Any]:
-    """Return the state dict of an object or, if it has none, its attributes with the names of SAE weights."""
+    """Return the state dict of an object or, if it has none, its attributes that are named like SAE weights."""
     state_dict = getattr(obj, "state_dict", None)
     state = state_dict() if callable(state_dict) and not isinstance(obj, type) else None
     if isinstance(state, Mapping) and state:
@@ -142,7 +142,7 @@ def _plain(cfg: Any) -> Mapping[str, Any]:
 def _in_memory(tree: Any, what: str) -> TensorFile:
     """Return the tensors in nested mappings and lists, with keys joined by dots; a bare array has the key "tensor".
 
-    `what` names the object in messages, for example "the mapping".
+    Messages refer to the object as `what`, for example "the mapping".
     """
     bare = what.removeprefix("the ") if isinstance(tree, Tensor | np.ndarray) else None
     try:
@@ -161,15 +161,15 @@ def _in_memory(tree: Any, what: str) -> TensorFile:
 
 
 def _arrays(tree: Any) -> Any:
-    """Convert the lists of numbers in nested mappings and lists to arrays."""
+    """Replace each list of numbers in nested mappings and lists with an array."""
     if isinstance(tree, Mapping):
         named = {str(k): v for k, v in tree.items()}
         if len(named) < len(tree):
-            raise ValueError("a mapping has two keys that are the same string, such as 1 and '1': rename one of them")
+            raise ValueError("two keys of a mapping are equal as strings, such as 1 and '1': rename one of them")
         return {k: _arrays(v) for k, v in named.items()}
     if not isinstance(tree, Sequence) or isinstance(tree, _NO_LISTS):
         return tree
-    with suppress(ValueError):  # Rows of different lengths stay lists.
+    with suppress(ValueError):  # Rows of different lengths remain lists.
         if _holds_numbers(tree):
             return np.asarray(tree)
     return [_arrays(v) for v in tree]
@@ -183,11 +183,11 @@ def _holds_numbers(tree: Sequence[Any]) -> bool:
 
 
 def _as_tensor(value: Any, what: str) -> Any:
-    """Convert an array of numbers to a floating-point tensor; return lists of names and other objects unchanged."""
+    """Convert an array of numbers to a tensor, with integers as float64; return any other object unchanged."""
     if not isinstance(value, Tensor):
         if not hasattr(value, "__array__"):
             return value
-        with suppress(TypeError, ValueError, RuntimeError):  # `plain_tensor` reports arrays that cannot be read.
+        with suppress(TypeError, ValueError, RuntimeError):  # `plain_tensor` raises for unreadable arrays.
             if np.ndim(value) < 2 and np.asarray(value).dtype.kind not in "biufc":
                 return value
     value = plain_tensor(value, what)

@@ -1,4 +1,4 @@
-"""Checkpoints on disk, the facts that their sources state, and the options of a request to a source."""
+"""Classes for a checkpoint on disk with the facts that its source states, and for the options of a request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Context:
     """Options of a request to a source: offline mode, which the settings can enforce, and callbacks.
 
     Attributes:
-        again: which cached files to download again.
+        again: which cached files to replace by a new download.
     """
 
     offline: bool = False
@@ -42,9 +42,9 @@ class Bundle:
     Attributes:
         name: default label.
         where: path of the weights, prefixed with the repository's name; some layouts infer the hook point from it.
-        configs: configuration files, the most specific first.
+        configs: configuration files; the most specific comes first.
         start: the run's checkpoint at step 0, if it is on this machine.
-        config: configuration from the source rather than from a file.
+        config: configuration that comes from the source itself, not from a file.
         alive_ids: ids of the latents that fire, by hook point.
         n_tokens: number of tokens over which firing was counted; None if not recorded.
     """

@@ -1,14 +1,14 @@
 """The cache of downloaded runs: its location, its contents, and safe file names.
 
     $SAE_GEOMETRY_CACHE, else the user's cache folder
-      .sae-geometry-cache                      paths of the files that we wrote; only these are ever removed
+      .sae-geometry-cache                      paths of the files that this package wrote; no other file is removed
       wandb/<host>/<entity>/<project>/<run>/   checkpoints, with wandb_run.json
       huggingface/                             file lists and single tensors, by commit
       neuronpedia/                             exports
       verified/                                checksums of verified files
       .partial/                                partial downloads, resumed if the server supports it
-      .locks/                                  a lock file per download, so that no two processes fetch the same file,
-                                               and per folder with a command's unfinished work
+      .locks/                                  a lock file per download (two processes never fetch the same file) and
+                                               per folder with the unfinished work of a command
 
 Hugging Face files stay in Hugging Face's own cache.
 """
@@ -29,14 +29,14 @@ from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.plain import parse_json
 
 _MARKER = ".sae-geometry-cache"
-_LONGEST_REF = 1000  # bytes; a commit hash has 40
-_RUN_DEPTH = 5  # parts of wandb/<host>/<entity>/<project>/<run>
+_LONGEST_REF = 1000  # maximum size in bytes; a commit hash has 40
+_RUN_DEPTH = 5  # number of parts of wandb/<host>/<entity>/<project>/<run>
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class CachedRun:
-    """One run in the cache, with the names of its files and their total size."""
+    """A run in the cache, with the names and the total size of its files."""
 
     address: str
     folder: Path
@@ -45,7 +45,7 @@ class CachedRun:
 
 
 def cache_root() -> Path:
-    """Return the cache folder without creating it: from the settings, `$SAE_GEOMETRY_CACHE`, or the user's default."""
+    """Return the path of the cache folder, from the settings, `$SAE_GEOMETRY_CACHE`, or the user's default."""
     if (chosen := current().cache) is not None:
         return chosen
     if given := os.environ.get("SAE_GEOMETRY_CACHE"):
@@ -100,11 +100,11 @@ def commit_of(folder: Path, revision: str) -> str | None:
 
 
 def wrote(path: Path) -> None:
-    """Record a file as ours before it is written, or raise OSError; `clear_cache` removes only recorded files."""
+    """Record a file that is about to be written; `clear_cache` removes only recorded files."""
     root = cache_root()
     if path.is_relative_to(root) and not path.exists():
         root.mkdir(parents=True, exist_ok=True)
-        # Do not follow a link, which may lead anywhere, and do not wait for a reader if this is a pipe.
+        # The marker may have been replaced by a link, which must not be followed, or a pipe, which would block.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         with os.fdopen(os.open(root / _MARKER, flags, 0o666), "ab") as marker:
             line = json.dumps(path.relative_to(root).as_posix()).encode() + b"\n"
@@ -133,18 +133,18 @@ def partial_bytes() -> int:
 
 
 def to_clear(run: str | None = None) -> tuple[Path, ...]:
-    """Return the files that `clear_cache` would remove, and any links that have replaced our folders."""
+    """Return the files that `clear_cache` would remove, and any links that have replaced recorded folders."""
     if run is None:
         return _ours()
     wanted = run.removeprefix("wandb:").partition("#")[0]
     folders = [r.folder for r in cached_runs() if r.address == f"wandb:{wanted}"]
     if not folders:
-        raise SourceError(f"the cache holds no run {wanted!r}; `sae-geometry cache` lists its runs")
+        raise SourceError(f"the cache does not contain run {wanted!r}; `sae-geometry cache` lists the cached runs")
     return tuple(path for path in _ours() if any(path.is_relative_to(folder) for folder in folders))
 
 
 def clear_cache(run: str | None = None) -> int:
-    """Remove one run ("entity/project/run" or its address) or, by default, everything that we wrote to the cache.
+    """Remove one run ("entity/project/run" or its address) or, by default, all files that we wrote to the cache.
 
     Links are removed but not followed, and files from other programs stay.
 
@@ -155,7 +155,7 @@ def clear_cache(run: str | None = None) -> int:
     for path in to_clear(run):
         freed += 0 if path.is_symlink() else path.stat().st_size
         path.unlink()
-        with suppress(OSError):  # Folders that are not empty stay.
+        with suppress(OSError):  # rmdir raises for a folder that is not empty.
             for above in path.parents[: path.parents.index(cache_root())]:
                 above.rmdir()
     if run is None:

@@ -2,7 +2,7 @@
 
 paper:e2e/LAYER/TYPE/ROLE        LAYER 2, 6, 10; TYPE local, e2e, e2e+ds; ROLE ce, l0, alive, seed0, seed1,
                                  figure-seed0, figure-seed1 (the pairs of the paper's cross-seed figure)
-saelens:RELEASE/SAE_ID           any release if the sae-lens package is installed; without it, the paper's six
+saelens:RELEASE/SAE_ID           any release if the sae-lens package is installed; otherwise the paper's six
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from sae_geometry.sources.errors import AddressError, SourceError
 
 CATALOG_FILE = Path(__file__).parent.parent / "data" / "catalog" / "e2e_runs.json"
 _TYPES = {"downstream": "e2e+ds"}
-_RENAMED = {"neuronpedia": "neuronpedia-org"}  # The organization was renamed on Hugging Face.
+_RENAMED = {"neuronpedia": "neuronpedia-org"}  # This organization was renamed.
 _MAX_LISTED = 8
 
 
 @dataclass(frozen=True)
 class PaperRun:
-    """One run of the end-to-end paper: its weights on W&B, and the hf:// addresses of copies, tried in this order."""
+    """A run of the end-to-end paper: its weights on W&B, and hf:// addresses of copies, which are tried in order."""
 
     address: str
     wandb: str
@@ -61,7 +61,7 @@ def paper_runs() -> dict[str, PaperRun]:
 
 
 def paper_run(place: str) -> PaperRun:
-    """Return the paper's run with a name such as "e2e/6/local/ce"."""
+    """Return the run of the paper that is called, for example, "e2e/6/local/ce"."""
     address = f"paper:{place.replace('/downstream/', '/e2e+ds/')}"
     runs = paper_runs()
     if address in runs:
@@ -79,7 +79,7 @@ def mirrors_of(run: str) -> tuple[str, ...]:
 
 
 def neuronpedia_source(address: str, saelens: str | None = None) -> str | None:
-    """Return Neuronpedia's "model/source" for a run of the paper or an SAE of the installed sae-lens, or None."""
+    """Return Neuronpedia's "model/source" for a run of the end-to-end paper or an SAE that sae-lens lists, or None."""
     plain = _without_revision(address.partition("::")[0])
     known = _paper_sources()
     for place in (plain, plain.rpartition("/")[0]):
@@ -94,7 +94,7 @@ def neuronpedia_source(address: str, saelens: str | None = None) -> str | None:
 
 
 def saelens_address(place: str) -> str:
-    """Return the hf:// address of the SAE that SAELens names "release/sae_id"."""
+    """Return the hf:// address of the SAE that is called "release/sae_id" in SAELens."""
     release, _, sae_id = place.partition("/")
     repo, saes = _installed_release(release)
     paths = {str(s["id"]): str(s.get("path") or s["id"]) for s in saes}
@@ -102,7 +102,7 @@ def saelens_address(place: str) -> str:
         repo, paths = _paper_releases().get(release, ("", {}))
     if not repo:
         hint = "" if _installed_catalog() else "; other releases need the sae-lens package, which is not installed"
-        raise AddressError(f"there is no release {release!r} among {', '.join(sorted(_paper_releases()))}{hint}")
+        raise AddressError(f"no release {release!r}; known are {', '.join(sorted(_paper_releases()))}{hint}")
     path = paths.get(sae_id) or (sae_id if sae_id in paths.values() else None)
     if path is None:
         shown = ", ".join(list(paths)[:_MAX_LISTED]) + (" …" if len(paths) > _MAX_LISTED else "")
@@ -127,7 +127,7 @@ def _table() -> dict[str, Any]:
 
 
 def _paper_releases() -> dict[str, tuple[str, dict[str, str]]]:
-    """Return SAELens's releases of the paper's runs, each as its repository and the path of each hook point's SAE."""
+    """Return the repository, and the path of the SAE at each hook point, of the paper's releases in SAELens."""
     releases: dict[str, tuple[str, dict[str, str]]] = {}
     for run in _table()["runs"]:
         if saelens := run.get("hf_saelens"):
@@ -141,7 +141,7 @@ def _paper_sources() -> dict[str, str]:
     """Return Neuronpedia's "model/source" for every address of the paper's published runs.
 
     Names follow SAELens's repositories: `gpt2-small__res_scl-ajt/6-res_scl-ajt` becomes `gpt2-small/6-res_scl-ajt`.
-    A run that was published under two roles has the name of the first.
+    A run that was published under two roles has the source of the first role.
     """
     found: dict[str, str] = {}
     for run in _table()["runs"]:
@@ -157,7 +157,7 @@ def _without_revision(address: str) -> str:
 
 
 def _installed_release(release: str) -> tuple[str, list[dict[str, Any]]]:
-    """Return a release's repository ("" if unknown) and SAEs from sae-lens's file; importing sae-lens takes 10 s."""
+    """Return a release's repository ("" if unknown) and SAEs as listed by the installed sae-lens."""
     entry = _installed_catalog().get(release)
     repo, saes = (entry.get("repo_id"), entry.get("saes")) if isinstance(entry, dict) else (None, None)
     listed = [s for s in saes if isinstance(s, dict) and "id" in s] if isinstance(saes, list) else []
@@ -177,7 +177,7 @@ def _catalog_at(path: Path) -> dict[str, Any]:
 
 
 def _installed_catalog() -> dict[str, Any]:
-    """Return sae-lens's releases by name; empty if the package is not installed."""
+    """Return the releases in sae-lens's own file, without its slow import; empty if it is not installed."""
     spec = importlib.util.find_spec("sae_lens")
     places = list(spec.submodule_search_locations or []) if spec else []
     return _catalog_at(Path(places[0]) / "pretrained_saes.yaml") if places else {}

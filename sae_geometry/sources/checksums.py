@@ -1,7 +1,7 @@
 """Verify cached files against recorded checksums.
 
-Hashing a checkpoint takes about as long as reading its values, so a file is hashed again only if its size, times, inode
-or device has changed. Unlike the modification time, the time of the last status change (ctime) cannot be set back.
+Hashing a checkpoint takes about as long as reading its values, so a file is rehashed only if its size, times, inode or
+device has changed. Unlike the modification time, the time of the last status change (ctime) cannot be set back.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from sae_geometry.sources.plain import parse_json
 
 _SHA1, _SHA256 = 40, 64
 _SEAL = "sha256 of the rest"
-_MAX_BYTES = 32 << 20  # bytes per record
+_MAX_BYTES = 32 << 20  # maximum size of a record
 
 
 def checksum(path: Path, *, like: str = "0" * _SHA256) -> str:
-    """Return a file's MD5, git blob SHA-1 or SHA-256, whichever has the length of `like`."""
+    """Return the hexadecimal MD5, git blob SHA-1 or SHA-256 of a file, whichever is as long as `like`."""
     with path.open("rb") as f:
         if len(like) == _SHA256:
             return hashlib.file_digest(f, "sha256").hexdigest()
@@ -33,7 +33,7 @@ def checksum(path: Path, *, like: str = "0" * _SHA256) -> str:
 
 
 def intact(path: Path, recorded: str) -> bool:
-    """Return whether a file has the recorded checksum; hash it only if it has changed since the last check."""
+    """Return whether a file has the recorded checksum; hash the file only if it changed since the last check."""
     marker = cache_root() / "verified" / hashlib.sha256(str(path.absolute()).encode(errors="replace")).hexdigest()[:32]
     state = path.stat()
     line = f"{recorded} {state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino} {state.st_dev}"
@@ -42,7 +42,7 @@ def intact(path: Path, recorded: str) -> bool:
             return True
     if checksum(path, like=recorded) != recorded:
         return False
-    with suppress(OSError):  # Without a writable cache, the file is hashed at every check.
+    with suppress(OSError):  # If the cache is not writable, hash the file every time.
         wrote(marker)
         with whole_file(marker, ".half-") as file:
             file.write(line.encode())
@@ -57,7 +57,7 @@ def write_sealed(path: Path, table: Mapping[str, Any]) -> None:
 
 
 def read_sealed(path: Path) -> dict[str, Any] | None:
-    """Return the mapping in a JSON file; None if it is missing, too large or invalid, or does not fit its checksum."""
+    """Return the mapping in a JSON file; None if the file is missing, too large, invalid, or has a wrong checksum."""
     try:
         if path.stat().st_size > _MAX_BYTES:
             return None

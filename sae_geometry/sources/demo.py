@@ -1,4 +1,4 @@
-"""Demo dictionaries included in the package; `data/demo/CARD.md` describes their training."""
+"""Demo dictionaries that the package contains; `data/demo/CARD.md` describes their training."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def demos() -> tuple[Demo, ...]:
 
 
 def bundle_demo(name: str) -> Bundle:
-    """Return the checkpoint of one demo dictionary."""
+    """Return the checkpoint of the demo dictionary with this name."""
     path = DEMO_FOLDER / f"{name}.safetensors"
     if name not in {d.name for d in demos()}:
         raise SourceError(f"there is no demo {name!r}; the demos are {', '.join(d.name for d in demos())}")
@@ -72,13 +72,13 @@ def bundle_demo(name: str) -> Bundle:
 
 
 def demo_checkpoints(name: str) -> Path | None:
-    """Return the folder with earlier states of one demo dictionary; None if it has none."""
+    """Return the folder with the training checkpoints of a demo dictionary; None if it has none."""
     folder = DEMO_FOLDER / f"{name}-checkpoints"
     return folder if folder.is_dir() else None
 
 
 def demo_runs() -> list[RunInfo]:
-    """Return the training runs of the demo dictionaries."""
+    """Return a `RunInfo` for each demo dictionary."""
     found = []
     for demo in demos():
         bundle = bundle_demo(demo.name)

@@ -1,6 +1,6 @@
-"""Download files so that each one is either complete and verified, or absent.
+"""Download files, each of which is complete and verified, or else absent.
 
-Data go to a partial file, which is resumed after a lost connection, and renamed only after its size, checksum and
+Bytes go to a partial file, which is resumed after a lost connection and is renamed only once its size, checksum and
 contents are verified. A lock prevents two processes from downloading the same file.
 """
 
@@ -27,7 +27,7 @@ _UNKNOWN_SIZE_LIMIT = 1 << 36
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file to download; its size and its hexadecimal MD5 are None if unknown."""
+    """A file to download; size and hexadecimal MD5 are None if the server does not state them."""
 
     name: str
     url: str
@@ -45,12 +45,12 @@ def fetch_file(
     check: Callable[[Path], object] | None = None,
     progress: Progress | None = None,
 ) -> str:
-    """Download a file to `target`, unless an intact copy is there; return the server's MD5, or the SHA-256.
+    """Download a file to `target` unless it is there and intact; return the MD5 from the server, or else the SHA-256.
 
     Args:
         target: path of the downloaded file; unchanged unless the download succeeds.
-        recorded: checksum that this function returned after the previous download.
-        check: called with the partial file before it is renamed; raises an exception if the content is invalid.
+        recorded: checksum that this function returned for the previous download.
+        check: called with the partial file before it is renamed; it must raise an exception if the content is invalid.
     """
     with locked(target):
         expected = remote.md5 or recorded
@@ -72,13 +72,13 @@ def fetch_file(
                 partial.unlink(missing_ok=True)
             raise
         finally:
-            with suppress(OSError):  # A folder that is not empty stays.
+            with suppress(OSError):  # rmdir raises for a folder that is not empty.
                 partial.parent.rmdir()
     return found
 
 
 def in_cache(folder: Path, names: Sequence[str], sums: Mapping[str, str], context: Context, address: str) -> bool:
-    """Return whether all files are in the cache with the checksums `sums` that `fetch_file` returned."""
+    """Return whether all files are in the cache with the checksums in `sums`, which `fetch_file` returned."""
     if context.again == "all" and not context.offline:
         return False
     paths = {name: folder / safe_path(name) for name in names}
@@ -87,8 +87,8 @@ def in_cache(folder: Path, names: Sequence[str], sums: Mapping[str, str], contex
     damaged = next((name for name, path in paths.items() if not intact(path, sums[name])), None)
     if damaged is not None and (context.offline or context.again == "none"):
         raise SourceError(
-            f"{paths[damaged]} is damaged: its checksum is not the one recorded when it was fetched; "
-            f"`sae-geometry fetch {address}#{damaged}` downloads it again"
+            f"{paths[damaged]} is damaged: its checksum has changed since the download; run "
+            f"`sae-geometry fetch {address}#{damaged}` to replace it"
         )
     return damaged is None
 
@@ -103,7 +103,7 @@ def locked(target: Path) -> Iterator[None]:
             held.enter_context(holding(target, seconds=_LOCK_SECONDS))
         except filelock.Timeout as error:
             raise SourceError(
-                f"another process has been fetching {target.name} for an hour; stop it and try again"
+                f"another process has been fetching {target.name} for an hour; stop that process and try again"
             ) from error
         except OSError as error:
             raise SourceError(
@@ -124,7 +124,7 @@ def _one_try(remote: RemoteFile, partial: Path, credentials: Credentials | None,
         partial.unlink()
     have = partial.stat().st_size if partial.exists() else 0
     if have and (remote.md5 is None or remote.n_bytes is None or have >= remote.n_bytes):
-        partial.unlink()  # Without a known size and MD5, the parts may come from different files.
+        partial.unlink()  # Without size and MD5, a changed file would go unnoticed.
         have = 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     what = f"fetching {remote.name}"
@@ -162,7 +162,7 @@ def _one_try(remote: RemoteFile, partial: Path, credentials: Credentials | None,
 
 
 def _no_link(path: str, flags: int) -> int:
-    """Open a file, but refuse a link, which could have been placed at this predictable name."""
+    """Open a file, but refuse a link, since others could place a link at this predictable path."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
@@ -174,7 +174,7 @@ def _verified(remote: RemoteFile, partial: Path) -> str:
         return checksum(partial)
     if checksum(partial, like=remote.md5) != remote.md5:
         raise SourceError(
-            f"{remote.name} arrived damaged and was discarded: its MD5 is not the recorded one; fetch it again"
+            f"{remote.name} arrived damaged and was discarded: its MD5 is not the server's; fetch the file again"
         )
     return remote.md5
 
@@ -190,5 +190,5 @@ def _check_space(remote: RemoteFile, partial: Path) -> None:
 
 
 def _worth_keeping(error: BaseException, remote: RemoteFile) -> bool:
-    """Return whether a partial download can be resumed: the connection was lost, and size and MD5 are known."""
+    """Return whether a partial download can be resumed: the connection failed, and size and MD5 are known."""
     return isinstance(error, UnreachableError) and remote.md5 is not None and remote.n_bytes is not None

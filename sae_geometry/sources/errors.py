@@ -1,10 +1,10 @@
-"""Exceptions raised while an address is resolved or read; each message is one sentence that a user can act on."""
+"""Exceptions raised while an address is resolved or read; each message is one sentence on which a user can act."""
 
 from __future__ import annotations
 
 
 class SourceError(ValueError):
-    """A dictionary could not be read: it is missing, damaged or unreachable, or access was refused."""
+    """A dictionary is missing, damaged or unreachable, or access to it was refused."""
 
 
 class AddressError(SourceError):
@@ -12,4 +12,4 @@ class AddressError(SourceError):
 
 
 class LayoutError(SourceError):
-    """The file was read, but the table of layouts recognizes no decoder in it, or more than one."""
+    """No decoder, or more than one decoder, was recognized in a file that could be read."""

@@ -1,4 +1,4 @@
-"""Download a checkpoint without reading it, and return its location."""
+"""Download checkpoints without reading them, and return the paths of their files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sae_geometry.sources.wandb.runs import fetch_run
 
 @dataclass(frozen=True)
 class FetchedFile:
-    """One file on disk: its source, path, size and SHA-256."""
+    """A downloaded file: its address, path, size in bytes and SHA-256."""
 
     address: str
     path: Path
@@ -33,17 +33,17 @@ def fetch(
     echo: Echo | None = None,
     progress: Progress | None = None,
 ) -> tuple[FetchedFile, ...]:
-    """Download a checkpoint's files that are missing or damaged in the cache; return weights first, then side files.
+    """Download the missing or damaged files of a checkpoint; return all of its files, weights first.
 
     Args:
         address: any input of `load`.
-        force: download the files again even if they are cached.
-        offline: list only cached files, without using the network.
+        force: download all files, including intact cached files.
+        offline: list only cached files, and do not use the network.
         echo: called with one line of text per step.
         progress: called with a file's name and its downloaded share.
 
     Raises:
-        SourceError: the address cannot be resolved (see `load`), or the files cannot be downloaded completely.
+        SourceError: the address cannot be resolved (see `load`), or a download fails.
         ValueError: both `force` and `offline` are set.
 
     Example:
@@ -53,7 +53,7 @@ def fetch(
     """
     context = Context(offline, echo, progress, "all" if force else "damaged")
     if force and context.offline:
-        raise ValueError("force downloads every file again, which offline forbids; use only one of them")
+        raise ValueError("force requires the network, which offline forbids; use only one of the two")
     bundle = resolve(parse_address(address), context)
     sides = [*bundle.configs, *([bundle.sparsity] if bundle.sparsity else [])]
     return tuple(FetchedFile(bundle.address, p, p.stat().st_size, checksum(p)) for p in (*bundle.weights, *sides))
@@ -62,13 +62,13 @@ def fetch(
 def checkpoints(
     run: str | Path, *, offline: bool = False, echo: Echo | None = None, progress: Progress | None = None
 ) -> tuple[str, ...]:
-    """Return the addresses of all `samples_N.pt` in a folder or W&B run, ordered by N; a run's files are downloaded.
+    """Return the addresses of all `samples_N.pt` in a folder or W&B run, ordered by N; download a run's files.
 
-    For a demo dictionary with earlier states, return these and then the dictionary itself.
+    For a demo dictionary with training checkpoints, return the checkpoints and then the dictionary itself.
 
     Raises:
         AddressError: the address cannot have several checkpoints.
-        SourceError: there are no checkpoints, or they are not available.
+        SourceError: there are no checkpoints, or the checkpoints cannot be downloaded.
     """
     address = parse_address(run)
     if address.scheme == "demo" and (states := demo_checkpoints(address.place)):
@@ -80,7 +80,7 @@ def checkpoints(
     elif address.scheme == "wandb" and ":" not in address.place:
         _, folder, _ = fetch_run(address.place, Context(offline, echo, progress), every=True)
     else:
-        raise AddressError(f"{address.typed} has one checkpoint; give a folder or wandb:entity/project/run")
+        raise AddressError(f"{address.typed} has only one checkpoint; give a folder, or wandb:entity/project/run")
     names = checkpoints_in_order([p.relative_to(folder).as_posix() for p in folder.rglob("samples_*.pt")])
     if not names:
         raise SourceError(f"{address} has no checkpoints named samples_N.pt")

@@ -1,6 +1,6 @@
-"""HTTP requests with limits on time, size, rate, retries and redirects. Credentials are sent only to their own host.
+"""HTTP requests with limits on time, size, rate, retries and redirects; credentials are sent only to their own host.
 
-The `requests` package follows redirects, and drops credentials if the origin changes. Retries are counted here, because
+`requests` follows redirects, and drops credentials if the origin changes. Retries are counted here, because
 `urllib3.Retry` does not cover truncated bodies.
 """
 
@@ -23,7 +23,7 @@ from sae_geometry.sources.errors import SourceError
 T = TypeVar("T")
 
 _MAX_REDIRECTS = 5
-MAX_ANSWER = 32 << 20  # bytes of JSON; the parsed values take up to 20 times as much memory
+MAX_ANSWER = 32 << 20  # maximum size of a JSON response in bytes; parsed, it can take 20 times as much
 _RETRIED = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -34,13 +34,13 @@ def limits() -> Limits:
 
 @dataclass(frozen=True)
 class Credentials:
-    """An Authorization header, and the only origin that it may be sent to."""
+    """An Authorization header, and the only origin to which it may be sent."""
 
     origin: str
     header: str = field(repr=False)
 
     def headers_for(self, url: str) -> dict[str, str]:
-        """Return the header if `url` has this origin, otherwise an empty dict."""
+        """Return the Authorization header if `url` has this origin, and otherwise an empty dict."""
         return {"Authorization": self.header} if origin_of(url) == self.origin else {}
 
 
@@ -53,7 +53,7 @@ class RefusedError(SourceError):
 
 
 class UnreachableError(SourceError):
-    """The server gave no complete response in time, even after all retries."""
+    """The server did not send a complete response in time, even after all retries."""
 
 
 def origin_of(url: str) -> str:
@@ -67,7 +67,7 @@ def origin_of(url: str) -> str:
 def open_url(
     method: str, url: str, *, headers: Mapping[str, str], credentials: Credentials | None, data: bytes | None = None
 ) -> Iterator[Any]:
-    """Yield the response to a request without reading its body; raise ConnectionError if a retry may succeed."""
+    """Yield the response to a request, with its body unread; raise ConnectionError if a retry may succeed."""
     import requests
 
     sent = {**headers, **(credentials.headers_for(url) if credentials else {})}
@@ -78,26 +78,26 @@ def open_url(
         except SourceError:
             raise
         except (requests.exceptions.Timeout, TimeoutError) as error:
-            raise ConnectionError("no answer in time") from error
+            raise ConnectionError("no response in time") from error
         except requests.exceptions.TooManyRedirects as error:
             raise SourceError(f"{origin_of(url)} redirected more than {_MAX_REDIRECTS} times; refused") from error
         except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
             raise ConnectionError(_why(error)) from error
         except (requests.exceptions.RequestException, ValueError, LookupError) as error:
-            raise SourceError(f"{origin_of(url)}: the request could not be made ({type(error).__name__})") from error
+            raise SourceError(f"{origin_of(url)}: the request could not be sent ({type(error).__name__})") from error
         with answer:
             yield answer
 
 
 def _session() -> Any:
-    """Return a session that follows redirects only to http(s), never from https to http, and adds no credentials."""
+    """Return a session that follows only redirects to http(s), none from https to http, and adds no credentials."""
     import requests
 
     class Session(requests.Session):
         def get_redirect_target(self, resp: Any) -> str | None:
             if not resp.is_redirect:
                 return None
-            resp.close()  # The body of a redirect may never end.
+            resp.close()  # Do not read the body, which may never end.
             here = str(resp.url)
             try:
                 there = urlsplit(urljoin(here, resp.headers["location"]))
@@ -119,17 +119,17 @@ def _session() -> Any:
 
 
 def in_time(ask: Callable[[], T], still_waits: Callable[[], bool] = lambda: True) -> T:
-    """Return the result of `ask`, called in a thread; raise TimeoutError and abandon it after `connect` + `silence` s.
+    """Call `ask` in a thread and return its result; raise TimeoutError if it waits over `connect` + `silence` seconds.
 
-    The client's own timeout limits only the silence between two bytes, so a server that sends a header byte now and
-    then never triggers it. `still_waits` returns whether `ask` is waiting for a response rather than doing other work.
+    The client's own timeout limits only the silence between two bytes, so a server can evade it by sending a byte now
+    and then. `still_waits` returns whether `ask` is waiting for a response rather than doing other work.
     """
     result: Future[T] = Future()
 
     def work() -> None:
         try:
             result.set_result(ask())
-        except BaseException as error:  # Every exception is raised in the calling thread.
+        except BaseException as error:  # The calling thread raises the exception.
             result.set_exception(error)
 
     Thread(target=copy_context().run, args=(work,), daemon=True).start()
@@ -141,7 +141,7 @@ def in_time(ask: Callable[[], T], still_waits: Callable[[], bool] = lambda: True
                 if result.done():
                     return result.result()
                 if still_waits():
-                    raise TimeoutError("no answer in time") from None
+                    raise TimeoutError("no response in time") from None
     finally:
         if not result.done():
             result.add_done_callback(_close_late)
@@ -153,7 +153,7 @@ def _close_late(result: Future[Any]) -> None:
 
 
 def with_tries(what: str, attempt: Callable[[], T]) -> T:
-    """Return the result of `attempt`, retried after ConnectionError; raise UnreachableError after `limits().tries`."""
+    """Return the result of `attempt`; retry it after ConnectionError, at most `limits().tries` times in total."""
     last: Exception | None = None
     for n in range(limits().tries):
         if n:
@@ -169,7 +169,7 @@ def with_tries(what: str, attempt: Callable[[], T]) -> T:
 
 
 def check_status(answer: Any, what: str) -> None:
-    """Raise an exception unless the response is a success.
+    """Raise an exception if the status of a response is an error.
 
     Raises:
         ConnectionError: the status permits a retry; `.wait` is the server's Retry-After in seconds, if given.
@@ -191,7 +191,7 @@ def whole_answer(
     method: str, url: str, what: str, *, headers: Mapping[str, str] | None = None,
     credentials: Credentials | None = None, data: bytes | None = None,
 ) -> bytes:  # fmt: skip
-    """Send a request and return the body of the response, within limits on its size and duration."""
+    """Send a request, and return the body of its response, which is limited in size and duration."""
     end = time.monotonic() + limits().end
 
     def attempt() -> bytes:
@@ -209,7 +209,7 @@ def whole_answer(
 
 
 def body_of(answer: Any, limit: int, what: str) -> Iterator[bytes]:
-    """Yield the body of a response, at most `limit` bytes; raise ConnectionError if it is cut off or too slow."""
+    """Yield the body of a response in pieces; raise ConnectionError if the transfer breaks off or is too slow."""
     import requests
     import urllib3
 
@@ -233,13 +233,13 @@ def body_of(answer: Any, limit: int, what: str) -> Iterator[bytes]:
 
 
 class Pace:
-    """Monitor of the download rate, averaged over intervals as long as the permitted silence."""
+    """Monitor of the download rate; each average spans at least the permitted silence between two bytes."""
 
     def __init__(self) -> None:
         self.n, self.since = 0, time.monotonic()
 
     def add(self, n: int) -> None:
-        """Count received bytes; raise ConnectionError if the rate is too low."""
+        """Add `n` received bytes; raise ConnectionError if the average rate is too low."""
         self.n += n
         passed = time.monotonic() - self.since
         if passed >= limits().silence:
@@ -255,7 +255,7 @@ def _why(error: Exception) -> str:
     if "resolve" in text or "name or service" in text or "getaddrinfo" in text:
         return "the host name cannot be resolved"
     if "timed out" in text:
-        return "no answer in time"
+        return "no response in time"
     if "certificate" in text or "ssl" in text:
         return "the server's certificate was not accepted"
     return "the connection was lost"

@@ -1,4 +1,4 @@
-"""Describe the tensors and dictionaries at an address, and how they are interpreted."""
+"""Descriptions of the tensors and dictionaries at an address, as `load` interprets them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _AXES = {"n": "n_latents", "d": "width", "o": "outputs", "s": "layers", "1": "1"
 
 @dataclass(frozen=True)
 class StoredShape:
-    """Key, shape and type of one tensor in a file."""
+    """Key, shape and element type of a tensor in a file."""
 
     key: str
     shape: tuple[int, ...]
     dtype: str
 
 
-_LONGEST_LINE = 1000  # characters
+_LONGEST_LINE = 1000  # maximum length of a line in characters
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,16 @@ class Norms:
 
 @dataclass(frozen=True)
 class FoundDictionary:
-    """One dictionary in a file, as it is interpreted.
+    """A dictionary in a file, as `load` interprets it.
 
     Attributes:
-        choice: text after `::` that selects it; "" if it is the only one.
+        choice: text after `::` that selects this dictionary; "" if there is no other.
         n_latents, d_out: number of latents, and width of one output.
-        outputs: layers or models that its decoder writes to; empty if there is only one.
+        outputs: layers or models to which the decoder writes; empty if there is only one.
         output_kind: "layer" or "model".
-        decoder, encoder: key and orientation, such as "W_dec [n_latents, width]"; encoder is None if it is missing.
-        hook_point_in, hook_point_out: hook points it reads from and writes to; out is None if the same or unknown.
-        transcoder: whether the decoder writes to a different space than the encoder reads from.
+        decoder, encoder: key and orientation, such as "W_dec [n_latents, width]"; `encoder` is None if absent.
+        hook_point_in, hook_point_out: hook points of encoder and decoder; `hook_point_out` is None if equal or unknown.
+        transcoder: whether the decoder writes to another hook point than the one from which the encoder reads.
         assumed: why the orientation is an assumption; None if it is certain.
         alive: description of the known dead latents; None if the decoder was not read.
         norms: norms of the decoder rows; None if the decoder was not read.
@@ -170,7 +170,7 @@ def _found(opened: Opened, site: Site, *, read: bool, selection: Selection) -> F
 
 
 def spelled(slabs: tuple[Slab, ...]) -> str:
-    """Return the keys and interpreted axes of stored tensors as text, such as "W_dec [n_latents, width]"."""
+    """Return the keys of stored tensors and the meanings of their axes, for example "W_dec [n_latents, width]"."""
     keys = dict.fromkeys(s.key for s in slabs)
     return ", ".join(keys) + f" [{', '.join(_AXES[a] for a in slabs[0].axes)}]"
 
@@ -181,8 +181,8 @@ def _details(d: FoundDictionary) -> list[tuple[str, str]]:
     if d.transcoder:
         rows.append(("kind", f"a transcoder: directions in the output space ({d.hook_point_out or 'hook unknown'})"))
     if d.outputs:
-        rows.append(("outputs", f"{d.output_kind}s {', '.join(map(str, d.outputs))}: all concatenated, or "
-                     f"::{d.output_kind}=N for one"))  # fmt: skip
+        rows.append(("outputs", f"{d.output_kind}s {', '.join(map(str, d.outputs))}: all are concatenated; "
+                     f"::{d.output_kind}=N selects one"))  # fmt: skip
     if d.assumed:
         rows.append(("warning", d.assumed))
     if d.alive:

@@ -1,7 +1,7 @@
 """Read the unembedding of a language model on disk or on Hugging Face, without the rest of its weights.
 
-From a repository, only `config.json`, `tokenizer.json`, the headers of its safetensors shards and the bytes of two
-tensors are fetched, regardless of the model's size. Both tensors are cached for use offline.
+From a repository, only `config.json`, `tokenizer.json`, the headers of the safetensors shards and the bytes of two
+tensors are fetched, regardless of the size of the model. Both tensors are cached for offline use.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MOST_CONFIG, _MOST_INDEX = 4 << 20, 16 << 20
 
 @dataclass(frozen=True)
 class ModelWeights:
-    """Weights of a language model that map directions to logits, as `Unembedding.from_weights` needs them."""
+    """Weights of a language model that map directions to logits: the arguments of `Unembedding.from_weights`."""
 
     name: str
     weight: Tensor
@@ -48,7 +48,7 @@ class ModelWeights:
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A model's configuration and tokenizer, and a function that reads its tensors by name."""
+    """Configuration and tokenizer of a model, and a function that reads the model's tensors by name."""
 
     address: str
     config: Mapping[str, Any]
@@ -58,7 +58,7 @@ class ModelFiles:
 
 
 def model_weights(files: ModelFiles) -> ModelWeights:
-    """Return the unembedding and final norm of a model, identified by their names."""
+    """Return the unembedding and the final norm of a model, which are identified by name."""
     config = files.config.get("text_config") if isinstance(files.config.get("text_config"), Mapping) else files.config
     assert isinstance(config, Mapping)
     kind = str(config.get("model_type") or files.config.get("model_type") or "")
@@ -67,12 +67,12 @@ def model_weights(files: ModelFiles) -> ModelWeights:
     if unembed is None:
         raise SourceError(
             f"{files.address} has no unembedding: expected a tensor named {', '.join(_UNEMBED)} or, if tied, "
-            f"{', '.join(_EMBED[:3])}; give the arrays instead"
+            f"{', '.join(_EMBED[:3])}; pass an array instead"
         )
     if unembed.endswith(_EMBED) and config.get("tie_word_embeddings") is False:
         raise SourceError(
             f"{files.address} has only an embedding, {unembed}, which is not tied to the unembedding according to its "
-            "config.json; give the arrays instead"
+            "config.json; pass an array instead"
         )
     norm = _only(outer, _NORM, "final norm", files.address)
     gain = None if norm is None else files.read(norm)
@@ -117,7 +117,7 @@ def local_model(folder: Path) -> ModelFiles:
 
 
 def shard_of_each(index: Mapping[str, Any], names: list[str] | None, where: str) -> dict[str, str]:
-    """Return the safetensors file (one of `names`) that holds each tensor; empty if the only file is `WHOLE`."""
+    """Return the file (one of `names`) of each tensor, by key; an empty dict if the only file is `WHOLE`."""
     table = index.get("weight_map")
     if isinstance(table, Mapping):
         owners = {str(key): str(shard) for key, shard in table.items()}
@@ -129,19 +129,19 @@ def shard_of_each(index: Mapping[str, Any], names: list[str] | None, where: str)
         return owners
     if names is None or WHOLE in names:
         return {}
-    raise SourceError(f"{where} has no {WHOLE} and no {INDEX}: expected a model in the safetensors format")
+    raise SourceError(f"{where} has no {WHOLE} and no {INDEX}: expected a model in safetensors format")
 
 
 def _only(keys: list[str], suffixes: tuple[str, ...], what: str, where: str) -> str | None:
     found = [k for k in keys if any(k == s or k.endswith(f".{s}") for s in suffixes)]
     if len(found) > 1:
         listed = ", ".join(shown(k, 60) for k in found[:5])
-        raise SourceError(f"{where} has several tensors that could be the {what}: {listed}; give the arrays instead")
+        raise SourceError(f"{where} has several tensors that could be the {what}: {listed}; pass an array instead")
     return found[0] if found else None
 
 
 def read_small_json(path: Path) -> dict[str, Any]:
-    """Read the JSON object in a model's configuration or index."""
+    """Read the JSON object in the configuration or index of a model."""
     try:
         if path.stat().st_size > (_MOST_CONFIG if path.name == "config.json" else _MOST_INDEX):
             raise ValueError("too large")

@@ -1,4 +1,4 @@
-"""Expand a pattern, a folder, a repository or a checkpoint to the addresses of its dictionaries."""
+"""Expand a pattern, folder, repository or checkpoint to the addresses of the dictionaries in it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MOST_EXPANDED = 1000
 def expanded(address: str) -> list[str]:
     """Expand the braces in an address as a shell does, for example `layers.{0..11}` or `layers.{0,4,8}`.
 
-    The path of an existing file or folder is not expanded.
+    An address that is the path of an existing file or folder is not expanded.
 
     Example:
         >>> expanded("hf://org/repo/layers.{2..4}")
@@ -47,7 +47,7 @@ def expanded(address: str) -> list[str]:
 
 
 def checkpoints_at(address: str | Path, context: Context) -> list[str]:
-    """Return one address per checkpoint in a folder or Hugging Face repository, or any other address unchanged.
+    """Return one address per checkpoint in a folder or Hugging Face repository; otherwise, the given address.
 
     Weights are neither read nor downloaded.
     """
@@ -61,7 +61,7 @@ def checkpoints_at(address: str | Path, context: Context) -> list[str]:
 
 
 def dictionaries_at(address: str | Path, context: Context) -> list[tuple[Address, Bundle]]:
-    """Return the address of each dictionary in a checkpoint, with the checkpoint's files, for `load.read`.
+    """Return (address, checkpoint) for each dictionary in a checkpoint, as arguments of `load.read`.
 
     A checkpoint has one dictionary per hook point, source, and output layer or model.
     """

@@ -22,7 +22,7 @@ from sae_geometry.sources.resolve import parse_address, resolve
 
 
 class OrientationWarning(UserWarning):
-    """The latent axis was assumed, because the file is ambiguous."""
+    """The file is ambiguous, so the axis that indexes latents was assumed."""
 
 
 def load(
@@ -48,7 +48,7 @@ def load(
         name: label; takes precedence over `NAME=`.
         latent_axis: axis of the stored decoder that indexes latents; set it if the file is ambiguous.
         drop_bad: drop and record latents whose decoder row is zero, NaN or infinite, instead of raising an exception.
-        encoder: whether to read the encoder too; False halves the memory.
+        encoder: whether to read the encoder too; without it, a dictionary takes half the memory.
         offline: use only cached files, not the network.
         echo: called with one line of text per step.
         progress: called with a file's name and its downloaded share.
@@ -72,10 +72,10 @@ def load(
         raise ValueError(f"latents must be 'alive' or 'all'; got {latents!r}")
     if latent_axis not in (None, 0, 1):
         raise ValueError(f"latent_axis must be 0 or 1; got {latent_axis!r}")
-    torch_device()  # Raise for an unavailable device before anything is downloaded.
+    torch_device()  # Raise before any download if the device is not available.
     context = Context(offline, echo, progress)
     parsed = parse_address(address)
-    if latent_axis is not None:  # The dictionary's address records the axis, so that it can be loaded again.
+    if latent_axis is not None:  # Record the axis in the dictionary's address.
         parsed = replace(parsed, selection=replace(parsed.selection, latent_axis=latent_axis))
     return read(parsed, resolve(parsed, context), latents, context, name=name, drop_bad=drop_bad, encoder=encoder)
 
@@ -90,7 +90,7 @@ def read(
     drop_bad: bool = False,
     encoder: bool = True,
 ) -> Dictionary:
-    """Read the dictionary at an address that has been resolved to `bundle`; see `load`."""
+    """Read the dictionary at an address whose files are already resolved as `bundle`; see `load`."""
     device = torch_device()
     opened = open_bundle(bundle, address.selection.latent_axis)
     context.say(f"{address.typed} → {bundle.address}{address.selection}")
@@ -99,7 +99,7 @@ def read(
     )
     if bundle.labels is not None:
         dictionary = dictionary.labeled(Labels.read(bundle.labels))
-    if encoder:  # Callers who save memory without encoders need no second checkpoint either.
+    if encoder:  # To save memory, do not read a second checkpoint either.
         dictionary = _with_start(dictionary, bundle, address.selection)
     resolved, typed = readable(f"{bundle.address}{address.selection}"), readable(address.typed)
     dictionary = replace(dictionary, name=readable(dictionary.name), address=resolved)
@@ -112,7 +112,7 @@ def read(
 
 
 def _with_start(d: Dictionary, bundle: Bundle, selection: Selection) -> Dictionary:
-    """Add `cosine_to_start` to a dictionary's metadata if the checkpoint of its run at step 0 is available locally.
+    """Add `cosine_to_start` to a dictionary's metadata if the run's checkpoint at step 0 is on this machine.
 
     `cosine_to_start` is the mean of cos(w_i, w_i at step 0) over the latent ids i that both checkpoints have.
     """
@@ -124,9 +124,9 @@ def _with_start(d: Dictionary, bundle: Bundle, selection: Selection) -> Dictiona
         )
         start = read_dictionary(opened, selection, "all", encoder=False, drop_bad=True)
         if d.d_in != start.d_in or d.alive.n_total != start.alive.n_total:
-            raise ValueError(f"its decoder is {start.alive.n_total:,} × {start.d_in:,}")
+            raise ValueError(f"the decoder there is {start.alive.n_total:,} × {start.d_in:,}")
     except ValueError as error:
-        note = f"its cosine to its initial state is unknown: {bundle.start.name} cannot be used ({error})"
+        note = f"the cosine to the initial weights is unknown: {bundle.start.name} cannot be used ({error})"
         return replace(d, notes=(*d.notes, note))
     _, here, there = np.intersect1d(d.latent_ids.numpy(), start.latent_ids.numpy(), return_indices=True)
     x, y = d.directions[torch.from_numpy(here)], start.directions[torch.from_numpy(there)]

@@ -1,4 +1,4 @@
-"""Checkpoints on this machine: a file, or a folder with weights to choose from."""
+"""Checkpoints on this machine: a file of weights, or a folder from which the weights are chosen."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sae_geometry.sources.wandb.run_record import RUN_RECORD_NAME, read_record
 
 _MAX_DEPTH = 4
 _MAX_FILES = 100_000
-_MAX_FOLDERS = 10_000  # Links between folders can make any number of paths.
+_MAX_FOLDERS = 10_000  # Links between folders can form an unlimited number of paths.
 
 
 def bundle_local(address: Address) -> Bundle:
@@ -43,11 +43,11 @@ def bundle_local(address: Address) -> Bundle:
 
 
 def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = None) -> Bundle:
-    """Return the bundle of weights files on disk and their side files."""
+    """Return the checkpoint that consists of these weights files and the side files next to them."""
     for path in weights:
         if path.is_symlink() and not path.exists():
-            raise SourceError(f"{path.name} is a link to {path.readlink()}, which does not exist: fetch it again")
-        if path.exists() and not path.is_file():  # Reading a pipe or device would never end.
+            raise SourceError(f"{path.name} is a link to {path.readlink()}, which does not exist: fetch the file again")
+        if path.exists() and not path.is_file():  # Reading a pipe or a device might never end.
             raise SourceError(f"{path} is not a file")
     first = weights[0].absolute()
     sides = [p for name in side_names(first.as_posix()) if _is_there(p := Path(name))]
@@ -68,18 +68,18 @@ def bundle_files(weights: tuple[Path, ...], address: str, where: str | None = No
 
 
 def _is_there(side: Path) -> bool:
-    """Return whether a side file exists; a broken link to a configuration counts too, so that it is reported."""
+    """Return whether a side file exists or is a broken link to a configuration, which must be reported."""
     return os.path.isfile(side) or (os.path.islink(side) and not os.path.exists(side) and side.name != SPARSITY_NAME)
 
 
 def labels_next_to(weights: Path) -> Path | None:
-    """Return the path of the label table next to the weights and named after them, if it exists."""
+    """Return the path of the label table next to the weights, named after them; None if there is no such file."""
     path = weights.with_suffix(".labels.parquet")
     return path if os.path.isfile(path) else None
 
 
 def _snapshot(folder: Path) -> Path:
-    """Return the folder itself or, for a Hugging Face cache folder (models--org--repo), its main or only commit."""
+    """Return the folder itself or, in a Hugging Face cache folder (models--org--repo), the main or only commit."""
     snapshots = folder / "snapshots"
     if not re.fullmatch(r"(?:models|datasets)--.+", folder.name) or not snapshots.is_dir():
         return folder
@@ -90,15 +90,15 @@ def _snapshot(folder: Path) -> Path:
     if len(commits) == 1:
         return snapshots / commits[0]
     if not commits:
-        raise SourceError(f"{folder} is the cache of a repository without any commit: fetch it again")
+        raise SourceError(f"{folder} is the cache of a repository, but contains no commit: fetch the repository again")
     raise SourceError(
-        f"{folder} has {len(commits)} commits and does not say which is main: give one of its folders, for example "
+        f"{folder} has {len(commits)} commits and does not record which is main: give one of its folders, such as "
         f"{snapshots.name}/{commits[0]}"
     )
 
 
 def names_below(folder: Path, depth: int = 0, visits: Iterator[int] | None = None) -> Iterator[str]:
-    """Yield the files up to a few levels below a folder, as paths relative to it."""
+    """Yield the relative paths of all files in a folder, down to a few levels of subfolders."""
     visits = itertools.count(1) if visits is None else visits
     if next(visits) > _MAX_FOLDERS:
         raise SourceError(
@@ -110,7 +110,7 @@ def names_below(folder: Path, depth: int = 0, visits: Iterator[int] | None = Non
     except OSError as error:
         raise SourceError(f"{folder} cannot be listed: {error.strerror}") from error
     for child in children[:_MAX_FILES]:
-        broken = child.is_symlink() and not child.exists()  # A broken link is reported when it is opened.
+        broken = child.is_symlink() and not child.exists()  # Opening a broken link raises an error.
         if broken or child.is_file():
             yield child.name
         elif child.is_dir() and depth < _MAX_DEPTH and not child.name.startswith("."):

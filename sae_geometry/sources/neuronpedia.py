@@ -1,4 +1,4 @@
-"""Links to Neuronpedia's pages and lists of latents, and downloads of its public exports, which need no key.
+"""Links to Neuronpedia's pages and lists of latents, and downloads of its public exports, without a key.
 
 Below v1/MODEL/SOURCE/, the bucket of exports has the folders features, explanations (also explanations-NAME) and
 activations, each with files batch-N.jsonl.gz. Activations are not fetched.
@@ -43,8 +43,8 @@ def source_on_neuronpedia(dictionary: Dictionary) -> str | None:
 def neuronpedia_url(dictionary: Any, latent_id: int) -> str | None:
     """Return the URL of a latent's page on Neuronpedia, `SITE/model/source/index`; None if its pages are unknown.
 
-    Pages are known for checkpoints whose configuration names them, for the published runs of the end-to-end paper, and
-    for releases that an installed sae-lens lists. The network is not used, so the page may not exist.
+    Known are the pages of checkpoints whose configuration names them, of published runs of the end-to-end paper, and of
+    releases that an installed sae-lens lists. The network is not used, so a page may not exist.
 
     Args:
         dictionary: a `Dictionary`, an address, an array, or any other input of `load` and `as_dictionary`; a dictionary
@@ -98,7 +98,7 @@ def _source(metadata: Mapping[str, Any], address: str | None) -> str | None:
 
 
 def fetch_export(source: str, context: Context | None = None) -> Path:
-    """Return the cache folder that contains the export MODEL/SOURCE, downloading the export if necessary."""
+    """Return the cache folder that contains the export MODEL/SOURCE, after downloading the export if necessary."""
     context = context or Context()
     if not _SOURCE.fullmatch(source):
         raise SourceError(f"{source!r:.80} is not a Neuronpedia MODEL/SOURCE, such as gpt2-small/8-res-jb")
@@ -123,7 +123,7 @@ def fetch_export(source: str, context: Context | None = None) -> Path:
 
 
 def _listed(source: str) -> list[RemoteFile]:
-    """Return the batch files of an export, from all pages of the bucket's listing."""
+    """Return the batch files of an export, as listed on all pages of the bucket's listing."""
     bucket = os.environ.get(BUCKET_VARIABLE, BUCKET).rstrip("/")
     prefix, files, token = f"v1/{source}/", list[RemoteFile](), ""
     for _ in range(_MOST_PAGES):
@@ -134,14 +134,14 @@ def _listed(source: str) -> list[RemoteFile]:
             name = key.removeprefix(prefix)
             if key.startswith(prefix) and _WANTED.fullmatch(name):
                 n_bytes = int(size) if size.isdecimal() and len(size) < 16 else None
-                md5 = _MD5.fullmatch(etag)  # The tag of a multipart upload is not an MD5.
+                md5 = _MD5.fullmatch(etag)  # The ETag of a multipart upload is not an MD5.
                 files.append(RemoteFile(name, f"{bucket}/{quote(key)}", n_bytes, md5[1] if md5 else None))
         token = page.findtext("NextContinuationToken") or ""
         if page.findtext("IsTruncated") != "true" or not token:
             break
     if not files:
         raise RefusedError(
-            f"Neuronpedia has no export of {source}; take MODEL/SOURCE from the address of a latent's page", 404
+            f"Neuronpedia has no export of {source}; copy MODEL/SOURCE from the URL of a latent's page", 404
         )
     return files
 
@@ -150,11 +150,11 @@ def _page(url: str) -> ElementTree.Element:
     what = "listing the exports of Neuronpedia"
     raw = whole_answer("GET", url, what)
     try:
-        if b"<!" in raw:  # A document type may define entities that expand without bounds.
+        if b"<!" in raw:  # A document type could define entities of unbounded size.
             raise ValueError("a document type")
         page = ElementTree.fromstring(raw)
         for element in page.iter():
-            element.tag = element.tag.rpartition("}")[2]  # Remove the namespace, so that tags can be found by name.
+            element.tag = element.tag.rpartition("}")[2]  # Remove the namespace from the tag.
         if page.tag != "ListBucketResult":
             raise ValueError("another document")
     except (ValueError, ElementTree.ParseError) as error:

@@ -1,7 +1,7 @@
 """Parse untrusted JSON and YAML into strings, numbers, lists and dicts, at a cost bounded by the length of the text.
 
-PyYAML's own loader raises KeyError, IndexError, OverflowError and others if a tag does not fit its value, and takes
-unbounded time for nested merges. The json module returns integers that are too large to print.
+PyYAML's own loader raises KeyError, IndexError, OverflowError and other exceptions if a tag does not fit its value, and
+takes unbounded time for nested merges. The json module returns integers that are too large to print.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SCALARS = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "flo
 
 
 def is_plain(value: object) -> bool:
-    """Return whether a value is a string, a boolean, or a number that fits in 64 bits."""
+    """Return whether a value is a string, a boolean, a float, or an integer that fits in 64 bits."""
     return isinstance(value, str | float | bool) or (isinstance(value, int) and abs(value) < 1 << 63)
 
 
@@ -39,8 +39,8 @@ def parse_json(text: str | bytes, table: Callable[[list[tuple[str, Any]]], Any] 
 def parse_yaml(text: str | bytes, table: Callable[[list[tuple[str, Any]]], dict[str, Any]] = dict) -> Any:
     """Parse YAML text as plain data; `table` builds each mapping from its pairs.
 
-    Keys are strings, as written. A scalar is a string unless it fits a tag for null, a boolean or a number. An alias is
-    the same object as its anchor, so it costs nothing.
+    Keys remain strings, as written, and so do scalars that are not null, a boolean or a number. An alias is the same
+    object as its anchor, so it needs no memory.
 
     Raises:
         ValueError: the text is not YAML, refers to itself, has too many nodes, or is nested too deeply.
@@ -62,7 +62,7 @@ class _Loader(yaml.SafeLoader):
     def __init__(self, text: str | bytes, table: Callable[[list[tuple[str, Any]]], dict[str, Any]]) -> None:
         super().__init__(text)
         self.table, self.parts, self.depth = table, 0, 0
-        self.complete: dict[yaml.Node, Any] = {}  # An alias shares its anchor's node, which is converted once.
+        self.complete: dict[yaml.Node, Any] = {}  # An alias has the same node as its anchor.
 
     def count(self, n: int) -> None:
         self.parts += n
@@ -73,7 +73,7 @@ class _Loader(yaml.SafeLoader):
         self.count(1)
         if self.depth > _MAX_DEPTH:
             raise ValueError(f"nested more than {_MAX_DEPTH} deep")
-        if not self.check_event(yaml.AliasEvent):  # YAML permits redefining an anchor, but PyYAML refuses it.
+        if not self.check_event(yaml.AliasEvent):  # YAML permits redefining an anchor, PyYAML does not.
             self.anchors.pop(self.peek_event().anchor, None)
         self.depth += 1
         node = super().compose_node(parent, index)

@@ -1,4 +1,4 @@
-"""Resolve addresses to files on disk, whatever their source."""
+"""Resolve addresses of any scheme to files on disk, which are downloaded if necessary."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def parse_address(address: str | Path) -> Address:
     """Parse an address given as a string or path; a `Path` is always local."""
     if isinstance(address, Path):
         return Address(str(address), "local", str(address))
-    return parse(address, lambda text: os.path.exists(os.path.expanduser(text)))  # exists() is False for overlong text.
+    return parse(address, lambda text: os.path.exists(os.path.expanduser(text)))  # exists() never raises.
 
 
 def resolve(address: Address, context: Context) -> Bundle:
-    """Return the files at an address, downloading them if necessary."""
+    """Return the checkpoint at an address, after downloading its files if necessary."""
     if address.other is not None:
-        context.say(f"{address.typed} is read as the local path; it could also mean {address.other}")
+        context.say(f"{address.typed} is read as a local path; it could also mean {address.other}")
     match address.scheme:
         case "local":
             return bundle_local(address)
@@ -56,7 +56,7 @@ def _run_or_hint(address: Address, context: Context) -> Bundle:
 
 
 def _paper(address: Address, context: Context) -> Bundle:
-    """Return a run of the paper from W&B or, if that fails, from a copy on Hugging Face."""
+    """Return the checkpoint of a run of the paper from W&B or, if W&B fails, from a copy on Hugging Face."""
     run = paper_run(address.place)
     known = {"paper": run.address, "paper_run": run.wandb}
     reasons = []

@@ -1,4 +1,4 @@
-"""Read a probe, a steering vector, token embeddings, or latents of a dictionary as unit rows with ids."""
+"""Read a probe, a steering vector, token embeddings or single latents as unit vectors with ids."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def as_vectors(
 
     Raises:
         SourceError: nothing is at the address, or the file holds several tensors or none.
-        ValueError: the input is not vectors, a vector has no direction, or a latent or row does not exist.
+        ValueError: the input has another shape, a vector is zero or not finite, or a latent or row does not exist.
 
     Example:
         >>> as_vectors([3.0, 4.0]).directions.tolist()
@@ -68,7 +68,7 @@ def read_matrix(address: str | Path) -> tuple[str, Tensor]:
 
 
 def _only_tensor(address: str | Path, context: Context, axes: tuple[int, ...]) -> tuple[str, Tensor, str]:
-    """Return name, values and address of the tensor named after `::`, or of the only one with a fitting shape."""
+    """Return name, values and address of the tensor named after `::`, or else of the only one of suitable shape."""
     parsed = parse_address(address)
     bundle = resolve(parsed, context)
     file = open_weights(bundle.weights, [None] * len(bundle.weights))
@@ -81,10 +81,10 @@ def _only_tensor(address: str | Path, context: Context, axes: tuple[int, ...]) -
         raise LayoutError(
             f"{parsed.typed} holds {len(fit)} tensors; choose one by adding {listed}{also}"
             if fit
-            else f"{parsed.typed} holds no tensor that could be {wanted}"
+            else f"{parsed.typed} contains no tensor that could be {wanted}"
         )
     if key is not None and key not in file.entries:
-        raise SourceError(f"{parsed.typed} holds no tensor {key!r}; it has {', '.join([*file.entries][:_MOST_LISTED])}")
+        raise SourceError(f"{parsed.typed} has no tensor {key!r}, only {', '.join([*file.entries][:_MOST_LISTED])}")
     found = file.read(key or fit[0])
     context.say(f"{parsed.typed} → {key or fit[0]} {list(found.shape)} of {bundle.address}")
     return parsed.label or bundle.name, found, f"{bundle.address}{parsed.selection}"

@@ -115,7 +115,7 @@ def test_what_cannot_be_followed(tmp_path: Path) -> None:
         sg.drift(["demo:local-seed0"])
     with pytest.raises(ValueError, match="has no checkpoints"):
         sg.drift(tmp_path)
-    with pytest.raises(ValueError, match="has one checkpoint"):
+    with pytest.raises(ValueError, match="has only one checkpoint"):
         sg.drift("demo:local-seed0")
     with pytest.raises(ValueError, match="threshold must lie"):
         sg.drift(["demo:local-seed0", "demo:local-seed1"], threshold=2.0)

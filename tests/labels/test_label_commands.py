@@ -59,9 +59,9 @@ def test_a_table_is_shown_and_must_name_its_run(files, tmp_path):
     assert "name because" in said
     refused = CliRunner().invoke(app, [str(a) for a in (*both, "--overwrite", "--labels", files / "mine.csv")])
     assert refused.exit_code == 2
-    assert "does not name its run" in refused.output
+    assert "does not name a run" in refused.output
     refused = CliRunner().invoke(app, [str(a) for a in (*both, "--overwrite", "--labels", f"d9={files / 'mine.csv'}")])
-    assert "no run is named 'd9'; give the name of one of d1, d2" in refused.output
+    assert "no run is named 'd9'; the runs are d1, d2" in refused.output
     assert (tmp_path / "out" / "summary.json").is_file()
 
 
@@ -100,7 +100,7 @@ def test_nearest_shows_the_tokens_and_tables_of_hits(files, tmp_path):
     table = sg.read(tmp_path / "b").tables["nearest"].set_index("run")["label:name"]
     assert table.isna().tolist() == [True, False]
     assert table["d2"] == "because"
-    for labels, why in ((files / "mine.csv", "names no run"), (f"d9={files / 'mine.csv'}", "fits none of the")):
+    for labels, why in ((files / "mine.csv", "names no run"), (f"d9={files / 'mine.csv'}", "matches no dictionary")):
         refused = CliRunner().invoke(app, ["nearest", f"{one}::latent=0", str(one), str(two), "--labels", str(labels)])
         assert refused.exit_code == 2
         assert why in refused.output

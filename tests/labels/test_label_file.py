@@ -40,13 +40,13 @@ def test_tables_join_and_the_later_column_wins(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("a.csv", "id,x\n1,2\n", "needs a column `latent`"),
+        ("a.csv", "id,x\n1,2\n", "has no column `latent`"),
         ("a.csv", "latent,x\n1,2\n1,3\n3,1\n3,1\n", r"a\.csv: latent 1 has several rows \(2 too many in total"),
         ("a.csv", "latent,x\n1.5,2\n", "row 1: '1.5' is not a latent id"),
         ("a.csv", "latent,x\n0,1\n-1,2\n", r"a\.csv: .* of 0 or more; got -1"),
         ("a.jsonl", "{", "cannot be read as jsonl"),
         ("a.parquet", "nonsense", "cannot be read as parquet"),
-        ("a.txt", "latent\n1\n", "is not a file of labels"),
+        ("a.txt", "latent\n1\n", "is not a label file"),
     ],
 )
 def test_what_is_not_a_table_of_labels_is_one_sentence(tmp_path, name, text, says):

@@ -62,7 +62,7 @@ def test_directions_made_of_tokens_are_read_back_and_turned_ones_are_not(unembed
 
 
 def test_what_cannot_be_read_is_one_sentence(unembedding, tmp_path):
-    with pytest.raises(ValueError, match="width 12 and the unembedding of arrays has 24"):
+    with pytest.raises(ValueError, match="width 12 but the unembedding of arrays has width 24"):
         read_tokens(dictionary(torch.eye(3, 12)), unembedding)
     with pytest.raises(ValueError, match="only directions of the residual stream"):
         read_tokens(dictionary(torch.eye(3, D), hook_point="blocks.3.attn.hook_z"), unembedding)

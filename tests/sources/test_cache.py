@@ -71,9 +71,9 @@ def test_one_run_is_cleared_and_the_rest_stays(shared: Path) -> None:
     assert clear_cache("e/p/one") == 100
     assert not one.parent.exists()
     assert two.exists()
-    with pytest.raises(SourceError, match="holds no run"):
+    with pytest.raises(SourceError, match="does not contain run"):
         clear_cache("e/p/one")
-    with pytest.raises(SourceError, match="holds no run"):
+    with pytest.raises(SourceError, match="does not contain run"):
         clear_cache("team/project/run")  # This folder belongs to another program.
     assert clear_cache() == 100
     assert (two.parent / "mine.txt").read_text() == "a note"

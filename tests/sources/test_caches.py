@@ -51,7 +51,7 @@ def test_a_flipped_bit_in_the_cache_is_noticed_and_mended(wandb_world: Loopback,
     flip(path)
     for offline in (False, True):
         with pytest.raises(
-            SourceError, match=f"is damaged: .*`sae-geometry fetch wandb:{RUN}#{name}` downloads it again"
+            SourceError, match=f"is damaged: .*run `sae-geometry fetch wandb:{RUN}#{name}` to replace it"
         ):
             load(RUN, "all", offline=offline)
     with pytest.raises(SourceError, match="is damaged"):
@@ -95,7 +95,7 @@ def test_force_fetches_what_is_there(wandb_world: Loopback, hf: HuggingFace, mon
             assert len(server.downloads(name)) == (1 if n < 2 else 2)
         result = CliRunner().invoke(app, ["fetch", address, "--force", "--offline"])
         assert result.exit_code == 2
-        assert "use only one of them" in result.stderr
+        assert "use only one of the two" in result.stderr
 
 
 def test_a_file_is_read_for_its_checksum_once(
@@ -129,10 +129,10 @@ def test_a_file_of_the_user_s_own_in_the_hugging_face_cache_is_left_alone(hf: Hu
     snapshot.unlink()
     snapshot.symlink_to(own)
     for offline in (False, True):
-        with pytest.raises(SourceError, match="checksum is not the recorded one"):
+        with pytest.raises(SourceError, match="checksum differs from the recorded one"):
             load(ADDRESS, offline=offline)
     for force in (False, True):
-        with pytest.raises(SourceError, match=f"{snapshot} is not a link to a cached blob: remove it"):
+        with pytest.raises(SourceError, match=f"{snapshot} is not a link to a cached blob: remove this file"):
             fetch(ADDRESS, force=force)
     assert snapshot.readlink() == own
     assert own.read_bytes() == b"years of work"
@@ -146,7 +146,7 @@ def test_a_damaged_file_of_the_hugging_face_cache_is_not_deleted(hf: HuggingFace
     flip(next((tmp_path / "hf").rglob("sae_weights.safetensors")).resolve())
     before = {p: p.stat().st_ino for p in (tmp_path / "hf").rglob("*")}
     for _ in range(2):
-        with pytest.raises(SourceError, match="checksum is not the recorded one"):
+        with pytest.raises(SourceError, match="checksum differs from the recorded one"):
             load(ADDRESS)
     assert {p: p.stat().st_ino for p in (tmp_path / "hf").rglob("*")} == before
     fetch(ADDRESS)

@@ -112,7 +112,7 @@ def test_the_six_releases_without_the_package() -> None:
     assert saelens_address("gpt2-small-res_sce-ajt/10-res_sce-ajt") == place
     with pytest.raises(AddressError, match=r"has no SAE 'x'; it has blocks.2"):
         saelens_address("gpt2-small-res_sce-ajt/x")
-    with pytest.raises(AddressError, match=r"there is no release 'gemma'.*is not installed"):
+    with pytest.raises(AddressError, match=r"no release 'gemma'.*is not installed"):
         saelens_address("gemma/x")
 
 

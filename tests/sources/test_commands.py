@@ -52,7 +52,7 @@ def test_a_path_that_exists_is_taken_and_what_else_it_could_be_is_said(
     (tmp_path / "a/b").mkdir(parents=True)
     result = run("fetch", "a/b")
     assert result.exit_code == 1  # The folder is empty.
-    assert "a/b is read as the local path; it could also mean hf://a/b" in result.stderr
+    assert "a/b is read as a local path; it could also mean hf://a/b" in result.stderr
 
 
 def test_runs_as_a_table_and_as_json(wandb_world: Loopback) -> None:

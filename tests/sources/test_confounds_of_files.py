@@ -58,7 +58,7 @@ def test_how_far_each_moved_from_its_own_start(tmp_path: Path) -> None:
         run / "samples_0.pt",
         {k: v[:4] if v.shape[0] == N else v[:, :4] if v.ndim == 2 else v for k, v in start.items()},
     )
-    assert any("its cosine to its initial state is unknown" in note for note in load(run).notes)
+    assert any("the cosine to the initial weights is unknown" in note for note in load(run).notes)
 
 
 @pytest.mark.parametrize(

@@ -67,9 +67,9 @@ def nested_tuples(levels: int, of: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("raw", "sentence"),
     [
-        (nested_names(1, 1 << 20, 20_000), "names of its values exceed"),
-        (nested_names(30, 60_000, 20_000), "names of its values exceed"),
-        (nested_names(60, 1_000, 40_000), "names of its values exceed"),
+        (nested_names(1, 1 << 20, 20_000), "names of the values in it exceed"),
+        (nested_names(30, 60_000, 20_000), "names of the values in it exceed"),
+        (nested_names(60, 1_000, 40_000), "names of the values in it exceed"),
         (nested_names(1, 10, 60_000), "more than 50,000 values"),
         (names_of_one_hash(45_000), "holds no decoder"),
         (nested_tuples(40, b"ctorch\ndevice\n"), "damaged"),
@@ -77,8 +77,8 @@ def nested_tuples(levels: int, of: bytes) -> bytes:
         (nested_tuples(40, b"ctorch._utils\n_rebuild_parameter\n"), "damaged"),
         (b"\x80\x02" + b"}" * 200_000 + b".", "holds no decoder|damaged"),
         (b"\x80\x02" + b"(" * 200_000 + b".", "damaged"),
-        (b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".", "nested more than 64 deep"),
-        (b"\x80\x02N" + b"\x85" * 200_000 + b".", "nested more than 64 deep"),
+        (b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".", "nested more than 64 levels deep"),
+        (b"\x80\x02N" + b"\x85" * 200_000 + b".", "nested more than 64 levels deep"),
         (b"\x80\x02(" + b"]q\0h\0" * 50_000 + b"l.", "uses LIST|damaged"),
         (b"\x80\x02}" + b"".join(b"r" + struct.pack("<I", i << 21) for i in range(2000)) + b".", "damaged"),
         (b"\x80\x02L" + b"9" * 4_000_000 + b"L\n.", "damaged"),
@@ -105,7 +105,7 @@ def test_strides_that_no_number_holds(step: int, shape: tuple[int, int], place: 
         with limited():
             assert load(path, latent_axis=0).directions.shape == shape
     else:
-        refused(path, "more numbers than|holds no decoder|is empty|impossible|damaged")
+        refused(path, "more values than|holds no decoder|is empty|impossible|damaged")
 
 
 HUGE = 1 << 47
@@ -243,7 +243,7 @@ def test_entries_that_share_their_bytes(tmp_path: Path) -> None:
     tail = raw[end:]
     tail[8:20] = struct.pack("<HHII", 5000, 5000, len(many), at)
     path.write_bytes(raw[:at] + many + tail)
-    refused(path, "shares its bytes|not where the zip directory")
+    refused(path, "shares its bytes|not at the position in the zip directory")
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, 93, 12345])

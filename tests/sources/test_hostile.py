@@ -92,7 +92,7 @@ def entry(shape: list[int], at: list[int], dtype: str = "F32") -> dict[str, Any]
     [
         ({"W_dec": entry([4, 2], [0, 32]), "b": entry([8], [16, 48])}, 48, "overlap"),
         ({"W_dec": entry([4, 2], [0, 32]), "b": entry([8], [40, 72])}, 72, "leave a gap"),
-        ({"W_dec": entry([4, 2], [0, 32])}, 40, "belong to no tensor"),
+        ({"W_dec": entry([4, 2], [0, 32])}, 40, "do not belong to any tensor"),
         ({"W_dec": entry([4, 2], [0, 32])}, 30, "is truncated"),
         ({"W_dec": entry([4, 3], [0, 32])}, 32, "claims 32 bytes but its shape and type need 48"),
         ({"W_dec": entry([1 << 40, 1 << 40], [0, 32])}, 32, "impossible shape"),
@@ -190,14 +190,14 @@ def test_our_own_writing_of_a_pickle_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("raw", "members", "sentence"),
     [
-        (stored(n=1 << 40), {"data/0": FLOATS[:4]}, "more numbers than the archive holds"),
-        (stored(shape=(100, 2), stride=(0, 1)), {"data/0": FLOATS}, "repeats its numbers"),
+        (stored(n=1 << 40), {"data/0": FLOATS[:4]}, "more values than the archive contains"),
+        (stored(shape=(100, 2), stride=(0, 1)), {"data/0": FLOATS}, "repeats its values"),
         (stored(shape=(1 << 30, 2), stride=(0, 1)), {"data/0": FLOATS}, "impossible shape"),
         (stored(shape=(1 << 40, 1 << 40)), {"data/0": FLOATS}, "impossible shape"),
-        (stored(at=5), {"data/0": FLOATS}, "more numbers than the archive holds"),
-        (stored(shape=(4, 2), stride=(100, 1)), {"data/0": FLOATS}, "more numbers than the archive holds"),
-        (stored(key="../../../etc/passwd"), {"data/0": FLOATS}, "numbers are missing"),
-        (stored(), {}, "numbers are missing"),
+        (stored(at=5), {"data/0": FLOATS}, "more values than the archive contains"),
+        (stored(shape=(4, 2), stride=(100, 1)), {"data/0": FLOATS}, "more values than the archive contains"),
+        (stored(key="../../../etc/passwd"), {"data/0": FLOATS}, "values are missing"),
+        (stored(), {}, "values are missing"),
         (stored(), {"data/0": FLOATS, "../x/data.pkl": b""}, "holds no|numbers|no data.pkl|no known|W_dec"),
     ],
 )
@@ -221,9 +221,12 @@ def laughs(levels: int) -> bytes:
     ("raw", "sentence"),
     [
         (laughs(60), "more than 50,000 values"),
-        (b"\x80\x02" + b"}X\x01\0\0\0a" * 100 + b"}" + b"s" * 100 + b".", "nested more than 64 deep"),
+        (b"\x80\x02" + b"}X\x01\0\0\0a" * 100 + b"}" + b"s" * 100 + b".", "nested more than 64 levels deep"),
         (b"\x80\x02}r\xff\xff\xff\x7f.", "damaged"),
-        (b"\x80\x02" + b"(" * 100_000 + b"t" * 99_999 + b".", "damaged|holds no decoder|nested more than 64 deep"),
+        (
+            b"\x80\x02" + b"(" * 100_000 + b"t" * 99_999 + b".",
+            "damaged|holds no decoder|nested more than 64 levels deep",
+        ),
         (b"\x80\x02\x8b\xff\xff\xff\x7f.", "damaged|LONG4"),
         (b"\x80\x05\x96\xff\xff\xff\xff\xff\xff\xff\x7f.", "damaged|BYTEARRAY8"),
         (b"\x80\x02}.", "holds no decoder"),
@@ -308,13 +311,13 @@ def test_a_member_named_twice(tmp_path: Path) -> None:
         z.writestr("W_dec.npy", npy("(2, 3)", body=b"\1" * 24))
         with pytest.warns(UserWarning, match="Duplicate name"):
             z.writestr("W_dec.npy", npy("(2, 3)", body=b"\2" * 24))
-    refused(path, "names a member twice")
+    refused(path, "lists a member twice")
 
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (npy("(2, 2)", "'|O'", pickle.dumps(1)), "holds Python objects.*refused"),
+        (npy("(2, 2)", "'|O'", pickle.dumps(1)), "contains Python objects.*refused"),
         (npy("(2, 2)", "'>f4'", b"\0" * 16), "not plain little-endian"),
         (npy("(2, 2)", "[('a', '<f4')]", b"\0" * 16), "not plain little-endian"),
         (npy("(2, 2)", "'<c8'", b"\0" * 32), "not plain little-endian"),

@@ -103,12 +103,13 @@ def test_a_flipped_byte_is_found_and_mended_by_fetching(world: HuggingFace) -> N
         h.send_content(bytes(wrong))  # type: ignore[attr-defined]
 
     world.faults[WEIGHTS] = flipped
-    with pytest.raises(SourceError, match="checksum is not the recorded one"):
+    with pytest.raises(SourceError, match="checksum differs from the recorded one"):
         load(ADDRESS)
     del world.faults[WEIGHTS]
     for offline in (False, True):
         with pytest.raises(
-            SourceError, match=r"checksum is not the recorded one; `sae-geometry fetch hf://.* downloads it"
+            SourceError,
+            match=r"checksum differs from the recorded one; run `sae-geometry fetch hf://.* to replace the file",
         ):
             load(f"hf://{REPO}@{COMMIT}/6-res", offline=offline)
     fetch(ADDRESS)
@@ -117,7 +118,7 @@ def test_a_flipped_byte_is_found_and_mended_by_fetching(world: HuggingFace) -> N
 
 def test_a_plain_git_file_is_verified_too(world: HuggingFace) -> None:
     world.faults["6-res/cfg.json"] = lambda h, content: h.send_content(content.replace(b"256", b"652"))
-    with pytest.raises(SourceError, match="checksum is not the recorded one"):
+    with pytest.raises(SourceError, match="checksum differs from the recorded one"):
         load(ADDRESS)
 
 
@@ -182,7 +183,7 @@ def test_a_path_that_is_not_there_names_those_that_are(world: HuggingFace) -> No
 
 
 def test_a_repository_with_several_asks_which(world: HuggingFace) -> None:
-    with pytest.raises(SourceError, match="holds 2 weights files"):
+    with pytest.raises(SourceError, match="contains 2 weights files"):
         load(f"hf://{REPO}")
 
 
@@ -192,7 +193,7 @@ def test_a_repository_with_several_asks_which(world: HuggingFace) -> None:
         ("api", status(500), "the server failed"),
         ("api", status(503), "the server failed"),
         ("api", status(429), "too many requests"),
-        ("api", silent, "no answer in time"),
+        ("api", silent, "no response in time"),
         ("head", silent, "no "),
         ("head", status(503), "no complete response|the server failed|the connection was lost"),
         ("file", status(500), "the server failed"),

@@ -54,7 +54,7 @@ def test_a_dataset_repository_is_not_the_model_of_that_name(world: HuggingFace, 
 def test_a_cache_that_does_not_say_which_commit_is_main(folder: Path) -> None:
     shutil.rmtree(folder / "refs")
     d = load("hf://a/b/6-res", offline=True)
-    assert any("the cache does not say which commit is main" in note for note in d.notes)
+    assert any("the cache does not record which commit is main" in note for note in d.notes)
     shutil.copytree(folder / "snapshots" / COMMIT, folder / "snapshots" / ("e" * 40), symlinks=True)
     with pytest.raises(SourceError, match=r"has 2 commits of a/b .*: write hf://a/b@ with one of aaaa"):
         load("hf://a/b/6-res", offline=True)
@@ -65,7 +65,7 @@ def test_the_folder_of_a_repository_in_the_cache_is_its_main_commit(folder: Path
     shutil.copytree(folder / "snapshots" / COMMIT, folder / "snapshots" / ("e" * 40), symlinks=True)
     assert load(folder).name == "6-res"
     shutil.rmtree(folder / "refs")
-    with pytest.raises(SourceError, match="has 2 commits and does not say which is main"):
+    with pytest.raises(SourceError, match="has 2 commits and does not record which is main"):
         load(folder)
     shutil.rmtree(folder / "snapshots" / ("e" * 40))
     flat = load(folder)
@@ -87,7 +87,7 @@ def test_a_link_to_nothing_is_said(folder: Path) -> None:
     with pytest.raises(SourceError, match=r"is a link in the Hugging Face cache to a file that no longer .*--offline"):
         load("hf://a/b/6-res", offline=True)
     for place in (link, link.parent, folder):
-        with pytest.raises(SourceError, match=r"is a link to .*which does not exist: fetch it again"):
+        with pytest.raises(SourceError, match=r"is a link to .*which does not exist: fetch the file again"):
             load(place)
     assert load("hf://a/b/6-res").n_latents > 0, "it should be fetched again online"
 
@@ -102,7 +102,7 @@ def test_a_reference_that_never_ends_is_none(tmp_path: Path) -> None:
         b"c" * 5_000))  # fmt: skip
     for make in made:
         make()
-        with pytest.raises(SourceError, match="2 commits and does not say which is main"):
+        with pytest.raises(SourceError, match="2 commits and does not record which is main"):
             load(folder)
         reference.unlink()
     reference.write_text("e" * 40)

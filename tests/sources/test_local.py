@@ -44,12 +44,12 @@ def test_the_last_checkpoint_is_the_one_with_the_largest_number(tmp_path: Path) 
 def test_a_folder_deeper_down(tmp_path: Path) -> None:
     assert load(CHECKPOINTS / "llama_scope").layout == "llama_scope"
     assert load(CHECKPOINTS / "llama_scope").name == "Llama3_1-8B-Base-L15R-8x"
-    with pytest.raises(SourceError, match="holds no weights"):
+    with pytest.raises(SourceError, match="contains no weights"):
         load(tmp_path)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "sae.pt").write_bytes(b"x")
-    with pytest.raises(SourceError, match=r"holds 2 weights files; give one of a/sae.pt, b/sae.pt"):
+    with pytest.raises(SourceError, match=r"contains 2 weights files; give one of a/sae.pt, b/sae.pt"):
         load(tmp_path)
 
 
@@ -147,7 +147,7 @@ def test_whatever_is_in_hand() -> None:
     assert (sae.hook_point, sae.model, sae.encoder_directions) == ("h", "m", None)
     assert as_dictionary("demo:local-narrow-seed0").n_latents == 512
     for nothing in (None, 3, {}, object()):
-        with pytest.raises(ValueError, match="a dictionary cannot be made from"):
+        with pytest.raises(ValueError, match="cannot make a dictionary from"):
             as_dictionary(nothing)
     for unlike in ([1, 2], {"W": W}):
         with pytest.raises(LayoutError, match="holds"):
@@ -157,9 +157,9 @@ def test_whatever_is_in_hand() -> None:
 
 
 def test_arguments_are_checked() -> None:
-    with pytest.raises(SourceError, match="neither a path that exists"):
+    with pytest.raises(SourceError, match="neither an existing path"):
         load("nothing-here")
-    with pytest.raises(SourceError, match=r"holds one dictionary, at blocks.24.hook_resid_pre: leave out ::wrong"):
+    with pytest.raises(SourceError, match=r"contains one dictionary, at blocks.24.hook_resid_pre: leave out ::wrong"):
         load("demo:local-seed0::wrong")
     assert load("demo:local-seed0::blocks.24.hook_resid_pre").n_latents == 1536
     assert load("demo:local-seed0", encoder=False).encoder_directions is None
@@ -175,4 +175,4 @@ def test_folders_of_runs_are_read_by_their_paths_and_what_else_they_could_be_is_
     said: list[str] = []
     loaded = [load(f"saes/seed{seed}", echo=said.append) for seed in range(2)]
     assert [d.n_latents for d in loaded] == [3, 3]
-    assert "saes/seed1 is read as the local path; it could also mean hf://saes/seed1" in said
+    assert "saes/seed1 is read as a local path; it could also mean hf://saes/seed1" in said

@@ -127,7 +127,7 @@ def test_whose_labels_a_table_holds_is_asked_not_guessed(bucket, tmp_path):
     table = tmp_path / "mine.csv"
     table.write_text("latent,name\n0,x\n")
     a, b = dictionary("a"), dictionary("b")
-    with pytest.raises(ValueError, match=r"does not name its run: give --labels NAME=.*NAME one of a, b"):
+    with pytest.raises(ValueError, match=r"does not name a run: give --labels NAME=.*NAME is one of a, b"):
         with_labels([a, b], Context(), given=[str(table)])
     with pytest.raises(ValueError, match="the Neuronpedia pages of 'a' are unknown"):
         with_labels([a, b], Context(), given=["neuronpedia"])

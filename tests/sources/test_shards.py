@@ -81,7 +81,7 @@ def test_a_tensor_in_pieces(tmp_path: Path) -> None:
         load(tmp_path)
     stored.popitem()
     write_metadata(tmp_path, md.Metadata(table, None, stored))
-    with pytest.raises(SourceError, match="its pieces do not make up its shape"):
+    with pytest.raises(SourceError, match="its pieces do not fill its shape"):
         load(tmp_path)
 
 
@@ -100,7 +100,7 @@ def test_pieces_that_overlap_and_leave_a_gap_are_refused(second: int, tmp_path: 
         stored[index] = _StorageInfo(f"__{i}_0.distcp", 0, len(raw))
     table = {"W_dec": md.TensorStorageMetadata(md.TensorProperties(dtype=torch.float32), torch.Size((N, D)), [])}
     write_metadata(tmp_path, md.Metadata(table, None, stored))
-    with pytest.raises(SourceError, match="its pieces do not make up its shape"):
+    with pytest.raises(SourceError, match="its pieces do not fill its shape"):
         load(tmp_path, latent_axis=0)
 
 
@@ -143,7 +143,7 @@ def test_a_hostile_metadata_runs_nothing(distributed: Path, tmp_path: Path) -> N
     (folder / ".metadata").write_bytes(
         (distributed / ".metadata").read_bytes().replace(b"__0_0.distcp", b"../_0.distcp")
     )
-    with pytest.raises(SourceError, match="points outside its folder"):
+    with pytest.raises(SourceError, match="refers to files outside the folder"):
         load(folder)
 
 
@@ -184,9 +184,12 @@ def test_shards_are_read_by_their_index(sharded: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda t: t["weight_map"].update(W_dec="model-00001-of-00002.safetensors"), "which does not hold it"),
-        (lambda t: t["weight_map"].update(W_dec="gone.safetensors"), "which is not next to it"),
-        (lambda t: t["weight_map"].update(W_dec="x" * 300), "which is not next to it"),
+        (
+            lambda t: t["weight_map"].update(W_dec="model-00001-of-00002.safetensors"),
+            "which does not contain that tensor",
+        ),
+        (lambda t: t["weight_map"].update(W_dec="gone.safetensors"), "which is missing"),
+        (lambda t: t["weight_map"].update(W_dec="x" * 300), "which is missing"),
         (lambda t: t["weight_map"].update(W_dec="../evil.safetensors"), "not a file next to it; refused"),
         (lambda t: t["weight_map"].update(W_dec=3), "not a file next to it; refused"),
         (lambda t: t["weight_map"].clear(), "lists no tensors"),
@@ -207,7 +210,7 @@ def test_a_folder_of_a_file_a_layer(tmp_path: Path) -> None:
     for i in range(L):
         tensors = {"w_dec": tensor(decoders[i]), "w_enc": tensor(encoders[i].T), "b_enc": tensor(B_N + i)}
         save_file(tensors, tmp_path / f"params_layer_{i}.safetensors")
-    with pytest.raises(LayoutError, match="holds 3 dictionaries; choose one by adding ::source=0, ::source=1"):
+    with pytest.raises(LayoutError, match="contains 3 dictionaries; choose one by adding ::source=0, ::source=1"):
         load(tmp_path)
     d = load(f"{tmp_path}::source=2")
     assert d.layout == "gemma_scope_2_crosscoder"

@@ -70,7 +70,7 @@ def test_frequencies_that_are_not_numbers(tmp_path: Path) -> None:
     assert reads_as(every, DEC, ENC)
     assert every.alive.n_dead is None
     assert inspect(tmp_path).dictionaries[0].norms is not None
-    assert any("log-frequencies that are NaN" in note for note in load(tmp_path).notes)
+    assert any("log-frequencies are NaN" in note for note in load(tmp_path).notes)
     save_file({"sparsity": torch.full((N,), -10.0)}, tmp_path / "sparsity.safetensors")
     with pytest.raises(ValueError, match=r"all 12 latents .* are dead .*--latents all"):
         load(tmp_path)

@@ -95,7 +95,7 @@ def test_many_pages_of_files_and_a_long_alive_list(world: Loopback) -> None:
     run.files.update({f"media/images/{i}.png": b"p" for i in range(330)})
     hook = "blocks.2.hook_resid_pre"
     run.summary = {**run.summary, f"sparsity/alive_dict_elements_indices_final/{hook}": list(range(0, 46080, 2))}
-    with pytest.raises(SourceError, match="alive latents go up to 46,078 but the file has 256"):
+    with pytest.raises(SourceError, match="latent 46,078 is alive, but there are only 256"):
         load(f"wandb:{RUN}")
     run.state = "running"
     clear_cache()
@@ -121,12 +121,12 @@ def test_one_file_by_name(world: Loopback) -> None:
         (status(503), r"the server failed \(503\)"),
         (cut_short(), "was lost"),
         (cut_short(tell_length=False), "was lost"),
-        (silent, "no answer in time"),
+        (silent, "no response in time"),
         (stalling, "sent nothing for"),
         (lambda h, c: h.reply(c[:-7]), "was lost|arrived with"),
-        (lambda h, c: h.reply(c[:-1] + b"x"), "MD5 is not the recorded one"),
+        (lambda h, c: h.reply(c[:-1] + b"x"), "MD5 is not the server's"),
         (lambda h, c: h.reply(c + b"more"), "exceeds its limit"),
-        (lambda h, c: h.reply(b"<html>log in</html>" + c[19:]), "MD5 is not the recorded one"),
+        (lambda h, c: h.reply(b"<html>log in</html>" + c[19:]), "MD5 is not the server's"),
         (lambda h, c: h.reply(c, Content_Encoding="gzip"), "compressed its response"),
         (lambda h, c: h.reply(b"", 302, Location="file:///etc/passwd"), "redirects to"),
         (lambda h, c: h.reply(b"", 302, Location=h.path), "redirected more than"),
@@ -157,7 +157,7 @@ def test_a_bad_download_is_one_sentence_and_an_unchanged_cache(
         (status(429), r"too many requests \(429\)"),
         (status(500), r"the server failed \(500\)"),
         (status(503), r"the server failed \(503\)"),
-        (silent, "no answer in time"),
+        (silent, "no response in time"),
         (lambda h, _: h.reply(b"<html>log in</html>", kind="text/html"), "web page|invalid character '<'"),
         (lambda h, _: h.reply(b'{"errors": [{"message": "permission denied"}]}'), "W&B"),
         (lambda h, _: h.reply(b'{"data": {"project": null}}'), "W&B"),
@@ -307,7 +307,7 @@ def test_the_record_and_the_alive_list_lie_beside_the_weights(wandb_world: Loopb
     assert set(run.files) == {LAST, "final_config.yaml", "wandb_run.json"}
     assert clear_cache(RUN) == run.n_bytes
     assert cached_runs() == ()
-    with pytest.raises(SourceError, match="the cache holds no run"):
+    with pytest.raises(SourceError, match="the cache does not contain run"):
         clear_cache(RUN)
 
 

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("blank_figures")
         ("e/p", {}, "not logged in to W&B at http://127.0.0.1:9: set WANDB_API_KEY"),
         ("e/p", {"WANDB_API_KEY": KEY}, "connection refused (3 tries); set WANDB_MODE=offline to record the results"),
         ("e/p", {"WANDB_MODE": "disabled"}, "WANDB_MODE=disabled, so nothing would be logged"),
-        ("e/p", {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": "nonsense"}, "WANDB_BASE_URL is not the URL of a server"),
+        ("e/p", {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": "nonsense"}, "WANDB_BASE_URL must be the URL of a server"),
     ],
 )
 def test_what_cannot_be_logged_is_refused_before_anything_is_computed(
@@ -56,7 +56,7 @@ def test_a_web_page_is_not_a_server(sink: Sink, run: Invoke) -> None:
     sink.graphql_fault = lambda h, _: h.reply(b"<html>hello</html>")
     result = run("within", "demo:not-looked-at", "--log-wandb", "e/p")
     assert result.exit_code == 2
-    assert "answered with a web page; is WANDB_BASE_URL right?" in error_line(result)
+    assert "sent a web page; is WANDB_BASE_URL right?" in error_line(result)
 
 
 @pytest.mark.parametrize("trouble", ["no run", "no artifact", "broken upload", "silent upload"])

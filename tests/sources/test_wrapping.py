@@ -97,9 +97,11 @@ def test_a_state_dict_beside_an_optimizer_s_state(tmp_path: Path) -> None:
 def test_lists_and_tables_of_state_dicts(tree: Any, choices: tuple[str, str], tmp_path: Path) -> None:
     path = saved(tmp_path, tree)
     assert tuple(d.choice for d in inspect(path).dictionaries) == choices
-    with pytest.raises(LayoutError, match=f"holds 2 dictionaries; choose one by adding ::{choices[0]}, ::{choices[1]}"):
+    with pytest.raises(
+        LayoutError, match=f"contains 2 dictionaries; choose one by adding ::{choices[0]}, ::{choices[1]}"
+    ):
         load(path)
-    with pytest.raises(LayoutError, match=r"holds 2 dictionaries \(.*\): give one of them"):
+    with pytest.raises(LayoutError, match=r"holds 2 dictionaries \(.*\): pass only one of them"):
         as_dictionary(tree)
     assert reads_as(load(f"{path}::{choices[0]}"), DEC, ENC)
     other = load(f"{path}::{choices[1]}")

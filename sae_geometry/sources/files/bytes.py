@@ -1,7 +1,7 @@
 """Read slices of a file, and raise SourceError if it has changed since it was opened.
 
-A memory-mapped file is no alternative: SIGBUS ends the process if another one truncates the file, and the system can
-refuse a mapping as large as the file when memory is scarce.
+Files are not memory-mapped: SIGBUS would end this process if another process truncated the file, and the system can
+refuse a mapping as large as the file if memory is scarce.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CHUNK = 4 << 20
 
 
 class FileBytes:
-    """A byte range of a file; reads outside it, or after the file has changed, raise SourceError."""
+    """A byte range of a file; reads outside the range, or after the file has changed, raise SourceError."""
 
     def __init__(self, path: Path, start: int = 0, end: int | None = None) -> None:
         self.path = path
@@ -33,7 +33,7 @@ class FileBytes:
 
     @contextmanager
     def opened(self) -> Iterator[FileIO]:
-        """Open the file for reading, unbuffered."""
+        """Open the file for unbuffered reading; raise SourceError if it has changed."""
         try:
             with FileIO(self.path) as file:
                 self._check(file)
@@ -43,11 +43,11 @@ class FileBytes:
             raise SourceError(f"{self.path.name} cannot be read: {error.strerror or error}") from error
 
     def read(self, start: int, n_bytes: int) -> np.ndarray:
-        """Return `n_bytes` bytes starting at byte `start`, as uint8."""
+        """Read `n_bytes` bytes from byte `start` as uint8."""
         return self.pieces(start, n_bytes, 1, 0)
 
     def pieces(self, start: int, n_bytes: int, count: int, step: int) -> np.ndarray:
-        """Read `count` pieces of `n_bytes` bytes, one every `step` bytes, and return them concatenated as uint8."""
+        """Read and concatenate `count` pieces of `n_bytes` bytes as uint8; they start at intervals of `step` bytes."""
         self._inside(start, (count - 1) * step + n_bytes)
         out = np.empty(count * n_bytes, dtype=np.uint8)
         with self.opened() as file:
@@ -57,7 +57,7 @@ class FileBytes:
         return out
 
     def checked(self, start: int, n_bytes: int, first: int, wanted: int) -> tuple[np.ndarray, int]:
-        """Read `n_bytes` bytes from `start`; return `wanted` of them from offset `first`, and the CRC-32 of all."""
+        """Read `n_bytes` bytes from `start`; return `wanted` of them from offset `first` on, and the CRC-32 of all."""
         self._inside(start, n_bytes)
         out, crc = np.empty(wanted, dtype=np.uint8), 0
         chunk = memoryview(bytearray(min(_CHUNK, n_bytes)))
@@ -89,7 +89,7 @@ class FileBytes:
             raise self._changed()
 
     def _changed(self) -> SourceError:
-        return SourceError(f"{self.path.name} was changed while it was being read; load it again when it is complete")
+        return SourceError(f"{self.path.name} was changed while it was being read; load it once it is complete")
 
 
 def _state(stat: os.stat_result) -> tuple[int, ...]:

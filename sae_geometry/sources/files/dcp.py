@@ -1,7 +1,7 @@
 """Read torch.distributed.checkpoint folders: shards, and a `.metadata` file that locates every tensor.
 
-torch can read these folders without a process group, but it unpickles `.metadata`, which can execute code. This module
-reads the pickle as data. Each piece of a tensor is a torch.save archive within a shard, read like any other torch file.
+PyTorch can read these folders without a process group, but it unpickles `.metadata`, which can execute code. This
+module reads the pickle as data. Each piece of a tensor is a torch.save archive within a shard.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _Piece:
 
 
 def open_dcp(metadata: Path) -> TensorFile:
-    """Open a torch.distributed.checkpoint folder, given its `.metadata` file, and skip objects other than tensors."""
+    """Open the tensors of a torch.distributed.checkpoint folder, given the path of its `.metadata` file."""
     place = metadata.parent.name
     if (n_bytes := metadata.stat().st_size) > MAX_HEADER_BYTES:
         raise SourceError(f"{place}: its .metadata has {n_bytes:,} bytes; at most {MAX_HEADER_BYTES:,} are read")
@@ -50,7 +50,7 @@ def open_dcp(metadata: Path) -> TensorFile:
         for key, piece in _pieces(_fields(table, "storage_data"), metadata.parent):
             if key in pieces:
                 pieces[key].append(piece)
-        # Path.is_file raises for a name that is too long.
+        # Path.is_file would raise for a name that is too long.
         there = [p for found in pieces.values() for p in found if os.path.isfile(p.shard)]
         if sum(abs(p.end - p.start) for p in there) > size:
             raise SourceError(f"{place}: its .metadata refers to more bytes than its shards hold; refused")
@@ -89,13 +89,13 @@ def _pieces(stored: dict[Any, Any], folder: Path) -> Iterator[tuple[str, _Piece]
             )
         path, start, length = PurePosixPath(info.field("relative_path")), info.field("offset"), info.field("length")
         if path.is_absolute() or ".." in path.parts or type(start) is not int or type(length) is not int:
-            raise SourceError(f"{folder.name}: its .metadata points outside its folder; refused")
+            raise SourceError(f"{folder.name}: its .metadata refers to files outside the folder; refused")
         offsets = index.state.get("offset") or ()
         yield str(index.field("fqn")), _Piece(tuple(offsets), folder / path, start, start + length)
 
 
 def _assembled(key: str, entry: Entry, pieces: list[_Piece], place: str) -> Tensor:
-    """Assemble a tensor from its pieces, which must cover it without gaps or overlaps."""
+    """Assemble a tensor from pieces that cover it without gaps or overlaps; raise SourceError otherwise."""
     what = f"{place}: tensor {key[:80]!r}"
     read = []
     for piece in pieces:
@@ -117,6 +117,6 @@ def _assembled(key: str, entry: Entry, pieces: list[_Piece], place: str) -> Tens
         for at, part in read:
             where = tuple(slice(o, o + n) for o, n in zip(at, part.shape, strict=True))
             whole[where], filled[where] = part, True
-        if filled.all():  # The pieces have as many elements as the tensor, so they do not overlap.
+        if filled.all():  # The numbers of elements match, so no pieces overlap.
             return whole
-    raise SourceError(f"{what}: its pieces do not make up its shape {entry.shape}; the checkpoint is damaged")
+    raise SourceError(f"{what}: its pieces do not fill its shape {entry.shape}; the checkpoint is damaged")

@@ -20,7 +20,7 @@ _MAX_NPY_HEADER = 65536
 
 
 def open_npy(path: Path) -> TensorFile:
-    """Open a .npy file; its array has the key "array"."""
+    """Open a .npy file, and call its array "array"."""
     file = FileBytes(path)
     head = file.read(0, min(_MAX_NPY_HEADER, file.size)).tobytes()
     entry, fortran, start = _header(head, path.name, file.size)
@@ -34,7 +34,7 @@ def open_npy(path: Path) -> TensorFile:
 
 
 def open_npz(path: Path) -> TensorFile:
-    """Open the arrays in a .npz file."""
+    """Open a .npz file, whose arrays keep their names."""
     file = FileBytes(path)
     heads = {
         name.removesuffix(".npy"): (member, *_member_header(file, member))
@@ -62,24 +62,24 @@ def _header(raw: bytes, label: str, size: int) -> tuple[Entry, bool, int]:
     try:
         version = np.lib.format.read_magic(stream)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # numpy warns about headers written by Python 2.
+            warnings.simplefilter("ignore")  # Headers from Python 2 cause a warning.
             reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, fortran, dtype = reader(stream)
-    except Exception as error:  # Parsing the header as a literal can fail in many ways but runs no code.
+    except Exception as error:  # numpy parses a literal, which runs no code but can raise anything.
         raise SourceError(f"{label} has a damaged .npy header") from error
     if dtype.hasobject:
-        raise SourceError(f"{label} holds Python objects, which can run code when loaded; refused")
+        raise SourceError(f"{label} contains Python objects, which can run code when loaded; refused")
     try:
         if dtype.shape or dtype.kind == "c":
             raise TypeError("not a plain number")
         kind = torch.from_numpy(np.empty(0, dtype)).dtype
-    except (TypeError, ValueError) as error:  # The type is unknown to torch, or its byte order differs.
+    except (TypeError, ValueError) as error:  # PyTorch lacks the type or its byte order.
         raise SourceError(f"{label} has type {str(dtype)[:40]}, not plain little-endian numbers; refused") from error
     return Entry(checked_shape(shape, label, size), kind), bool(fortran), stream.tell()
 
 
 def _ordered(raw: np.ndarray, entry: Entry, fortran: bool) -> Tensor:
-    """Interpret bytes as a tensor in C order, or in Fortran order, whose first axis varies fastest."""
+    """Return bytes as a tensor, read in C order or, if `fortran`, with the first axis varying fastest."""
     if not fortran:
         return as_tensor(raw, entry)
     turned = as_tensor(raw, Entry(entry.shape[::-1], entry.dtype))

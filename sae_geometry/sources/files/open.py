@@ -1,4 +1,4 @@
-"""Identify tensor files by their first bytes and open them, or explain why a file is not one."""
+"""Identify and open tensor files by their first bytes, or explain why a file is not a tensor file."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 def open_weights(paths: Sequence[Path], tables: Sequence[str | None]) -> TensorFile:
-    """Open a checkpoint that consists of one or several files.
+    """Open a checkpoint of one or several files.
 
     Args:
-        paths: its files; an index or a `.metadata` file, which locates the tensors, comes first.
-        tables: for each file, a prefix for its tensor names (several files may use the same names), or None.
+        paths: files of the checkpoint; an index or a `.metadata` file, which locates the tensors, comes first.
+        tables: prefix for the tensor names in each file, or None; a prefix tells apart equal names in several files.
     """
     first = paths[0]
     if first.name == DCP_METADATA or first.name.endswith(_INDEX_SUFFIX):
@@ -42,18 +42,18 @@ def open_weights(paths: Sequence[Path], tables: Sequence[str | None]) -> TensorF
 
 
 def _open_index(index: Path) -> TensorFile:
-    """Open the shards that a `….index.json` lists, in the format of huggingface_hub."""
+    """Open the shards in a `….index.json` of huggingface_hub as one file."""
     owners = _weight_map(index)
     shards: dict[str, TensorFile] = {}
     for name in sorted(set(owners.values())):
         path = index.parent / name
-        if not os.path.isfile(path):  # Path.is_file raises for a name that is too long.
-            raise SourceError(f"{index.name} lists {shown(name)}, which is not next to it; fetch that file too")
+        if not os.path.isfile(path):  # Path.is_file would raise for a name that is too long.
+            raise SourceError(f"{index.name} lists {shown(name)}, which is missing in its folder; fetch it too")
         shards[name] = open_tensors(path)
     missing = [k for k, n in owners.items() if k not in shards[n].entries and k not in shards[n].unread]
     if missing:
         shard = shown(owners[missing[0]])
-        raise SourceError(f"{index.name} assigns {missing[0]!r} to {shard}, which does not hold it")
+        raise SourceError(f"{index.name} assigns {missing[0]!r} to {shard}, which does not contain that tensor")
     one = next(iter(shards.values()))
     return TensorFile(
         index,
@@ -83,7 +83,7 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def open_tensors(path: Path) -> TensorFile:
-    """Open a .safetensors, torch, .npz or .npy file, identified by its content and not its name."""
+    """Open a .safetensors, torch, .npz or .npy file; the content determines the type, not the name."""
     try:
         size = path.stat().st_size
         if not path.is_file():
@@ -93,7 +93,7 @@ def open_tensors(path: Path) -> TensorFile:
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror or error}") from error
     if size == 0:
-        raise SourceError(f"{path.name} is empty (0 bytes); fetch it again")
+        raise SourceError(f"{path.name} is empty (0 bytes); fetch the file again")
     if path.name.endswith(DCP_SHARD):
         raise SourceError(f"{path.name} {_shard(path)}")
     opens = _opener(path, head)
@@ -123,7 +123,7 @@ def _opener(path: Path, head: bytes) -> Callable[[Path], TensorFile] | None:
 
 
 def _after_json_line(path: Path) -> tuple[dict[str, object], int] | None:
-    """Return the JSON table in the first line and the offset of torch's archive after it; None if either is missing."""
+    """Return the JSON table in the first line and the offset of torch's archive after it; None if one is missing."""
     with path.open("rb") as f:
         line = f.readline(MAX_HEADER_BYTES)
         if not line.endswith(b"\n") or f.read(len(_ZIP_START)) != _ZIP_START:
@@ -148,11 +148,11 @@ def _shard(path: Path) -> str:
 def _what_it_is(head: bytes, size: int) -> str:
     text = head.lstrip().lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return "is a web page, not weights: the download returned a login or error page; fetch it again"
+        return "is a web page, not weights: the download returned a login or error page; fetch the file again"
     if head.startswith(b"version https://git-lfs"):
         return "is a git-lfs pointer, not the weights: run `git lfs pull`, or load the weights by their address"
     if text.startswith((b"{", b"[")):
-        return "is JSON text, not weights: give the weights file next to it"
+        return "is JSON text, not weights: give the weights file instead"
     if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd")):
         return "is a compressed archive: unpack it and give the weights file inside"
     if head.startswith(_PICKLE_STARTS):

@@ -1,7 +1,7 @@
 """Read .safetensors files: an 8-byte length, a JSON header, then contiguous tensors.
 
-This module does without the safetensors package, which takes half a minute and a gigabyte to parse a valid header of 60
-MB. That package also maps the file into memory, so the process would crash if the file were truncated meanwhile.
+The safetensors package is not used, because it takes half a minute and a gigabyte to parse a valid header of 60 MB. It
+also maps the file into memory, so the process would crash if the file were truncated meanwhile.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _DTYPES = {
 
 
 def open_safetensors(path: Path) -> TensorFile:
-    """Read the header of a .safetensors file; its tensors are read on request."""
+    """Open a .safetensors file by reading its header; tensors are read on request."""
     file = FileBytes(path)
     header = read_header(lambda start, n: file.read(start, n).tobytes(), file.size, path.name)
     return TensorFile(
@@ -63,7 +63,7 @@ def open_safetensors(path: Path) -> TensorFile:
 
 
 class Header(NamedTuple):
-    """Header of a .safetensors file: tensors, their first bytes, types that torch lacks (`unread`), and metadata."""
+    """Header of a .safetensors file: tensors, first bytes, metadata, and in `unread` the types that PyTorch lacks."""
 
     entries: Mapping[str, Entry]
     start: Mapping[str, int]
@@ -116,7 +116,7 @@ def _header(raw: bytes | bytearray, name: str) -> dict[str, Any]:
 
 
 def _span(key: str, spec: Any, name: str, size: int) -> tuple[Entry | None, int, int]:
-    """Return a tensor's entry (None if torch lacks its type), its first byte, and the byte after its last."""
+    """Return a tensor's entry (None if PyTorch lacks the type), its first byte, and one past its last byte."""
     what = f"{name}: tensor {key[:80]!r}"
     if not isinstance(spec, dict) or not {"dtype", "shape", "data_offsets"} <= spec.keys():
         raise SourceError(f"{what} lacks dtype, shape or data_offsets in the header")
@@ -144,4 +144,4 @@ def _check_tiling(spans: dict[str, tuple[Entry | None, int, int]], n_bytes: int,
     if reached > n_bytes:
         raise SourceError(f"{name} is truncated: its tensors need {reached:,} bytes but only {n_bytes:,} are present")
     if reached < n_bytes:
-        raise SourceError(f"{name} has bytes that belong to no tensor: {n_bytes - reached:,}")
+        raise SourceError(f"{name} has {n_bytes - reached:,} bytes that do not belong to any tensor")

@@ -1,4 +1,4 @@
-"""Tensor files that are read lazily: names, shapes and types at once, values on request."""
+"""Tensor files whose names, shapes and types are read at once, and whose values are read on request."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from sae_geometry.sources.files.bytes import FileBytes
 
 Container = Literal["safetensors", "torch", "npz", "npy", "dcp", "memory"]
 
-# Published checkpoints have smaller headers, pickles and zip directories, and parsing one of 60 MB takes a gigabyte and
-# tens of seconds.
+# The headers, pickles and zip directories of published checkpoints are smaller. Parsing one of 60 MB takes a gigabyte
+# of memory and tens of seconds.
 MAX_HEADER_BYTES = 8 << 20
 MAX_AXES = 8
 # The total length of tensor names is limited because nested tables can produce long names from few bytes.
 MAX_NAMES = 8 << 20
 MAX_TENSORS = 50_000
 
-# A tensor without elements needs no bytes, so the file's size does not limit the length of its axes.
+# Tensors without elements need no bytes, so the size of a file does not limit the lengths of their axes.
 MAX_EMPTY = 1 << 20
 
-Place = tuple[int, int]  # an axis and an index on it
+Place = tuple[int, int]  # an axis, and an index on that axis
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Entry:
 
     @property
     def n_bytes(self) -> int:
-        """The number of bytes that the tensor's elements occupy."""
+        """The total size of the elements in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
@@ -50,9 +50,9 @@ class TensorFile:
 
     Attributes:
         entries: shape and type of every tensor, by name.
-        read: function that returns a tensor by name, or its slice at one index of an axis, and verifies its checksum if
-            the format has one.
-        metadata: metadata in the file: strings (safetensors), or a table (a JSON line before the tensors).
+        read: function that returns a tensor by name, or the slice at an index of one axis, and verifies the checksum if
+            the format has checksums.
+        metadata: metadata in the file: strings (safetensors), or a table (from a JSON line before the tensors).
         extras: numbers and strings stored with the tensors (torch pickles).
         unread: type names of the tensors that cannot be read because torch lacks their type.
     """
@@ -67,7 +67,7 @@ class TensorFile:
 
 
 def under(file: TensorFile, table: str) -> TensorFile:
-    """Return a file with every tensor name prefixed by the name of a table: "w_dec" becomes "TABLE.w_dec"."""
+    """Return the file with `table` as a prefix of every tensor name: "w_dec" becomes "TABLE.w_dec"."""
     start = len(table) + 1
     return replace(
         file,
@@ -77,7 +77,7 @@ def under(file: TensorFile, table: str) -> TensorFile:
 
 
 def joined(files: Sequence[TensorFile]) -> TensorFile:
-    """Return several files as one; if tensors share a name, the first is used."""
+    """Return several files as one; of several tensors with the same name, use the first."""
     owners = {key: file for file in reversed(files) for key in file.entries}
     return replace(
         files[0],
@@ -88,7 +88,7 @@ def joined(files: Sequence[TensorFile]) -> TensorFile:
 
 
 def sliced(read: Callable[[str], Tensor]) -> Callable[..., Tensor]:
-    """Return a `TensorFile.read` for a format whose tensors can only be read whole."""
+    """Return a function for `TensorFile.read` from a function that can only read whole tensors."""
 
     def read_at(key: str, place: Place | None = None) -> Tensor:
         whole = read(key)
@@ -98,7 +98,7 @@ def sliced(read: Callable[[str], Tensor]) -> Callable[..., Tensor]:
 
 
 def read_stored(file: FileBytes, start: int, entry: Entry, place: Place | None) -> Tensor:
-    """Return the tensor stored in row-major order from byte `start`, or its slice at one index."""
+    """Read the tensor stored in row-major order from byte `start`, or only its slice at `place`."""
     if place is None:
         return as_tensor(file.read(start, entry.n_bytes), entry)
     axis, index = place
@@ -109,16 +109,16 @@ def read_stored(file: FileBytes, start: int, entry: Entry, place: Place | None) 
 
 
 def as_tensor(raw: np.ndarray, entry: Entry) -> Tensor:
-    """Interpret bytes (uint8) as the tensor that an entry describes."""
+    """Return bytes (uint8) as a tensor of the shape and type in `entry`."""
     if entry.n_bytes == 0:
         return torch.empty(entry.shape, dtype=entry.dtype)
-    if raw.ctypes.data % entry.dtype.itemsize:  # The header can have any length, so tensors may be unaligned.
+    if raw.ctypes.data % entry.dtype.itemsize:  # Headers of any length leave tensors unaligned.
         raw = raw.copy()
     return torch.from_numpy(raw).view(entry.dtype).reshape(entry.shape)
 
 
 def checked_shape(shape: object, what: str, size: int) -> tuple[int, ...]:
-    """Return `shape` as a tuple; raise SourceError if a file of `size` bytes cannot hold it."""
+    """Return `shape` as a tuple; raise SourceError if a file of `size` bytes cannot contain such a tensor."""
     if not isinstance(shape, list | tuple) or len(shape) > MAX_AXES or any(type(n) is not int for n in shape):
         raise SourceError(f"{what} has an impossible shape: expected at most {MAX_AXES} integers")
     if any(not 0 <= n <= max(size, MAX_EMPTY) for n in shape):

@@ -2,8 +2,8 @@
 
 `torch.load(weights_only=True)` refuses hostile pickles too, but it reads all tensors to return one, trusts the element
 counts in the pickle, and permits `bytearray(10**10)`. This module interprets the opcodes that torch.save writes for
-state dictionaries. It imports and calls nothing that a pickle names, accepts only the names below, and builds only
-tables, lists, numbers, strings and descriptions of tensors.
+state dictionaries. It imports and calls nothing that a pickle names, accepts only the names in `_BUILDERS`, and
+builds only tables, lists, numbers, strings and descriptions of tensors.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _STORAGES = {
     "ComplexFloatStorage": torch.complex64,
     "ComplexDoubleStorage": torch.complex128,
 }
-# Tensors of these types are listed but not read: the installed torch may lack them, or they are not plain numbers.
+# Tensors of these types are listed but not read: PyTorch may lack the type, or its elements are not plain numbers.
 _OTHER_TYPE = re.compile(r"[A-Z][A-Za-z0-9]*Storage|(?:u?int|float|bfloat|complex|quint|qint|bits)\w*")
 _DTYPES = {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
 
 
 @dataclass(frozen=True)
 class StoredStorage:
-    """Storage of tensor elements in the archive member `data/<key>`; dtype is None for an unknown `kind`."""
+    """Storage of tensor elements in the archive member `data/<key>`; `dtype` is None if `kind` is unknown."""
 
     key: str
     dtype: torch.dtype | None
@@ -56,7 +56,7 @@ class StoredStorage:
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A strided view of a storage; dtype is None if torch lacks its type."""
+    """A tensor as a strided view of a storage; `dtype` is None if PyTorch lacks the type."""
 
     storage: StoredStorage
     offset: int
@@ -66,7 +66,7 @@ class StoredTensor:
 
     @property
     def last(self) -> int:
-        """The index after the last element of the storage that the tensor uses; the offset if it is empty."""
+        """One past the index of the last element of the storage that the tensor uses; the offset if it uses none."""
         if 0 in self.shape:
             return self.offset
         return self.offset + 1 + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=False))
@@ -83,23 +83,23 @@ class _Name:
 
 @dataclass(eq=False)
 class Record:
-    """Class name, arguments and state of a pickled object that is never constructed."""
+    """Class name, arguments and state of a pickled object, which stand for an object that is never constructed."""
 
     kind: str
     args: tuple[Any, ...]
     state: Any = None
 
     def field(self, name: str) -> Any:
-        """Return a field of the pickled dataclass, by name."""
+        """Return the value of a field of the pickled dataclass."""
         return _expect(self.state, dict)[name]
 
 
 Builder = Callable[[tuple[Any, ...]], Any]
-BuilderOf = Callable[[str], Builder | None]  # Looks up a builder by the name of a class or function.
+BuilderOf = Callable[[str], Builder | None]  # It takes the name of a class or function.
 
 
 def read_pickle(raw: bytes, name: str) -> object:
-    """Return the object in a torch checkpoint's pickle, with tensors as `StoredTensor`."""
+    """Return the object in the pickle of a torch checkpoint, with each tensor as a `StoredTensor`."""
     return _read(raw, name, _BUILDERS.get)
 
 
@@ -195,7 +195,7 @@ def _run(raw: bytes, name: str, builder_of: BuilderOf) -> object:
 
 
 def _put(table: dict[Any, Any], key: Any, value: Any, name: str) -> None:
-    """Set a value under its key as a string, since numeric keys could be chosen so that their hashes collide."""
+    """Store a value under a key; a number becomes a string, because numbers could be chosen so that hashes collide."""
     if key is None or isinstance(key, int | float):
         key = str(key)
     if not isinstance(key, str | Record):
@@ -266,7 +266,7 @@ _BUILDERS: dict[str, Builder] = {
 def flatten(tree: object, name: str) -> dict[str, Any]:
     """Flatten nested tables and lists into one table, with keys joined by dots. A bare tensor gets the key "tensor".
 
-    List items get their index as key. Plain values in lists are left out, such as the numbers in an optimizer's groups.
+    The key of a list item is its index. Plain values in lists, such as numbers in an optimizer's groups, are left out.
     """
     flat: dict[str, Any] = {}
     visits, length = 0, 0
@@ -275,11 +275,11 @@ def flatten(tree: object, name: str) -> dict[str, Any]:
         nonlocal visits, length
         visits, length = visits + 1, length + len(prefix)
         if length > MAX_NAMES:
-            raise SourceError(f"{name}: the names of its values exceed {MAX_NAMES:,} characters in total")
+            raise SourceError(f"{name}: the names of the values in it exceed {MAX_NAMES:,} characters in total")
         if visits > _MAX_VALUES:
-            raise SourceError(f"{name}: it holds more than {_MAX_VALUES:,} values")
+            raise SourceError(f"{name} contains more than {_MAX_VALUES:,} values")
         if depth > _MAX_DEPTH:
-            raise SourceError(f"{name}: its tables are nested more than {_MAX_DEPTH} deep")
+            raise SourceError(f"{name}: its tables are nested more than {_MAX_DEPTH} levels deep")
         if isinstance(node, Mapping):
             items = list(node.items())
         elif isinstance(node, list | tuple):
@@ -287,7 +287,7 @@ def flatten(tree: object, name: str) -> dict[str, Any]:
         else:
             key = prefix or "tensor"
             if key in flat and not (isinstance(node, _PLAIN) and isinstance(flat[key], _PLAIN)):
-                raise SourceError(f"{name} holds two values named {key[:80]!r}: save them under different names")
+                raise SourceError(f"{name} contains two values named {key[:80]!r}: give them different names")
             flat[key] = node
             return
         for key, value in items:

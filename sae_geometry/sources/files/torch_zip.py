@@ -1,4 +1,4 @@
-"""Read files written by `torch.save`: zip archives of a pickle and one uncompressed member per storage."""
+"""Read files written by `torch.save`, which are zip archives of a pickle and one uncompressed member per storage."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def open_torch(path: Path, start: int = 0, end: int | None = None) -> TensorFile
         raise SourceError(f"{path.name} is a zip archive but not a torch checkpoint: {found}")
     root = pickles[0].removesuffix("data.pkl")
     if members[pickles[0]].deflated:
-        raise SourceError(f"{path.name}: its pickle is compressed, which torch.save never does; refused: re-save it")
+        raise SourceError(f"{path.name}: its pickle is compressed, which torch.save never does; re-save the file")
     raw = read_member(file, members[pickles[0]], MAX_HEADER_BYTES).tobytes()
     order = members.get(f"{root}byteorder")
     if order is not None and read_member(file, order, 16).tobytes().strip() != b"little":
-        raise SourceError(f"{path.name} was saved on a big-endian machine; re-save it on a little-endian one")
+        raise SourceError(f"{path.name} was saved on a big-endian machine; re-save the file on a little-endian one")
     values = flatten(read_pickle(raw, path.name), path.name)
     stored = {key: v for key, v in values.items() if isinstance(v, StoredTensor)}
     tensors = {key: t for key, t in stored.items() if t.dtype is not None}
@@ -53,16 +53,16 @@ def _storage_member(t: StoredTensor, key: str, members: Mapping[str, Member], ro
     checked_shape(t.shape, what, file.size)
     member = members.get(f"{root}data/{t.storage.key}")
     if member is None:
-        raise SourceError(f"{what}: its numbers are missing from the archive; the file is damaged")
+        raise SourceError(f"{what}: its values are missing from the archive; the file is damaged")
     if member.deflated:
         raise SourceError(
             f"{what} is compressed, which torch.save never does; refused: re-save the file with torch.save"
         )
     assert t.dtype is not None
     if len(t.shape) != len(t.stride) or t.last * t.dtype.itemsize > member.n_bytes:
-        raise SourceError(f"{what} claims more numbers than the archive holds; the file is damaged")
+        raise SourceError(f"{what} claims more values than the archive contains; the file is damaged")
     if math.prod(t.shape) * t.dtype.itemsize > member.n_bytes:
-        raise SourceError(f"{what} repeats its numbers to fill shape {t.shape}; refused: re-save it with .contiguous()")
+        raise SourceError(f"{what} repeats its values to fill shape {t.shape}; refused: re-save it with .contiguous()")
     return member
 
 
@@ -72,6 +72,6 @@ def _view(file: FileBytes, t: StoredTensor, member: Member) -> Tensor:
     assert t.dtype is not None
     size = t.dtype.itemsize
     raw = read_checked(file, member, t.offset * size, (t.last - t.offset) * size)
-    # The stride of an axis of length 1 is never used and can have any value.
+    # A file can state any stride for an axis of length 1, since that stride is never used.
     steps = [step if n > 1 else 1 for n, step in zip(t.shape, t.stride, strict=True)]
     return torch.as_strided(torch.from_numpy(raw).view(t.dtype), t.shape, steps)

@@ -1,7 +1,7 @@
 """Read members of a zip archive, with limits against hostile archives.
 
-Only the directory is read with `zipfile`. Directories of millions of entries, false sizes, overlapping members and zip
-bombs raise SourceError before they cost memory or time; wrong checksums raise it when a member is read.
+`zipfile` reads only the directory. Directories of millions of entries, false sizes, overlapping members and zip bombs
+raise SourceError before they cost memory or time; a wrong checksum raises it when the member is read.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from sae_geometry.io.formatting import counted
 from sae_geometry.sources.errors import SourceError
 from sae_geometry.sources.files.bytes import FileBytes
 
-# `zipfile` takes a second and 100 MB for 100,000 entries (46 bytes and a name each); a checkpoint has hundreds.
+# `zipfile` needs a second and 100 MB for 100,000 entries of 46 bytes and a name each; a checkpoint has only hundreds.
 _MAX_DIRECTORY = 2 << 20
-# Deflate shrinks floating-point data by a small factor, and no data by more than 1032.
+# Deflate compresses floating-point data by a small factor, and any data by a factor of at most 1032.
 _MAX_RATIO = 100
 _RATIO_MATTERS_ABOVE = 16 << 20
-_HAS_DESCRIPTOR = 0x8  # flag of a member whose data are followed by a descriptor: their checksum and sizes
-_DESCRIPTORS = {12, 16, 20, 24}  # sizes of this descriptor in bytes: 32 or 64 bits, with or without signature
+_HAS_DESCRIPTOR = 0x8  # flag of a member with a descriptor (checksum and sizes) after its data
+_DESCRIPTORS = {12, 16, 20, 24}  # sizes of a descriptor in bytes: 32 or 64 bits, with or without signature
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Member:
 
 
 class _Bounded:
-    """File object for `zipfile` on a byte range of a file, with reads limited to the size of a valid directory."""
+    """File object for `zipfile` on a byte range of a file; a single read cannot exceed the limit on directories."""
 
     def __init__(self, opened: IO[bytes], file: FileBytes) -> None:
         self._opened, self._file = opened, file
@@ -77,9 +77,9 @@ def open_zip(file: FileBytes) -> Mapping[str, Member]:
     except SourceError:
         raise
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, struct.error, EOFError) as error:
-        raise SourceError(f"{name} is a damaged or truncated zip archive ({error}); fetch it again") from error
+        raise SourceError(f"{name} is a damaged or truncated zip archive ({error}); fetch the file again") from error
     if len(members) != len(infos):
-        raise SourceError(f"{name}: its zip directory names a member twice; refused")
+        raise SourceError(f"{name}: its zip directory lists a member twice; refused")
     before = min((i.header_offset for i in infos), default=0)
     if before:
         raise SourceError(f"{name} {_explain_bytes_before(file, before)}")
@@ -91,7 +91,7 @@ def open_zip(file: FileBytes) -> Mapping[str, Member]:
             raise SourceError(f"{name}: {member.name!r} shares its bytes with another member; refused")
         if gap and not (info.flag_bits & _HAS_DESCRIPTOR and gap in _DESCRIPTORS):
             raise SourceError(
-                f"{name} has {counted(gap, 'byte')} between the members of its zip archive; refused: save it again"
+                f"{name} has {counted(gap, 'byte')} between the members of its zip archive; refused: re-save the file"
             )
     return members
 
@@ -102,17 +102,17 @@ def _check_end(file: FileBytes) -> None:
     tail = file.read(start, file.size - start).tobytes()
     at = tail.rfind(b"PK\x05\x06")
     if at < 0 or len(tail) - at < 22:
-        return  # zipfile reports a missing end record.
+        return  # `zipfile` raises for a missing end record.
     after = len(tail) - (at + 22 + struct.unpack("<H", tail[at + 20 : at + 22])[0])
     if after > 0:
         raise SourceError(
-            f"{file.path.name} has {counted(after, 'byte')} after its zip archive; refused: save it again"
+            f"{file.path.name} has {counted(after, 'byte')} after its zip archive; refused: re-save the file"
         )
 
 
 def _explain_bytes_before(file: FileBytes, before: int) -> str:
     if file.read(0, 4).tobytes() != b"PK\x03\x04":
-        return f"has {counted(before, 'byte')} before its zip archive; refused: save it again"
+        return f"has {counted(before, 'byte')} before its zip archive; refused: re-save the file"
     return (
         "is several archives end to end, as written by repeated torch.save calls on one file, or by "
         "torch.distributed.checkpoint to its shards; refused, since only the last could be read: for a shard, give the "
@@ -136,7 +136,7 @@ def read_member(file: FileBytes, member: Member, limit: int) -> np.ndarray:
 
 
 def read_start(file: FileBytes, member: Member, n_bytes: int) -> bytes:
-    """Read and unpack at most the first `n_bytes` of a member, without verifying its checksum."""
+    """Return at most the first `n_bytes` unpacked bytes of a member, without verifying its checksum."""
     raw = file.read(member.start, min(member.n_packed, n_bytes))
     return bytes(_inflated(raw, n_bytes, f"{file.path.name}: {member.name!r}")) if member.deflated else raw.tobytes()
 
@@ -172,7 +172,7 @@ def _member(info: zipfile.ZipInfo, f: IO[bytes], file: FileBytes) -> Member:
     f.seek(file.start + info.header_offset)
     local = f.read(30)
     if len(local) != 30 or local[:4] != b"PK\x03\x04":
-        raise SourceError(f"{label} is not where the zip directory says; the file is damaged")
+        raise SourceError(f"{label} is not at the position in the zip directory; the file is damaged")
     n_name, n_extra = struct.unpack("<HH", local[26:30])
     start = info.header_offset + 30 + n_name + n_extra
     deflated = info.compress_type == zipfile.ZIP_DEFLATED

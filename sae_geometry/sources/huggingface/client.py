@@ -1,4 +1,4 @@
-"""Run Hugging Face's client within our limits on time and size, and translate its exceptions."""
+"""Limits on time and size for Hugging Face's client, and the translation of its exceptions to `SourceError`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def bounded(address: Address, context: Context) -> Iterator[Watch]:
         "request": [*hooks.get("request", []), watch.asked],
         "response": [*hooks.get("response", []), watch.answered],
     }
-    constants.HF_HUB_DISABLE_XET = True  # Xet transfers ignore time limits.
+    constants.HF_HUB_DISABLE_XET = True  # Xet transfers ignore our time limits.
     try:
         yield watch
     except SourceError:
@@ -60,10 +60,10 @@ def bounded(address: Address, context: Context) -> Iterator[Watch]:
     except errors.EntryNotFoundError as error:
         raise RefusedError(f"{address}: the repository has no such file", 404) from error
     except json.JSONDecodeError as error:
-        raise SourceError(f"{address}: the server's answer is not JSON; is HF_ENDPOINT right?") from error
+        raise SourceError(f"{address}: the server's response is not JSON; is HF_ENDPOINT right?") from error
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         said = " ".join(without_secrets(str(error)).split())[:160]
-        raise SourceError(f"{address}: the server's answer is invalid ({type(error).__name__}: {said})") from error
+        raise SourceError(f"{address}: the server's response is invalid ({type(error).__name__}: {said})") from error
     except Exception as error:
         if not isinstance(error, OSError) and not type(error).__module__.startswith(("httpx", "huggingface_hub")):
             raise
@@ -73,7 +73,7 @@ def bounded(address: Address, context: Context) -> Iterator[Watch]:
 
 
 class Watch:
-    """Request and response hooks that limit time, rate and retries, and refuse names that could leave the cache."""
+    """Request and response hooks that limit time, rate and retries, and refuse names that point outside the cache."""
 
     def __init__(self, what: str, context: Context) -> None:
         self.what, self.context = what, context
@@ -82,16 +82,16 @@ class Watch:
         self.stopped = False
 
     def lost(self, why: object) -> UnreachableError:
-        """Return the error for an incomplete response."""
+        """Return the exception to raise for an incomplete response, with the reason `why`."""
         return UnreachableError(f"{self.what}: {why}; try again later, or use --offline for cached files")
 
     def within(self, ask: Callable[[], T]) -> T:
-        """Return the result of a call to the client; abandon the call if response headers do not arrive in time."""
+        """Call the client and return its result; abandon the call if response headers do not arrive in time."""
         self.stopped = False
         try:
             return in_time(ask, self._waits)
         except TimeoutError as error:
-            raise self.lost("no answer in time") from error
+            raise self.lost("no response in time") from error
         finally:
             self.stopped = True  # An abandoned client stops at its next request or piece of data.
 
@@ -104,7 +104,7 @@ class Watch:
             raise UnreachableError(f"{self.what}: abandoned")
 
     def asked(self, request: Any) -> None:
-        """Limit the time and the number of attempts of a request."""
+        """Limit the time of a request and the number of attempts; called before each request."""
         self.go_on()
         self.since = time.monotonic()
         key = (str(request.method), str(request.url))
@@ -117,7 +117,7 @@ class Watch:
         }  # fmt: skip
 
     def answered(self, response: Any) -> None:
-        """Check the headers of a response, and limit the rate and size of its body."""
+        """Check the headers of a response, and limit the rate and size of its body; called after each response."""
         self.since = None
         for header in ("retry-after", "ratelimit"):  # The client would wait as long as these headers say.
             response.headers.pop(header, None)
@@ -129,13 +129,13 @@ class Watch:
         if response.headers.get("content-encoding", "identity") != "identity":
             raise SourceError(f"{self.what}: the server compressed its response, although we asked it not to; refused")
         if response.has_redirect_location:
-            most, refused = _MAX_REDIRECT, False  # Only the location of a redirect matters: truncate its body.
+            most, refused = _MAX_REDIRECT, False  # The body of a redirect is not used: truncate it.
         else:
             most, refused = (MAX_ANSWER if "/api/" in str(response.request.url.path) else _MAX_FILE), True
         response.stream = self._paced(response.stream, most, refused)
 
     def _paced(self, stream: Any, most: int, refused: bool) -> Any:
-        """Wrap a response stream in a subclass of its own class that limits its rate and size."""
+        """Wrap a response stream to limit its rate and size; the wrapper is a subclass of the stream's class."""
         watch = self
 
         class Paced(type(stream)):  # type: ignore[misc]
@@ -163,7 +163,7 @@ class Watch:
 
 
 def _cause(error: BaseException) -> str:
-    """Describe the root cause of an exception in a few words."""
+    """Return a few words on the root cause of an exception."""
     deepest: BaseException = error
     while deepest.__cause__ is not None:
         deepest = deepest.__cause__
@@ -173,7 +173,7 @@ def _cause(error: BaseException) -> str:
         return said.get(status, f"the server failed ({status})")
     kind, text = type(deepest).__name__, str(deepest)
     if "Timeout" in kind:
-        return "no answer in time"
+        return "no response in time"
     if "Connect" in kind or "refused" in text.lower():
         return "connection refused, or no network"
     if "Consistency check" in text or "Protocol" in kind:
@@ -182,7 +182,7 @@ def _cause(error: BaseException) -> str:
 
 
 def bar_class(name: str, progress: Progress | None) -> Any:
-    """Return a progress bar class for Hugging Face's client that draws nothing and calls `progress`."""
+    """Return a progress bar class for Hugging Face's client that calls `progress` and draws nothing."""
     from huggingface_hub.utils import tqdm
 
     class Silent(tqdm):

@@ -35,7 +35,7 @@ _SMALL = ("config.json", "tokenizer.json")
 
 
 def remote_model_weights(address: Address, context: Context) -> ModelWeights:
-    """Return the unembedding and final norm of a model at an hf:// address, cached by commit."""
+    """Return the unembedding and final norm of a model at an hf:// address, and cache both by commit."""
     with bounded(address, context) as watch:
         repo = repo_of(address, watch)
         small = {n: bring(repo, n, watch) for n in (*_SMALL, INDEX) if n in repo.files}
@@ -45,7 +45,7 @@ def remote_model_weights(address: Address, context: Context) -> ModelWeights:
         context.say(f"reading the unembedding of {where}")
         tensors = _Tensors(repo, watch)
         index = read_small_json(small[INDEX]) if INDEX in small else {}
-        names = None if watch.context.offline else list(repo.files)  # The client does not cache shards.
+        names = None if watch.context.offline else list(repo.files)  # Shards are not in the client's cache.
         owners = shard_of_each(index, names, where) or tensors.keys_of(WHOLE)
         files = ModelFiles(
             where,
@@ -58,7 +58,7 @@ def remote_model_weights(address: Address, context: Context) -> ModelWeights:
 
 
 def _is_whole(found: Any) -> bool:
-    """Return whether the record of a tensor has a valid type, shape and checksum."""
+    """Return whether a record describes a tensor with a valid type, shape and checksum."""
     if not isinstance(found, dict) or not isinstance(getattr(torch, str(found.get("dtype")), None), torch.dtype):
         return False
     shape = found.get("shape")
@@ -78,14 +78,14 @@ class _Tensors:
         self.header: Callable[[str], Header] = cache(self._header)
 
     def keys_of(self, shard: str) -> dict[str, str]:
-        """Return a mapping from the names of a shard's tensors to the shard."""
+        """Return a dict from the name of each tensor in a shard to the name of the shard."""
         known = self._record(shard)["keys"]
         if not known and self.context.offline:
             raise SourceError(f"{shard} of {self.repo.name} is not in the cache; leave out --offline")
         return dict.fromkeys(known or self.header(shard).entries, shard)
 
     def read(self, key: str, shard: str) -> Tensor:
-        """Return a tensor from the cache, or fetch it if it is not cached intact."""
+        """Return a tensor from the cache, or fetch it if it is missing or damaged there."""
         record = self._record(shard)
         found = record["tensors"].get(key)
         path = self.folder / safe_path(f"{shard}.{key}.bin")
@@ -102,7 +102,7 @@ class _Tensors:
         return torch.frombuffer(raw, dtype=dtype).reshape([int(n) for n in found["shape"]])
 
     def _record(self, shard: str) -> Mapping[str, Any]:
-        """Return the valid entries of a shard's cached record; tensors with invalid entries are fetched again."""
+        """Return the cached record of a shard, without invalid entries, whose tensors must be refetched."""
         path = self.folder / safe_path(f"{shard}.tensors.json")
         record = (read_sealed(path) if path.is_file() else None) or {}
         keys, tensors = record.get("keys"), record.get("tensors")
@@ -130,7 +130,7 @@ class _Tensors:
         return read_header(lambda start, n: first if start == 0 else self._range(shard, start, n)[0], size, shard)
 
     def _range(self, shard: str, start: int, n: int) -> tuple[bytearray, int]:
-        """Return `n` bytes that begin at `start`, and the size of the whole file."""
+        """Return `n` bytes of a shard from byte `start`, and the size of the whole shard."""
         from huggingface_hub import get_session, hf_hub_url
         from huggingface_hub.utils import build_hf_headers
 
@@ -139,7 +139,7 @@ class _Tensors:
 
         def attempt() -> tuple[bytearray, int]:
             raw = bytearray()
-            self.watch.made.clear()  # Requests for several ranges of one file do not count as retries.
+            self.watch.made.clear()  # Other ranges of the same file do not count as retries.
             try:
                 with get_session().stream("GET", url, headers=headers, follow_redirects=True) as answer:
                     if answer.status_code == 200:
@@ -148,7 +148,7 @@ class _Tensors:
                     stated = answer.headers.get("content-range", "")
                     span, _, whole = stated.removeprefix("bytes ").partition("/")
                     if span != f"{start}-{start + n - 1}" or not whole.isdecimal():
-                        raise SourceError(f"the server of {self.repo.name} sent another range of {shard}; refused")
+                        raise SourceError(f"the server of {self.repo.name} sent a wrong range of {shard}; refused")
                     for piece in answer.iter_bytes(1 << 20):
                         raw += piece
                         if self.context.progress is not None and n > 1 << 20:

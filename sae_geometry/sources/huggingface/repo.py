@@ -1,4 +1,4 @@
-"""Download checkpoints from Hugging Face at a pinned commit, file by file, through its own client and cache."""
+"""Download checkpoints from Hugging Face at a pinned commit, file by file, with the official client and cache."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _MOST_COMMITS = 4
 
 @dataclass(frozen=True)
 class Repo:
-    """One commit of a repository ("org/repo" or "datasets/org/repo"), with its files and their known checksums."""
+    """A commit of a repository ("org/repo" or "datasets/org/repo"), with the checksums of its files if known."""
 
     name: str
     commit: str
@@ -66,7 +66,7 @@ def bundle_huggingface(address: Address, context: Context) -> Bundle:
 
 
 def separate_places(address: Address, context: Context) -> list[str]:
-    """Return the addresses, at a pinned commit, of several checkpoints in a folder or repository; empty if only one."""
+    """Return the pinned addresses of all checkpoints in a folder or repository; empty if there is only one."""
     with bounded(address, context) as watch:
         repo = repo_of(address, watch)
         if address.path in repo.files:
@@ -80,7 +80,7 @@ def separate_places(address: Address, context: Context) -> list[str]:
 
 
 def repo_of(address: Address, watch: Watch) -> Repo:
-    """Return the commit at an address, from the cache, from an earlier listing, or from the server."""
+    """Return the commit of the repository at an address, from the cache, an earlier listing or the server."""
     repo = _cached_repo(address) if watch.context.offline else _listed_repo(address.place, address.revision)
     return repo or _asked_repo(address, watch)
 
@@ -100,7 +100,7 @@ def _missing(repo: Repo, address: Address, watch: Watch) -> SourceError:
 
 
 def _one_source(halves: tuple[str, ...], address: Address) -> tuple[str, ...]:
-    """Return the files of the selected layer, so that the other layers of a transcoder are not downloaded."""
+    """Return the files of the selected layer, to avoid downloading the other layers of a transcoder."""
     sources = {n: source_of(n) for n in halves}
     wanted = address.selection.source
     found = tuple(n for n in halves if wanted is None or sources[n] in (None, wanted))
@@ -126,10 +126,10 @@ def _asked_repo(address: Address, watch: Watch) -> Repo:
     files: dict[str, str | None] = {}
     for listed in info.siblings or []:
         digest = listed.blob_id if listed.lfs is None else listed.lfs.sha256
-        if str(listed.rfilename).isprintable():  # `safe_path` refuses unprintable names.
+        if str(listed.rfilename).isprintable():  # Otherwise `safe_path` would raise.
             files[str(listed.rfilename)] = digest if isinstance(digest, str) else None
     repo = Repo(address.place, str(info.sha), files)
-    with suppress(OSError):  # Without a writable cache, the next call repeats the request.
+    with suppress(OSError):  # If the cache is not writable, the next call repeats the request.
         write_sealed(_listing(repo.name, repo.commit), files)
     return repo
 
@@ -139,14 +139,14 @@ def _listing(name: str, commit: str) -> Path:
 
 
 def _listed_repo(name: str, commit: str | None) -> Repo | None:
-    """Return a commit whose files were listed before, since commits never change; None if there is no listing."""
+    """Return a commit from its stored list of files, since commits never change; None if no list is stored."""
     if commit is None or not _is_commit(commit) or (files := read_sealed(_listing(name, commit))) is None:
         return None
     return Repo(name, commit, {n: digest if isinstance(digest, str) else None for n, digest in files.items()})
 
 
 def _cached_repo(address: Address) -> Repo | None:
-    """Return the cached files of a repository at a revision; None if there are none."""
+    """Return the commit at an address with its cached files; None if no file is cached."""
     folder, revision = _cache_folder(address.place), address.revision or "main"
     commit, guessed = revision if _is_commit(revision) else commit_of(folder, revision), None
     if commit is None:
@@ -155,11 +155,11 @@ def _cached_repo(address: Address) -> Repo | None:
             return None
         if len(commits) > 1:
             raise SourceError(
-                f"the Hugging Face cache has {len(commits)} commits of {address.place} and does not say which is main: "
-                f"write hf://{address.place}@ with one of {', '.join(commits[:_MOST_COMMITS])}"
+                f"the Hugging Face cache has {len(commits)} commits of {address.place} and does not record "
+                f"which is main: write hf://{address.place}@ with one of {', '.join(commits[:_MOST_COMMITS])}"
             )
         commit = commits[0]
-        guessed = f"the cache does not say which commit is main; its only one, {commit[:12]}, was used"
+        guessed = f"the cache does not record which commit is main; its only commit, {commit[:12]}, was used"
     snapshot = folder / "snapshots" / commit
     listed = _listed_repo(address.place, commit)
     sums = listed.files if listed is not None else {}
@@ -174,13 +174,13 @@ def _cache_folder(name: str) -> Path:
 
 
 def client_name(name: str) -> dict[str, Any]:
-    """Return the name and type of a repository, as arguments of Hugging Face's client."""
+    """Return the arguments `repo_id` and `repo_type` of Hugging Face's client for a repository."""
     plain = name.removeprefix("datasets/")
     return {"repo_id": plain, "repo_type": "model" if plain == name else "dataset"}
 
 
 def remember(repo: Repo, revision: str, name: str, watch: Watch) -> None:
-    """Make the client record the commit of a branch or tag, so that it resolves offline."""
+    """Make the client record the commit of a branch or tag, so that the name resolves offline."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     if _is_commit(revision):
@@ -197,7 +197,7 @@ def remember(repo: Repo, revision: str, name: str, watch: Watch) -> None:
 
 
 def bring(repo: Repo, name: str, watch: Watch) -> Path:
-    """Return the cached path of a file at a commit; Hugging Face's client downloads it if necessary."""
+    """Return the cached path of a file at a commit, after a download by Hugging Face's client if necessary."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     context = watch.context
@@ -224,12 +224,12 @@ def bring(repo: Repo, name: str, watch: Watch) -> Path:
         path = download(force=True)
     if not _intact(path, name, repo):
         if context.again == "none" or context.offline:
-            advice = f"`sae-geometry fetch hf://{repo.name}@{repo.commit}/{name}` downloads it again"
+            advice = f"run `sae-geometry fetch hf://{repo.name}@{repo.commit}/{name}` to replace the file"
         elif _is_blob(path):
             advice = "the server sent a different file than it lists; try again later"
         else:
-            advice = f"{path} is not a link to a cached blob: remove it, and fetch it again"
-        raise SourceError(f"{name} of {repo.name} is damaged: its checksum is not the recorded one; {advice}")
+            advice = f"{path} is not a link to a cached blob: remove this file, and fetch it again"
+        raise SourceError(f"{name} of {repo.name} is damaged: its checksum differs from the recorded one; {advice}")
     if looks_like_weights(name):
         try:
             open_tensors(path)
@@ -239,12 +239,12 @@ def bring(repo: Repo, name: str, watch: Watch) -> Path:
 
 
 def _is_blob(path: Path) -> bool:
-    """Return whether a file of a snapshot is a link to one of the client's blobs."""
+    """Return whether a file in a snapshot folder is a link to a blob of the client."""
     return path.is_symlink() and Path(os.readlink(path)).parent.name == "blobs"
 
 
 def _intact(path: Path, name: str, repo: Repo) -> bool:
-    """Return whether a cached file has the checksum that is listed or names its blob; True if neither is known."""
+    """Return whether a cached file has the checksum in the listing or in its blob's name; True if both are unknown."""
     expected = repo.files.get(name) or (Path(os.readlink(path)).name if _is_blob(path) else "")
     return len(expected) not in (40, 64) or intact(path, expected)
 

@@ -1,1 +1,1 @@
-"""Detect how a checkpoint stores its dictionaries, and read them."""
+"""Detect the layout in which a checkpoint stores dictionaries, and read the dictionaries."""

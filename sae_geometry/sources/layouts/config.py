@@ -11,15 +11,15 @@ from typing import Any
 from sae_geometry.sources.plain import parse_json, parse_yaml
 
 _MAX_BYTES = 4 << 20
-_MAX_YAML_BYTES = 128 << 10  # The pure Python YAML parser is slow.
+_MAX_YAML_BYTES = 128 << 10  # PyYAML parses slowly in pure Python.
 _MAX_TEXT = 1 << 16
-_MAX_TABLES = 200  # tables searched for a name
+_MAX_TABLES = 200  # maximum number of tables searched for a name
 _MAX_DEPTH = 4
-_MAX_NAMES = 5000  # names in all tables, since every lookup visits each of them
+_MAX_NAMES = 5000  # maximum number of names in all tables, which every lookup visits
 
 
 def read_config(paths: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Merge configuration files, giving priority to the first, and return a note on each that cannot be read."""
+    """Merge configuration files, with priority for earlier files; return a note on each file that cannot be read."""
     merged: dict[str, Any] = {}
     unread = []
     for path in paths:
@@ -32,7 +32,7 @@ def read_config(paths: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[str, ...
 
 
 def bounded(config: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return a configuration without notes, or an empty one with a note if it has too many names."""
+    """Return the configuration and no notes, or an empty configuration and a note if there are too many names."""
     seen, inside = 0, [config]
     while inside and seen <= _MAX_NAMES:
         table = inside.pop()
@@ -44,7 +44,7 @@ def bounded(config: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
 
 
 def lookup(table: Any, path: str) -> Any:
-    """Return the value at a dotted path in a table; None if it is absent."""
+    """Return the value at a dotted path in a table; None if the path is absent."""
     value = table
     for step in path.split("."):
         if not isinstance(value, Mapping) or step not in value:
@@ -76,7 +76,7 @@ def plain_values(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _inner(value: Any) -> Any:
-    """Unwrap a value from W&B's {"desc": …, "value": …}, or a table from JSON text."""
+    """Unwrap W&B's {"desc": …, "value": …} to the value, and parse JSON text to a table."""
     if isinstance(value, Mapping) and "value" in value and set(value) <= {"value", "desc"}:
         return value["value"]
     if isinstance(value, str) and value.startswith("{") and value.endswith("}") and len(value) < _MAX_TEXT:
@@ -89,11 +89,11 @@ def _read(path: Path) -> dict[str, Any]:
     is_yaml = path.suffix in {".yaml", ".yml"}
     size, most = path.stat().st_size, _MAX_YAML_BYTES if is_yaml else _MAX_BYTES
     if size > most:
-        raise ValueError(f"it has {size:,} bytes, above the limit of {most:,}")
-    text = path.read_bytes()  # Both parsers detect the encoding by its byte order mark.
+        raise ValueError(f"the file has {size:,} bytes, above the limit of {most:,}")
+    text = path.read_bytes()  # Both parsers detect the encoding from a byte order mark.
     table = parse_yaml(text) if is_yaml else parse_json(text)
     if table is None:
         return {}
     if not isinstance(table, dict):
-        raise ValueError(f"it holds a {type(table).__name__}, not a table")
+        raise ValueError(f"the file contains a {type(table).__name__}, not a table")
     return plain_values(table)

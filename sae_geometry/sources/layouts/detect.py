@@ -26,8 +26,8 @@ from sae_geometry.sources.layouts.table import (
     Layout,
 )
 
-_MAX_OUTPUTS = 4096  # outputs of all decoders in a table
-# One pattern for the decoders of all layouts rules out most names before the layouts are tried one by one.
+_MAX_OUTPUTS = 4096  # maximum number of outputs of all decoders in a table
+# To rule out most names quickly, this pattern matches the decoders of all layouts.
 ANY_DECODER = re.compile("|".join(re.sub(r"\?P<\w+>", "?:", layout.decoder) for layout in LAYOUTS))
 _NUMBERED = re.compile(r"(?:^|layer[_.-]?)(\d{1,9})$")
 
@@ -37,7 +37,7 @@ class Slab:
     """An [n_latents, width] part of a stored tensor.
 
     Attributes:
-        index, at: indices on the tensor's "o" and "s" axes; None for an axis that it does not have.
+        index, at: indices on the "o" and "s" axes of the tensor; None if it has no such axis.
         out: output (layer or model) that the part belongs to; None if there is only one.
     """
 
@@ -54,13 +54,13 @@ class Site:
 
     Attributes:
         decoder, encoder: slabs, in the order of their outputs.
-        hook: hook point that its keys name, with dots; None if they name none.
+        hook: hook point in the keys, spelled with dots; None if the keys contain no hook point.
         source: layer that a cross-layer transcoder's latents read from; None for other dictionaries.
         layer: index in tensors that stack several dictionaries; None if there is no stack.
-        member: name of the table that holds it, if several tables of the file hold dictionaries; else None.
+        member: name of the table with this dictionary, if several tables contain dictionaries; else None.
         encoder_bias, …, mixture: keys of further tensors; None if absent.
         assumed: why the orientation is an assumption; None if names or sizes determine it.
-        convention: the layout's note for the user, such as a convention for axes that names and sizes leave open.
+        convention: note of the layout for the user, for example on axes that names and sizes leave open.
     """
 
     layout: Layout
@@ -82,14 +82,14 @@ class Site:
 
     @property
     def choice(self) -> str:
-        """Return the text after `::` that selects this site."""
+        """The text after `::` in an address that selects this site."""
         parts = [name] if (name := self.member or self.hook) else []
         parts += [f"{k}={v}" for k, v in (("source", self.source), ("layer", self.layer)) if v is not None]
         return "::".join(parts)
 
     @property
     def place(self) -> int | None:
-        """Return the number that `::layer=N` matches: the index in a stack, or the number in the name of its table."""
+        """The N of `::layer=N` that selects this site: its index in a stack, or the number in the name of its table."""
         if self.layer is not None or self.member is None or any(s.out is not None for s in self.decoder):
             return self.layer
         numbered = _NUMBERED.search(self.member)
@@ -115,7 +115,7 @@ class Table:
 
 
 def sites_in(table: Table, config: Mapping[str, Any], latent_axis: LatentAxis | None) -> tuple[Site, ...]:
-    """Return every dictionary in a table, by the first layout that fits; an empty tuple if none does."""
+    """Return all dictionaries in a table according to the first layout that fits; an empty tuple if none fits."""
     search = _Search(table, config, latent_axis)
     for layout in LAYOUTS:
         if search.concerns(layout) and (sites := tuple(search.sites(layout))):
@@ -126,7 +126,7 @@ def sites_in(table: Table, config: Mapping[str, Any], latent_axis: LatentAxis | 
 
 
 class _Search:
-    """Search for dictionaries in one table of tensors, by the rows of the layout table."""
+    """Search for dictionaries in one table of tensors, with each layout in turn."""
 
     def __init__(self, table: Table, config: Mapping[str, Any], latent_axis: LatentAxis | None) -> None:
         self.table = table
@@ -140,12 +140,12 @@ class _Search:
         self.d_out = self._length(PER_COORDINATE)
 
     def _length(self, keys: tuple[str, ...]) -> int | None:
-        """Return the first length above 1 of a vector among `keys`, or else of a matrix's rows; None without one."""
+        """Return the first length above 1 of the vectors at `keys`, or else of the rows of matrices, or else None."""
         shapes = [self.entries[k].shape for k in keys if k in self.entries]
         return next((s[-1] for n_axes in (1, 2) for s in shapes if len(s) == n_axes and s[-1] > 1), None)
 
     def concerns(self, layout: Layout) -> bool:
-        """Return whether the file's container, configuration and keys allow this layout."""
+        """Return whether the container, configuration and keys of the file meet the conditions of a layout."""
         return (
             layout.container in (None, self.table.container)
             and (layout.config is None or lookup(self.config, layout.config) is not None)
@@ -196,7 +196,7 @@ class _Search:
         reads = d if encoder is None else self.entries[encoder].shape[encoder_axes.index("d")]
         if self.latent_axis is None:
             if not layout.fixed and reads != d and self.encoder_side is None and "o" not in axes:
-                return None  # Without biases, only equal widths show which axis indexes latents.
+                return None  # Without a bias, only equal widths would show the axes.
             if not self._biases_fit(layout, groups, n, {d, reads}):
                 return None
         spelled = groups.get("site", "").replace("-", ".")
@@ -223,25 +223,25 @@ class _Search:
         )
 
     def _convention(self, layout: Layout, n: int, d: int) -> str | None:
-        """Return the layout's note, preceded by a question for a bare array whose rows look like dimensions."""
+        """Return the note of a layout, and prepend a question if the rows of a bare array look like dimensions."""
         if self.latent_axis is not None or layout.note is None:
             return None
         turned = n < d or (_is_usual_width(n) and not _is_usual_width(d))
         return f"{TRANSPOSED} {layout.note}" if turned and BARE in layout.note else layout.note
 
     def _sizes_agree(self, shape: tuple[int, ...], axes: str) -> bool:
-        """Return whether other tensors, or the configuration, are consistent with these axes of the decoder."""
+        """Return whether these axes of the decoder agree with the other tensors and the configuration."""
         n, d = shape[axes.index("n")], shape[axes.index("d")]
         if self.encoder_side is not None:
             return n == self.encoder_side
-        if "o" in axes:  # Latents outnumber outputs, and also dimensions if the decoder could be transposed.
+        if "o" in axes:  # Expect more latents than outputs, and in "ond" at least as many as dimensions.
             return n > shape[axes.index("o")] and (axes != "ond" or n >= d)
         if self.n_latents in (n, d):
             return n == self.n_latents
         return self.d_out not in (n, d) or d == self.d_out
 
     def _biases_fit(self, layout: Layout, groups: Mapping[str, str], n: int, widths: set[int]) -> bool:
-        """Return whether the biases and thresholds present can be those of `n` latents of these widths."""
+        """Return whether the lengths of all biases and thresholds suit `n` latents and these widths."""
         of_decoder = {n, *widths} if layout.fixed else widths  # If names fix the axes, "bias" may be the encoder's.
         for names, lengths in ((layout.encoder_bias, {n}), (THRESHOLDS, {n}), (layout.decoder_bias, of_decoder)):
             present = (self.entries[k].shape for name in names if (k := name.format(**groups)) in self.entries)
@@ -249,7 +249,7 @@ class _Search:
             if len(shape) == 1 and shape[0] not in {1, *lengths} and "o" not in layout.decoder_axes:
                 return False
             if len(shape) == 2 and layout.decoder_axes == "nod" and names is layout.encoder_bias:
-                return False  # A bias with two axes belongs to a stack of dictionaries.
+                return False  # Only a stack of dictionaries has a bias with two axes.
         return True
 
     def _are_factors(self, mixture: tuple[str, str], n: int, d: int) -> bool:
@@ -263,7 +263,7 @@ class _Search:
         )
 
     def _encoder(self, layout: Layout, groups: Mapping[str, str], n: int, turned: bool) -> tuple[str | None, str]:
-        """Return the encoder's key and its axes, which are "" if its sizes contradict the decoder's."""
+        """Return the key and axes of the encoder; the axes are "" if its shape contradicts the decoder."""
         name = layout.encoder.format(**groups) if layout.encoder else None
         if name is None or name not in self.entries:
             return None, ""
@@ -291,7 +291,7 @@ class _Search:
         )
 
     def _by_source(self, layout: Layout, found: list[tuple[str, dict[str, str]]]) -> Iterator[Site]:
-        """Yield a cross-layer transcoder's sites from one decoder per target layer, with or without stacked sources."""
+        """Yield the sites of a cross-layer transcoder with a decoder per target layer, for one or all source layers."""
         axes, reached = layout.decoder_axes, dict[int, dict[int, str]]()
         for name, groups in found:
             one = groups.get("source")
@@ -318,7 +318,7 @@ class _Search:
             )
 
     def _by_layer(self, layout: Layout, name: str) -> Iterator[Site]:
-        """Yield a cross-layer transcoder's sites from one decoder with an axis for source and one for target layers."""
+        """Yield the sites of a cross-layer transcoder whose decoder has axes for source layers and target layers."""
         entry, axes = self.entries[name], layout.decoder_axes
         n_layers, n_outs, n = (entry.shape[axes.index(letter)] for letter in "son")
         encoder = str(layout.encoder)  # Every layout with an "s" axis requires its encoder.

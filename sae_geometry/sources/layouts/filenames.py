@@ -15,7 +15,7 @@ CONFIG_NAMES = (
 SPARSITY_NAME = "sparsity.safetensors"
 
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".npz", ".bin")
-# Training runs save these files in order to resume; they hold no dictionary.
+# Training runs save these files to be able to resume; none of the files contains a dictionary.
 _NOT_WEIGHTS = re.compile(
     r"sparsity|optim|scheduler|training_args|scaler|rng_state|random_states|activations?_store|dataloader|sampler"
     r"|train(?:er|ing)?_state|^(?:rank_?\d+_)?state\.",
@@ -33,7 +33,7 @@ _GENERIC = re.compile(
     re.IGNORECASE,
 )
 _STEP = re.compile(r"(.*?(?:samples|steps?|tokens|iter(?:ation)?s?|checkpoint|ckpt|ae)[_-])(\d{1,18})", re.IGNORECASE)
-_OF_A_CACHE = re.compile(r"snapshots|[0-9a-f]{40}")  # folder names in any Hugging Face cache
+_OF_A_CACHE = re.compile(r"snapshots|[0-9a-f]{40}")  # These folders are in every Hugging Face cache.
 _MOST_LAYERS = 999
 _OWN_MARKS = ("_cfg", "_config", ".cfg", ".config")  # For example, NAME_cfg.json belongs to NAME.pt.
 _MAX_DEPTH = 4
@@ -41,7 +41,7 @@ _MAX_LISTED = 8
 
 
 def looks_like_weights(name: str) -> bool:
-    """Return whether a file name is typical of published weights."""
+    """Return whether a file name ends like a weights file and does not name other training state."""
     base = name.rpartition("/")[2]
     return base.lower().endswith(_SUFFIXES) and not _NOT_WEIGHTS.search(base)
 
@@ -59,7 +59,7 @@ def checkpoints_in_order(names: Sequence[str]) -> list[str]:
 
 
 def choose_weights(names: Sequence[str], place: str) -> tuple[str, ...]:
-    """Return the weights among the names in a folder: the last checkpoint of a run, or else the only weights."""
+    """Return the weights in a folder by name: the last checkpoint of a run, or else the only weights."""
     here = sorted(n for n in names if "/" not in n)
     numbered = checkpoints_in_order(here)
     if numbered:
@@ -77,20 +77,20 @@ def choose_weights(names: Sequence[str], place: str) -> tuple[str, ...]:
             return next(iter(found.values()))
         if found:
             listed = ", ".join(few(sorted(found), _MAX_LISTED))
-            raise LayoutError(f"{place} holds {len(found):,} weights files; give one of {listed}")
+            raise LayoutError(f"{place} contains {len(found):,} weights files; give one of {listed}")
     if any(n.endswith(".distcp") for n in names):
         raise SourceError(
             f"{place} holds shards of a torch.distributed.checkpoint without the {_DCP} that describes them: fetch "
             "the whole folder, or convert it where it was written (python -m torch.distributed.checkpoint.format_utils "
             "dcp_to_torch FOLDER OUT.pt)"
         )
-    raise SourceError(f"{place} holds no weights: looked for {', '.join((*_SUFFIXES, '.npy'))}")
+    raise SourceError(f"{place} contains no weights: looked for {', '.join((*_SUFFIXES, '.npy'))}")
 
 
 def separate_checkpoints(names: Sequence[str]) -> list[str]:
-    """Return the path of each checkpoint in a folder with several, in numerical order; an empty list for a single one.
+    """Return the paths of the checkpoints in a folder, in numerical order; an empty list if there is only one.
 
-    Only the last of a run's states is included.
+    Of several checkpoints of the same run, only the last is included.
     """
     here = sorted(n for n in names if "/" not in n)
     if checkpoints_in_order(here) or any(_ONE_SOURCE.fullmatch(n) or _LAYER_FILE.fullmatch(n) for n in here):
@@ -112,7 +112,7 @@ def _by_number(name: str) -> list[tuple[bool, int, str]]:
 
 
 def choose_files(names: Sequence[str], path: str | None, place: str) -> tuple[str, ...]:
-    """Return the weights files at a path (a file or folder; None for all names); an empty tuple if there are none."""
+    """Return the weights files at a path (a file or a folder, or None for all names); an empty tuple if none exist."""
     if path is not None and path in names:
         return companions(path, names)
     prefix = f"{path.rstrip('/')}/" if path else ""
@@ -121,19 +121,19 @@ def choose_files(names: Sequence[str], path: str | None, place: str) -> tuple[st
 
 
 def path_of(files: Sequence[str]) -> str:
-    """Return the path at which `choose_files` finds these files: the first of them, or their folder."""
+    """Return a path for which `choose_files` returns these files: the first file, or their folder."""
     folder, _, base = files[0].rpartition("/")
     return folder if base == _DCP or companions(files[0], files) != tuple(files) else files[0]
 
 
 def is_of_a_checkpoint(name: str) -> bool:
-    """Return whether a file holds weights, or locates the weights in other files."""
+    """Return whether a file contains weights or locates the weights in other files, judging by its name."""
     base = name.rpartition("/")[2]
     return looks_like_weights(name) or base == _DCP or base.endswith((".distcp", ".index.json"))
 
 
 def _units(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Group names into checkpoints, by the path of a weights file, an index, or a folder with .metadata."""
+    """Return the files of each checkpoint, by the path of its weights file, index, or folder with .metadata."""
     near = sorted(n for n in names if n.count("/") < _MAX_DEPTH)
     units: dict[str, tuple[str, ...]] = {}
     for name in near:
@@ -147,9 +147,9 @@ def _units(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def companions(name: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Return a weights file and the files in `names` that it needs, starting with one that locates the tensors.
+    """Return a weights file and the files in `names` that belong to it; a file that locates tensors comes first.
 
-    It may need the encoder of a cross-layer transcoder, the other shards of a checkpoint and their index, or the shards
+    These are the encoder of a cross-layer transcoder, the other shards of a checkpoint and their index, or the shards
     of a torch.distributed.checkpoint.
     """
     folder, slash, base = name.rpartition("/")
@@ -171,13 +171,13 @@ def companions(name: str, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def missing_shards(names: Sequence[str]) -> int:
-    """Return the number of missing shards of a checkpoint that is read without an index."""
+    """Return the number of shards that are missing in a checkpoint without an index."""
     shards = [m for n in names if (m := _SHARD.fullmatch(n.rpartition("/")[2]))]
     return int(shards[0][2]) - len(shards) if shards and len(shards) == len(names) else 0
 
 
 def layer_table(name: str) -> str | None:
-    """Return the prefix for tensors in a file of one layer, such as `params_layer_3`; None for other files."""
+    """Return the prefix for tensor names in a file of one layer, such as `params_layer_3`; None for other files."""
     base = name.rpartition("/")[2]
     return base.removesuffix(".safetensors") if _LAYER_FILE.fullmatch(base) else None
 
@@ -190,10 +190,10 @@ def source_of(name: str) -> int | None:
 
 
 def start_names(weights: str) -> tuple[str, ...]:
-    """Return the names that a run's weights at step 0 may have, given a later name; an empty tuple if it has no step.
+    """Return possible names of a run's weights at step 0, given a later name; an empty tuple if that name has no step.
 
-    Examples are `samples_0.pt` for `samples_400000.pt` and `step_0/sae.pt` for `step_1000/sae.pt`. A folder whose name
-    is only a number counts as a step if the number is too large for a layer.
+    Examples are `samples_0.pt` for `samples_400000.pt` and `step_0/sae.pt` for `step_1000/sae.pt`. If the name of a
+    folder is only a number, the number counts as a step if it is too large for a layer.
     """
     folder, _, base = weights.rpartition("/")
     parent, _, step = folder.rpartition("/")
@@ -204,14 +204,14 @@ def start_names(weights: str) -> tuple[str, ...]:
         found = [f"{parent}/{named[1]}{zero}/{base}" for zero in ("0", "0" * len(named[2]))]
     elif step.isdecimal() and int(step) > _MOST_LAYERS:
         found = [f"{parent}/0/{base}"]
-    elif base == "ae.pt":  # dictionary_learning saves its checkpoints below the folder of the final state.
+    elif base == "ae.pt":  # dictionary_learning puts checkpoints in a subfolder.
         found = [f"{folder}/checkpoints/ae_0.pt"]
     return tuple(dict.fromkeys(n.removeprefix("/") if not weights.startswith("/") else n for n in found))
 
 
 def side_names(weights: str) -> tuple[str, ...]:
-    """Return possible names of the configuration and sparsity files of a weights file, the most specific first."""
-    unit = weights.removesuffix(f"/{_DCP}")  # A DCP checkpoint is a folder, which gives the side files their names.
+    """Return possible names of the configuration and sparsity files of a weights file; specific names come first."""
+    unit = weights.removesuffix(f"/{_DCP}")  # The side files of a DCP checkpoint are named after its folder.
     folder, _, base = unit.rpartition("/")
     stem = base.rpartition(".")[0] or base
     folders = [folder, folder.rpartition("/")[0]] if folder.rpartition("/")[2] == "checkpoints" else [folder]
@@ -219,7 +219,7 @@ def side_names(weights: str) -> tuple[str, ...]:
     own = [f"{stem}{mark}{kind}" for mark in _OWN_MARKS for kind in (".json", ".yaml")]
     own += [f"{stem}.yaml", f"{stem}.json"] if not _GENERIC.fullmatch(stem) else []
     names = [(f, n) for f in folders for n in (*own, *CONFIG_NAMES)] + [(folder, SPARSITY_NAME)]
-    if base == "sae.safetensors":  # sparsify stores the name of the model next to the folders of its hook points.
+    if base == "sae.safetensors":  # sparsify stores the model's name one folder higher.
         names.append((folder.rpartition("/")[0], "config.json"))
     return tuple(f"{f}/{n}" if f else n for f, n in names)
 

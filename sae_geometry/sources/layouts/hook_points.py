@@ -11,7 +11,7 @@ from sae_geometry.sources.layouts.config import lookup, tables
 from sae_geometry.sources.layouts.detect import Site
 from sae_geometry.sources.layouts.places import canonical_place, layer_named, names_a_place, site_in_layer
 
-# Trainers use different words, in different orders, for the same settings. Patterns match whole keys.
+# Trainers name the same setting differently. Each pattern must match a whole key.
 _POINT = r"(?:hook_?points?(?:_name)?|hook(?:_(?:name|module|site))?|act_(?:name|site)|submodule_name)"
 _IN = re.compile(rf"(?:hf_)?(?:(?:in|input|source)_)?{_POINT}(?:_(?:in|input))?|hf_hook_name|(?:tl|mlp)_input_template")
 _OUT = re.compile(rf"(?:hf_)?(?:(?:out|output|target)_{_POINT}|{_POINT}_(?:out|output))|(?:tl|mlp)_output_template")
@@ -22,15 +22,15 @@ _HEAD_OUT = re.compile(r"(?:hook_)?head_index_out|(?:out|output)_hook(?:_point)?
 _SITE = re.compile(
     r"(?:act_|hook_|activation_)?(?:sites?|location|component|position|stream)|act(?:ivation)?_type|activation"
 )
-# Values of these keys can be any module, so they count only if they name a layer.
+# The value of such a key can be any module, so it is used only if it names a layer.
 _MODULE = re.compile(r"(?:(?:target_)?(?:sub)?module|layer)(?:_(?:name|path))?")
 _MODEL = re.compile(
     r"(?:\w+_)?model_(?:name|id|name_or_path)|(?:lm|llm)(?:_name)?|(?:base|language|subject|hf|tlens)_model"
 )
-_MODEL_PLAINLY = ("model", "model.name", "model.name_or_path", "model._name_or_path")  # in the outermost table only
+_MODEL_PLAINLY = ("model", "model.name", "model.name_or_path", "model._name_or_path")  # These must be outermost.
 _KIND = re.compile("architecture|model_kind|sae_type|type|kind|dict_class")
 _IS_TRANSCODER = re.compile("is_transcoder|transcode|transcoder")
-_MODULE_SIDE = re.compile("io")  # dictionary_learning stores "in", "out" or "in_and_out" of a module.
+_MODULE_SIDE = re.compile("io")  # In dictionary_learning, "io" is "in", "out" or "in_and_out".
 _TEMPLATE = re.compile(r"\{[^{}]*\}|%[ds]|<\w+>")
 _ZSCORED = re.compile(r".*(?:z[-_ ]?scor|standardi[sz])", re.IGNORECASE)
 
@@ -52,9 +52,9 @@ class Space:
     """Hook points and model of a dictionary; None if unknown.
 
     Attributes:
-        reads: hook point the encoder reads from.
-        writes: hook point the decoder writes to, if it differs (in a transcoder).
-        notes: messages for the user on hook points that the configuration leaves incomplete.
+        reads: hook point from which the encoder reads.
+        writes: hook point to which the decoder writes, if different (in a transcoder).
+        notes: messages for the user on hook points that are incomplete in the configuration.
     """
 
     reads: str | None
@@ -65,11 +65,11 @@ class Space:
 
 
 def space_of(site: Site, config: Mapping[str, Any], where: str, outs: Sequence[int | None] = ()) -> Space:
-    """Return the hook points and model of one dictionary.
+    """Return the hook points and model of a dictionary.
 
     Args:
-        where: path of the weights file, prefixed with the repository's name if it came from one.
-        outs: selected outputs of the decoder; a single one determines the hook point that it writes to.
+        where: path of the weights file, prefixed with the name of its repository if there is one.
+        outs: selected outputs of the decoder; a single output determines the hook point to which the decoder writes.
     """
     layers = [out for out in outs if out is not None and site.layout.out == "layer"]
     by_config, by_path = space_in_config(config, _layer_in(where), site.source, layers), _in_path(site, where)
@@ -84,7 +84,7 @@ def space_of(site: Site, config: Mapping[str, Any], where: str, outs: Sequence[i
             writes = f"blocks.{target}.{feature_out}"
     transcoder = by_config.transcoder or by_path.transcoder or site.layout.transcoder or _differ(reads, writes)
     if transcoder and site.layout.name == "sparsify" and reads is not None and writes is None:
-        reads, writes = f"{reads}.input", reads  # sparsify names a module, which has an input and an output.
+        reads, writes = f"{reads}.input", reads  # A sparsify transcoder reads a module's input.
     return Space(reads, writes if transcoder else None, by_config.model or by_path.model, transcoder, by_config.notes)
 
 
@@ -94,9 +94,9 @@ def space_in_config(
     """Return the hook points and model that a trainer's configuration names.
 
     Args:
-        layer: the layer to use if the configuration names none.
-        source: layer that a cross-layer transcoder's latents read from.
-        outs: layers that a decoder with several outputs writes to; they index lists of hook points.
+        layer: the layer to use if the configuration names no layer.
+        source: layer from which the latents of a cross-layer transcoder read.
+        outs: layers to which a decoder with several outputs writes; they index lists of hook points.
     """
     said = _number(config, _LAYER)
     layer = next((number for number in (said, source, layer) if number is not None), None)
@@ -130,7 +130,7 @@ def inputs_are_z_scored(config: Mapping[str, Any]) -> bool:
 
 
 def _values(config: Mapping[str, Any], key: re.Pattern[str]) -> Iterable[Any]:
-    """Yield the values of matching keys, those in outer tables first, and unwrap lists of one element."""
+    """Yield the values of matching keys, from outer tables first; a list of one element yields this element."""
     for table in tables(config):
         for name, value in table.items():
             if isinstance(name, str) and key.fullmatch(name.casefold()):
@@ -153,9 +153,9 @@ def _number(config: Mapping[str, Any], key: re.Pattern[str]) -> int | None:
 def _hook(
     config: Mapping[str, Any], key: re.Pattern[str], layer: int | None, notes: list[str], at: Sequence[int]
 ) -> str | None:
-    """Return the first hook point under a matching key, and fill in the layer of a template or a bare word.
+    """Return the first hook point under a matching key, with `layer` filled into a template or added to a bare word.
 
-    The hook points at the positions `at` in a list are joined by " + ".
+    Of a list of hook points, those at the positions `at` are joined by " + ".
     """
     for value in _values(config, key):
         if isinstance(value, list):
@@ -165,7 +165,7 @@ def _hook(
         if _TEMPLATE.search(value):
             if layer is not None:
                 return _TEMPLATE.sub(str(layer), value)
-            notes.append(f"the configuration names the hook point {value!r} but no layer to fill in")
+            notes.append(f"the configuration names the hook point {value!r} but no layer for its placeholder")
             continue
         if layer_named(value) is not None:
             return _spelled(value)
@@ -178,7 +178,7 @@ def _hook(
 
 
 def _spelled(hook: str) -> str:
-    """Convert a name such as dictionary_learning's "resid_post_layer_8"; leave dotted paths unchanged."""
+    """Convert a name such as "resid_post_layer_8" to the canonical name; return dotted paths unchanged."""
     return hook if "." in hook or "[" in hook else canonical_place(hook)
 
 
@@ -191,7 +191,7 @@ def _differ(reads: str | None, writes: str | None) -> bool:
 
 
 def _in_path(site: Site, where: str) -> Space:
-    """Return the hook points and model in a path, from Gemma Scope's folders or a name that is a hook point."""
+    """Return the hook points and model in a path: a Gemma Scope folder, or a part that is named like a hook point."""
     if "gemma-scope" in where or site.layout.name.startswith("gemma_scope"):
         return _gemma_scope(where)
     parts = where.split("/")
@@ -207,7 +207,7 @@ def _in_path(site: Site, where: str) -> Space:
 
 
 def _gemma_scope(where: str) -> Space:
-    """Parse model, hook point and layer from Gemma Scope 1 and 2 repository and folder names."""
+    """Return the hook points and model that the repository and folder names of Gemma Scope 1 and 2 state."""
     one, two, folder = _GEMMA_1.search(where), _GEMMA_2.search(where), _GEMMA_FOLDER.search(where)
     layer, model, site = _layer_in(where), None, None
     if one is not None:

@@ -1,8 +1,8 @@
 """Find the dictionaries in a file, however its tensors are nested: in tables, lists or one stacked tensor.
 
-Prefixes that torch adds to the names of modules are dropped. The outermost table is tried as it is, without leading
-axes of length one, and as a stack of dictionaries; then the tables inside it are tried in the same way. Tables of other
-content (an optimizer's state, the weights of a language model) fit no layout and are skipped.
+Prefixes that torch adds to the names of modules are dropped. The outermost table is tried unchanged, without
+leading axes of length one, and as a stack of dictionaries; then the tables inside are tried in the same way. Tables
+with other content (an optimizer's state, the weights of a language model) fit no layout and are skipped.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _AROUND_MODULES = {
 }  # fmt: skip
 _BIASES = {*PER_LATENT, *PER_COORDINATE}
 _WRAPPER = re.compile(WRAPPER)
-# Tables with these names are skipped, since an optimizer's moments may have the same names as the parameters.
+# Tables with these names are skipped, because the moments of an optimizer may have the names of the parameters.
 _OF_AN_OPTIMIZER = re.compile(r"optim|exp_avg|moment", re.IGNORECASE)
 _MAX_DEPTH = 12
 _MAX_STACKED = 1024
@@ -51,7 +51,7 @@ Path = tuple[str, ...]
 
 
 def find_sites(file: TensorFile, config: Mapping[str, Any], latent_axis: LatentAxis | None = None) -> tuple[Site, ...]:
-    """Return every dictionary in a file; `latent_axis` says which axis of a two-axis decoder indexes latents."""
+    """Return all dictionaries in a file; `latent_axis` is the axis of a two-axis decoder that indexes latents."""
     found = list(_found(_outermost(file), config, latent_axis, ()))
     if not found:
         raise LayoutError(_unknown_layout(file))
@@ -83,7 +83,7 @@ def _outermost(file: TensorFile) -> Table:
 
 
 def _without_wrappers(keys: Iterable[str]) -> dict[str, str]:
-    """Return keys by their names without the prefixes that torch adds to modules, or unchanged if names coincide."""
+    """Return each key by its name without PyTorch's prefixes for modules, or by itself if such names coincide."""
     keys = list(keys)
     names = {".".join(p for p in key.split(".") if p not in _AROUND_MODULES) or key: key for key in keys}
     return names if len(names) == len(keys) else {key: key for key in keys}
@@ -94,7 +94,7 @@ def _is_bias(name: str) -> bool:
 
 
 def _squeezed(entry: Entry, n_axes: int) -> Entry:
-    """Drop leading axes of length one while the entry has more than `n_axes` axes."""
+    """Drop leading axes of length one until only `n_axes` axes are left."""
     shape = entry.shape
     while len(shape) > n_axes and shape[0] == 1:
         shape = shape[1:]
@@ -110,7 +110,7 @@ def _views(table: Table) -> Iterator[Table]:
 
 
 def _stack_sizes(table: Table) -> list[int]:
-    """Return the lengths of leading axes that may index dictionaries, the most frequent first."""
+    """Return the lengths of leading axes that may index dictionaries, most frequent lengths first."""
     stacked = (_squeezed(e, 3).shape for e in table.entries.values() if len(e.shape) > 2 and e.dtype.is_floating_point)
     counts = Counter(shape[0] for shape in stacked if len(shape) == 3)
     return [n for n, _ in counts.most_common(4) if 1 < n <= _MAX_STACKED]
@@ -153,7 +153,7 @@ def _inside(table: Table) -> Iterator[tuple[str, Table]]:
 
 
 def _named(found: list[tuple[Path, Site]]) -> Iterator[Site]:
-    """Yield the sites, named after their tables if these differ; a table named after a hook point sets `hook`."""
+    """Yield the sites with the names of their tables, if these differ; a name that is a hook point becomes `hook`."""
     paths = {path for path, _ in found}
     steps = zip(*paths, strict=False)
     wrappers = list(takewhile(lambda names: len(set(names)) == 1 and _WRAPPER.fullmatch(names[0]), steps))
@@ -165,9 +165,9 @@ def _named(found: list[tuple[Path, Site]]) -> Iterator[Site]:
 
 
 def _unknown_layout(file: TensorFile) -> str:
-    """Return a message that lists the tensors and proposes `Dictionary.from_decoder` for one named like a decoder.
+    """Return a message that lists the tensors and suggests `Dictionary.from_decoder`, if possible with a tensor's name.
 
-    No tensor is proposed if names are ambiguous: an encoder read as a decoder gives plausible but wrong numbers.
+    If names are ambiguous, no tensor is suggested: an encoder read as a decoder would give plausible, wrong numbers.
     """
     listed = [f"{shown(k, 80)} {list(e.shape)} {str(e.dtype).removeprefix('torch.')}" for k, e in file.entries.items()]
     listed += [f"{shown(k, 80)} of type {kind}, which torch does not have" for k, kind in file.unread.items()]
@@ -183,7 +183,7 @@ def _unknown_layout(file: TensorFile) -> str:
     call = "sae_geometry.Dictionary.from_decoder(tensors[{!r}], latent_axis={})"
     whether = "where latent_axis is the axis that indexes latents"
     named = [k for k in flat if _DECODER.search(k) and not _NO_DECODER.search(k) and len(set(flat[k].shape)) == 2]
-    if len(named) == 1:  # Several may be parts, copies or layers of a decoder.
+    if len(named) == 1:  # Several such tensors may be parts or copies of a decoder.
         key, (rows, columns) = named[0], flat[named[0]].shape
         return f"{says}; if {key!r} is the decoder, call {call.format(key, int(rows < columns))}, {whether}"
     why = f"{len(named)} of them are named like decoders or parts of one"

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import re
 
-# The head follows the hook point, as in "… (head 3)", "….hook_z.3" or "…_head_3".
+# A head is written after the hook point, as in "… (head 3)", "….hook_z.3" or "…_head_3".
 _HEAD = re.compile(r"(.*?)(?:\s*\(head (\d{1,4})\)|(?<=hook_[qkvz])\.(\d{1,4})|[._]head[._]?(\d{1,4}))?", re.DOTALL)
-_IN_A_TUPLE = re.compile(r"\.(input|output)s?(?:\.0)+$")  # as in NNsight's model.layers[5].output[0]
+_IN_A_TUPLE = re.compile(r"\.(input|output)s?(?:\.0)+$")  # NNsight writes model.layers[5].output[0].
 _BLOCK = re.compile(r"((?:[a-z_][a-z0-9_]*\.)*?)(blocks?|layers?|h)\.(\d{1,4})(?:\.(.+))?")
-_WORDS_FIRST = re.compile(  # as in "resid_post_layer_8" (dictionary_learning), "resid_post_8" or "mlp_out_l8"
+_WORDS_FIRST = re.compile(  # For example, dictionary_learning writes "resid_post_layer_8"; "mlp_out_l8" also occurs.
     r"(?:hook_)?(?:([a-z_]+?)[._]layer[._]?(\d{1,4})|((?:resid|attn|mlp)_[a-z]+)[._]l?(\d{1,4}))"
 )
 _LAYER_FIRST = re.compile(r"layer[._]?(\d{1,4})[._](.+)|l(\d{1,4})[._]((?:hook_)?(?:resid|attn|mlp)_[a-z]+)")
-# The language model's layers may be in these modules; other modules ("encoder", "vision_model") hold other layers.
+# Only these modules may contain the layers of the language model; "encoder" or "vision_model" contain other layers.
 _WRAPPERS = {
     "model", "transformer", "gpt_neox", "language_model", "text_model", "base_model", "backbone", "module", "_orig_mod",
     "decoder", "bert", "roberta", "esm", "llm", "lm",
@@ -32,7 +32,7 @@ _ATTENTION_OUT = rf"{_ATTENTION}\.(?:o_proj|c_proj|dense|out_proj|wo|o)"
 _MLP_OUT = rf"{_MLP}\.(?:down_proj|c_proj|dense_4h_to_h|fc2|fc_out|proj_out|out)"
 _INPUT = r"\.(?:input|hook_in)"
 _OUTPUT = r"(?:\.(?:output|hook_out))?"
-# Patterns match what follows the number of a layer, and are tried in order.
+# These patterns match the words after the number of a layer, and are tried in order.
 _SITES = tuple(
     (re.compile(pattern), site)
     for pattern, site in (
@@ -60,11 +60,11 @@ _BARE = (
 )
 _AFTER_ATTENTION = re.compile(rf"post_attention_layernorm(?:({_INPUT})|{_OUTPUT})")
 
-_AND = " + "  # joins the hook points of a crosscoder
+_AND = " + "  # It separates the hook points of a crosscoder.
 
 _FAMILY = re.compile(r"\b(llama|gemma|qwen|phi|gpt|olmo)-(?=\d)")
 _TOYS = re.compile(r"(gelu|solu|attn-only)-?(\d+l)\d+w.*")
-_SEEDS = re.compile(r"([a-e])[a-z]+-gpt2-(small|medium)-x\d+")  # as in Stanford's "alias-gpt2-small-x21"
+_SEEDS = re.compile(r"([a-e])[a-z]+-gpt2-(small|medium)-x\d+")  # For example, Stanford's "alias-gpt2-small-x21".
 _ALIASES = {
     "gpt2-small": "gpt2",
     "distillgpt2": "distilgpt2",
@@ -85,8 +85,8 @@ def canonical_place(hook: str, model: str | None = None) -> str:
     Args:
         hook: a TransformerLens hook point, a Hugging Face module path or a sparsify folder name, optionally followed by
             "(head 3)".
-        model: name of the model; Gemma 2 and 3 normalize a sublayer's output before adding it to the stream, so the
-            output is a different hook point from what is added.
+        model: name of the model; in Gemma 2 and 3, a sublayer's output is normalized before it is added to the stream,
+            so output and addition are different hook points.
 
     Example:
         >>> {canonical_place(h) for h in ("blocks.6.hook_resid_pre", "transformer.h.5", "model.layers.5.output")}
@@ -112,7 +112,7 @@ def canonical_place(hook: str, model: str | None = None) -> str:
 def names_a_place(text: str) -> bool:
     """Return whether a string has the form of a hook point: a known place in a layer, or the embedding.
 
-    "seedA.layers.3" does not: if a run's name could precede the layer, one hook point would have many names.
+    "seedA.layers.3" is rejected: if the name of a run could come first, the same hook point would have many names.
     """
     parsed = _parsed(_plain(text))
     if parsed is None:
@@ -122,7 +122,7 @@ def names_a_place(text: str) -> bool:
 
 
 def layer_named(hook: str) -> int | None:
-    """Return the number of a hook point's layer; None without one."""
+    """Return the layer number of a hook point; None if it names no layer."""
     parsed = _parsed(_plain(hook))
     return None if parsed is None else parsed[1]
 
@@ -134,7 +134,7 @@ def site_in_layer(word: str, layer: int) -> str | None:
 
 
 def canonical_model(model: str | None) -> str | None:
-    """Return the canonical name of a model: lower case, without its organization, the same for all its spellings.
+    """Return the canonical name of a model, in lower case and without organization, for any spelling of the name.
 
     Example:
         >>> canonical_model("meta-llama/Meta-Llama-3.1-8B") == canonical_model("Llama-3.1-8B")
@@ -158,12 +158,12 @@ def canonical_model(model: str | None) -> str | None:
 
 
 def _parsed(text: str) -> tuple[str, int, str] | None:
-    """Return the stack ("" for the language model's), the layer, and the words after it; None if parsing fails."""
+    """Return the prefix of the layers ("" in the language model), the layer, and the rest; None if parsing fails."""
     if _AND in text:
         return None
     if (found := _BLOCK.fullmatch(text)) is not None:
         words = [w for w in found[1].split(".") if w and w not in _WRAPPERS]
-        if found[2] == "layer" and words == ["encoder"]:  # Models such as BERT have no other stack.
+        if found[2] == "layer" and words == ["encoder"]:  # In BERT, for example, these are the only layers.
             words = []
         return "".join(f"{w}." for w in words), int(found[3]), found[4] or "output"
     if (found := _WORDS_FIRST.fullmatch(text)) is not None:
@@ -176,12 +176,12 @@ def _parsed(text: str) -> tuple[str, int, str] | None:
 
 
 def _plain(hook: str) -> str:
-    """Return a hook point in lower case, with dots for brackets, and "output" for "output[0]"."""
+    """Return a hook point in lower case, with ".5" instead of "[5]" and "output" instead of "output[0]"."""
     return _IN_A_TUPLE.sub(r".\1", re.sub(r"\[(\d+)\]", r".\1", hook.strip()).casefold())
 
 
 def _site(rest: str, model: str) -> str | None:
-    """Return the canonical place in a layer for the words after its number; None for unknown words."""
+    """Return the canonical name of a place in a layer, given the words after the layer's number; None if unknown."""
     for pattern, site in _SITES:
         if (found := pattern.fullmatch(rest)) is not None:
             return found.expand(site)

@@ -32,8 +32,8 @@ _MAX_CHOICES = 12
 # log10(frequency + 1e-10) is −10 for a latent that never fires; one firing per 10⁹ tokens gives about −9.
 _DEAD_LOG10 = -9.99
 _CONFIG_TABLES = ("cfg", "config", "hyper_parameters", "hparams")
-_HIGHEST_LOG10 = 1e-6  # log10 frequency of a latent that fires on every token, plus rounding error
-# Trainers use these names for the settings that results record.
+_HIGHEST_LOG10 = 1e-6  # log10 of the frequency 1, plus rounding error
+# Results record these settings; the values are the names that trainers give to each setting.
 _METADATA = {
     "architecture": ("architecture", "dict_class", "activation", "sae_type", "act_fn"),
     "seed": ("seed",),
@@ -46,7 +46,7 @@ _METADATA = {
 
 @dataclass(frozen=True)
 class Opened:
-    """A checkpoint whose dictionaries are located but not yet read; `notes` report configuration that was not read."""
+    """A checkpoint whose dictionaries are located but not yet read; `notes` report unreadable configuration."""
 
     bundle: Bundle
     file: TensorFile
@@ -57,7 +57,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class Frequencies:
-    """Frequencies and alive latents, as in a `Dictionary`; `note` says why frequencies in a file were not used."""
+    """Frequencies and alive latents, as in a `Dictionary`; `note` says why stored frequencies were not used."""
 
     frequency: Tensor | None = None
     alive: Tensor | None = None
@@ -78,7 +78,7 @@ def opened(bundle: Bundle, file: TensorFile, latent_axis: LatentAxis | None = No
 
 
 def _stored_config(extras: Mapping[str, object]) -> dict[str, Any]:
-    """Return the configuration stored next to the tensors in a checkpoint, as a nested table."""
+    """Return the configuration that a checkpoint stores beside its tensors, as a nested table."""
     config: dict[str, Any] = {}
     for path, value in extras.items():
         first_step, *steps = path.split(".")
@@ -94,7 +94,7 @@ def _stored_config(extras: Mapping[str, object]) -> dict[str, Any]:
 
 
 def choose_site(opened: Opened, selection: Selection) -> Site:
-    """Return the one site that matches a selection; raise LayoutError if none or several do."""
+    """Return the only site that matches a selection; raise LayoutError if no site or several sites match."""
     sites = tuple(s for s in opened.sites if is_meant(s, selection))
     name, choices = opened.bundle.address, [s.choice for s in opened.sites if s.choice]
     listed = ", ".join(f"::{c}" for c in choices[:_MAX_CHOICES])
@@ -103,18 +103,18 @@ def choose_site(opened: Opened, selection: Selection) -> Site:
         names = {canonical_place(h) for h in (space.reads, space.writes) if h}
         if canonical_place(selection.hook.replace("-", ".")) in names:
             return opened.sites[0]
-        raise LayoutError(f"{name} holds one dictionary, at {space.reads or 'an unknown hook point'}: leave "
+        raise LayoutError(f"{name} contains one dictionary, at {space.reads or 'an unknown hook point'}: leave "
                           f"out ::{selection.hook}")  # fmt: skip
     if len(sites) == 1:
         return sites[0]
     if not sites:
         advice = f"add one of {listed}" if listed else "leave out the selection"
         raise LayoutError(f"{name} holds no {selection}; {advice}")
-    raise LayoutError(f"{name} holds {len(opened.sites)} dictionaries; choose one by adding {listed}")
+    raise LayoutError(f"{name} contains {len(opened.sites)} dictionaries; choose one by adding {listed}")
 
 
 def is_meant(site: Site, selection: Selection) -> bool:
-    """Return whether a site matches a selection, regardless of its outputs."""
+    """Return whether a site matches a selection; outputs of its decoder are not considered."""
     hook = selection.hook
     return (
         (hook is None or not {hook, hook.replace("-", ".")}.isdisjoint({site.hook, site.member}))
@@ -183,7 +183,7 @@ def _chosen(slabs: tuple[Slab, ...], site: Site, selection: Selection, address: 
             continue
         outs = [s.out for s in site.decoder if s.out is not None]
         if kind not in (site.layout.out, site.layout.or_out) or not outs:
-            raise LayoutError(f"{address} does not have several {kind}s to choose from; leave out ::{kind}={wanted}")
+            raise LayoutError(f"{address} does not write to several {kind}s; leave out ::{kind}={wanted}")
         if wanted not in outs:
             raise LayoutError(f"{address} writes to {kind}s {', '.join(map(str, outs))}, not to {wanted}")
         slabs = tuple(s for s in slabs if s.out == wanted)
@@ -191,7 +191,7 @@ def _chosen(slabs: tuple[Slab, ...], site: Site, selection: Selection, address: 
 
 
 def _decoder(file: TensorFile, site: Site, slabs: tuple[Slab, ...]) -> Float[Tensor, "n_latents width"]:
-    """Return the decoder, assembled from parts if the file stores several."""
+    """Return the decoder, computed from several tensors if the file stores it in parts."""
     decoder = _joined_slabs(file, slabs)
     if site.mixture is not None:
         w, c = (file.read(key).to(torch.float64) for key in site.mixture)
@@ -216,7 +216,7 @@ def _slab(file: TensorFile, slab: Slab) -> Float[Tensor, "n_latents width"]:
 
 
 def _bias(file: TensorFile, key: str | None, n: int, rows: Sequence[int | None], layer: int | None) -> Tensor | None:
-    """Return a bias of length `n`, from its rows if biases are stacked; None if the stored shape does not fit."""
+    """Return a bias of length `n`, made of the given rows if biases are stacked; None if the shape does not fit."""
     if key is None:
         return None
     bias = file.read(key)
@@ -233,7 +233,7 @@ def _frequencies(opened: Opened, site: Site, hook: str | None) -> Frequencies:
     if hook is not None and hook in bundle.alive_ids:
         ids = torch.as_tensor(list(bundle.alive_ids[hook]), dtype=torch.int64)
         if ids.numel() and not (int(ids.min()) >= 0 and int(ids.max()) < n):
-            raise SourceError(f"{bundle.address}: its alive latents go up to {int(ids.max()):,} but the file has {n:,}")
+            raise SourceError(f"{bundle.address}: latent {int(ids.max()):,} is alive, but there are only {n:,}")
         alive = torch.zeros(n, dtype=torch.bool)
         alive[ids] = True
         return Frequencies(None, alive, bundle.alive_source)
@@ -245,25 +245,25 @@ def _frequencies(opened: Opened, site: Site, hook: str | None) -> Frequencies:
 
 
 def _from_tensor(stored: Tensor, key: str, n: int) -> Frequencies:
-    """Interpret a tensor of frequencies as shares, or as counts, which only show which latents are alive."""
+    """Return the frequencies in a tensor of shares, or only the alive latents from a tensor of counts."""
     if stored.shape[0] != n or stored.is_complex() or bool((stored == 1).all()):
         return Frequencies()
     values = stored.to(torch.float64)
     if not bool(torch.isfinite(values).all()):
-        return Frequencies(note=f"{key} holds NaN or infinite frequencies and was ignored")
+        return Frequencies(note=f"{key} contains NaN or infinite frequencies and was ignored")
     if bool(((values >= 0) & (values <= 1)).all()):
         return Frequencies(values, values > 0, f"{key} > 0")
     outside = f"{key} ranges from {float(values.min()):.4g} to {float(values.max()):.4g}, outside 0…1"
-    return Frequencies(None, values > 0, f"{key} > 0", f"{outside}: used only to tell which latents are alive")
+    return Frequencies(None, values > 0, f"{key} > 0", f"{outside}: used only to determine which latents are alive")
 
 
 def _from_sparsity(path: Any, n: int) -> Frequencies:
     file = open_tensors(path)
     if "sparsity" not in file.entries or file.entries["sparsity"].shape != (n,):
-        raise SourceError(f"{path.name} does not hold one log-frequency per latent ({n:,}): is it another SAE's?")
+        raise SourceError(f"{path.name} does not contain one log-frequency for each of {n:,} latents")
     logs = file.read("sparsity").to(torch.float64)
-    if not bool((logs <= _HIGHEST_LOG10).all()) or bool(torch.isinf(logs).any()):  # Comparisons with NaN are false.
-        return Frequencies(note=f"{path.name} holds log-frequencies that are NaN, infinite or above 0, and was ignored")
+    if not bool((logs <= _HIGHEST_LOG10).all()) or bool(torch.isinf(logs).any()):  # NaN fails the first test.
+        return Frequencies(note=f"{path.name} was ignored: log-frequencies are NaN, infinite or above 0")
     dead = logs <= _DEAD_LOG10
     frequency = torch.where(dead, 0.0, (10.0**logs - 1e-10).clamp(0.0, 1.0))
     return Frequencies(frequency, ~dead, f"{path.name}: frequency > 0")
@@ -281,6 +281,6 @@ def _metadata(opened: Opened, space: Space) -> dict[str, Any]:
     if found["l0"] is None and (stated := re.search(r"average_l0_(\d+)", opened.bundle.where)):
         found["l0"] = float(stated[1])
     if opened.sites[0].layout.name == "sae_geometry" and "kind" in opened.file.metadata:
-        found["kind"] = opened.file.metadata["kind"]  # Other layouts may mean something else by "kind".
-    said = {k: v for k, v in opened.file.extras.items() if "." not in k}  # Deeper keys may belong to an optimizer.
+        found["kind"] = opened.file.metadata["kind"]  # In other layouts, "kind" may mean something else.
+    said = {k: v for k, v in opened.file.extras.items() if "." not in k}  # Nested keys may be an optimizer's.
     return {**{k: v for k, v in found.items() if v is not None}, **said, **opened.bundle.metadata}

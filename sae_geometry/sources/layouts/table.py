@@ -1,11 +1,11 @@
 """The table of layouts, with a row for the tensor names and axes of each public format.
 
-Axes are letters: n for latents, d for width, o for the outputs (layers or models) that a decoder writes to, s for the
-layers that latents read from, and 1 for an axis of length one. A decoder is "dn" in `torch.nn.Linear`, "nd" in SAELens,
-and "ond" in a crosscoder.
+Axes are letters: n for latents, d for width, o for outputs (layers or models) to which a decoder writes, s for layers
+from which latents read, and 1 for an axis of length one. A decoder is "dn" in `torch.nn.Linear`, "nd" in SAELens, and
+"ond" in a crosscoder.
 
-A file is recognized by the names and shapes of its tensors. Rows are tried in order, special ones before general ones;
-the first one with all its tensors present and consistent sizes is used.
+A file is recognized by the names and shapes of its tensors. Rows are tried in order, special formats before general
+formats; the first row whose tensors are all present, with consistent sizes, is used.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Literal
 
 OutKind = Literal["layer", "model"]
 BARE = "its rows were taken as latents"
-TRANSPOSED = "did you transpose?"  # prefix of the note on an array whose rows may be dimensions
+TRANSPOSED = "did you transpose?"  # The note starts like this if rows look like dimensions.
 
 
 @dataclass(frozen=True)
@@ -26,24 +26,24 @@ class Layout:
     Attributes:
         name, title: short name for results, and name shown to users.
         decoder: regular expression that matches the full key of a decoder. A group `site` names one of several
-            dictionaries in the file; `source` is the layer that a transcoder's latents read from, with outputs counted
-            from that layer; `reads` is the same with outputs counted from the first layer; `into` is an output layer.
+            dictionaries in the file; `source` is the layer from which the latents of a transcoder read, and outputs are
+            counted from it; `reads` is the same with outputs counted from the first layer; `into` is an output layer.
         encoder: key of the encoder, with the groups of `decoder` in braces. It is optional unless listed in `also`.
-        also, any_of: further keys that must all be present, and keys of which at least one must be.
-        config: dotted path required in the configuration next to the weights.
+        also, any_of: keys that must all be present, and keys of which at least one must be present.
+        config: dotted path that must exist in the configuration next to the weights.
         container: required file format.
         fixed: whether the names alone determine the axes; otherwise the sizes must confirm them.
-        square_suffix: ending of file names; a row with one applies only to square decoders in files with that ending.
-        out, or_out: meaning of the "o" axis, and its alternative meaning if the format serves both.
+        square_suffix: if set, the row applies only to square decoders in files whose names end like this.
+        out, or_out: meaning of the "o" axis, and its other meaning if the format allows two.
         encoder_bias, decoder_bias, frequency: keys, with groups in braces, tried in order.
         deeper: regular expression for keys that only an encoder of more than one linear map has.
         log_scale: keys of an optional scalar whose exponential multiplies the decoder.
         mixture: keys of W [n, c] and C [c, d], whose product is added to the tensor at `decoder`.
         outputs_mask: key of a tensor [s, o] that marks the outputs of each layer.
         refusal: why a file with this layout cannot be read as dictionaries, completing "FILE is …".
-        transcoder: whether the decoder writes to a different hook point from the one that the encoder reads from.
+        transcoder: whether the decoder writes to another hook point than the one from which the encoder reads.
         z_scored: whether each input coordinate was divided by its standard deviation.
-        note: note reported with every result.
+        note: note to report with every result.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Layout:
     note: str | None = None
 
 
-# overcomplete's encoders have these blocks before their last linear map.
+# Encoders of overcomplete have these blocks before the last linear map.
 _DEEP_ENCODER = r"encoder\.\w+_blocks\..+"
 
 _linear = partial(
@@ -84,7 +84,7 @@ _pair = partial(
     Layout, decoder="W_dec", decoder_axes="nd", encoder="W_enc", fixed=False, encoder_bias=("b_enc", "b_gate")
 )
 
-# Tables with these names only wrap a model; the names are not hook points.
+# Tables with these names only wrap a model, so the names must not be read as hook points.
 WRAPPER = "state_dict|model_state_dict|model|module|saes?|autoencoders?|ae|net|weights|params|dictionary|checkpoint"
 
 LAYOUTS: tuple[Layout, ...] = (
@@ -208,8 +208,8 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
 )  # fmt: skip
 
-# Tensors with one entry per latent, or one per coordinate of the decoder's space, determine which axis is which. An
-# encoder's bias or threshold takes precedence, since it must have one entry per latent.
+# The axes are inferred from tensors with one entry per latent, or with one per coordinate of the decoder's space. The
+# bias or threshold of an encoder takes precedence, since it must have one entry per latent.
 ENCODER_SIDE = (
     "b_enc", "threshold", "b_gate", "b_mag", "r_mag", "latent_bias", "encoder.bias", "encoder.0.bias", "gate_bias",
     "log_threshold", "encoder_linear.bias", "b_E", "b_V", "activation_function.threshold",

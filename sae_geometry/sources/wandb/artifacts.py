@@ -1,4 +1,4 @@
-"""Download checkpoints from versions of W&B artifacts, with the metadata logged there."""
+"""Download checkpoints from versions of W&B artifacts, with the metadata of the artifact."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RECORD_NAME = "wandb_artifact.json"
 
 
 def bundle_artifact(address: Address, context: Context) -> Bundle:
-    """Return the checkpoint at `#file`, or the only one, in an artifact "entity/project/name:v3" (or an alias)."""
+    """Return the checkpoint at `#file`, or the only checkpoint, in a W&B artifact "entity/project/name:VERSION"."""
     known = _cached(address.place, by_alias=context.offline)
     if known is not None and _whole(known, address, context):
         artifact = known
@@ -82,12 +82,12 @@ def fetch_all(
 
 
 def sides_of(weights: Sequence[str], names: Container[str]) -> list[str]:
-    """Return the names of the weights' side files that are in `names`."""
+    """Return those side files of the weights that are in `names`."""
     return list(dict.fromkeys(side for name in weights for side in side_names(name) if side in names))
 
 
 def choose(names: Sequence[str], place: str, file: str | None) -> tuple[str, ...]:
-    """Return the names of a run's or artifact's weights: those at `file`, or the only ones."""
+    """Return the names of the weights in a run or artifact: those at `file`, or else the only weights."""
     chosen = choose_files(names, file, f"wandb:{place}" + (f"#{file}" if file else ""))
     if not chosen:
         near = ", ".join(checkpoints_in_order(names)[-3:] or [n for n in names if looks_like_weights(n)][:3])
@@ -96,7 +96,7 @@ def choose(names: Sequence[str], place: str, file: str | None) -> tuple[str, ...
 
 
 def _cached(place: str, *, by_alias: bool) -> Artifact | None:
-    """Return a cached version of an artifact, or None; `by_alias` also looks up aliases, which may since have moved."""
+    """Return an artifact from the cache, or None; `by_alias` also finds versions by aliases, which may be outdated."""
     stem, _, alias = place.rpartition(":")
     folder = folder_of(place)
     versions = folder.parent.glob(f"{folder.name.rpartition('@')[0]}@v*") if by_alias else [folder]

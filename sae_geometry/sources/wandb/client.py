@@ -1,4 +1,4 @@
-"""Access W&B runs and artifacts over plain HTTPS and within our limits, with the requests of W&B's own client.
+"""Access W&B runs and artifacts over HTTPS and within our limits, with the same queries as W&B's own client.
 
 The wandb package is not used: it waits indefinitely for a silent server, leaves a truncated download at the final path,
 and accepts a wrong checksum. Public runs need no key; a configured key is sent only to its own server.
@@ -64,11 +64,11 @@ _LONGEST_NAME = 500
 
 @dataclass(frozen=True)
 class Artifact:
-    """One version of an artifact.
+    """A version of a W&B artifact.
 
     Attributes:
         path: "entity/project/name:v3", even if an alias was requested.
-        files: names of all its files; empty until they have been listed.
+        files: names of all files in this version; empty until listed.
     """
 
     path: str
@@ -80,7 +80,7 @@ class Artifact:
 
 
 def base_url() -> str:
-    """Return the URL of the server: `$WANDB_BASE_URL`, or https://api.wandb.ai."""
+    """Return the URL of the W&B server: `$WANDB_BASE_URL`, or by default https://api.wandb.ai."""
     url = (os.environ.get("WANDB_BASE_URL") or _DEFAULT).rstrip("/")
     try:
         parts = urlsplit(url)
@@ -89,18 +89,18 @@ def base_url() -> str:
     except ValueError:
         good = False
     if not good:
-        raise SourceError("WANDB_BASE_URL is not the URL of a server, such as https://api.wandb.ai")
+        raise SourceError("WANDB_BASE_URL must be the URL of a server, such as https://api.wandb.ai")
     return url
 
 
 def folder_of(run: str) -> Path:
-    """Return the cache folder of a run, or of a version of an artifact (NAME@v3 for NAME:v3)."""
+    """Return the cache folder of a run, or of an artifact's version, where NAME:v3 is stored as NAME@v3."""
     host = re.sub(r"[^\w.\-]", "_", origin_of(base_url()).partition("://")[2])
     return cache_root() / "wandb" / safe_path(host) / safe_path(run.replace(":", "@"))
 
 
 def api_key() -> str | None:
-    """Return the key for the server, from `$WANDB_API_KEY` or from the .netrc entry that `wandb login` writes."""
+    """Return the key for the W&B server, from `$WANDB_API_KEY` or the .netrc entry that `wandb login` writes."""
     if key := os.environ.get("WANDB_API_KEY"):
         return key
     given = os.environ.get("NETRC")
@@ -117,7 +117,7 @@ def api_key() -> str | None:
 
 
 def credentials() -> Credentials | None:
-    """Return credentials that are sent only to the configured server; None without a key."""
+    """Return credentials that are sent only to the configured server; None if no key is configured."""
     if (key := api_key()) is None:
         return None
     token = base64.b64encode(f"api:{key}".encode()).decode()
@@ -125,7 +125,7 @@ def credentials() -> Credentials | None:
 
 
 def run(path: str) -> RunRecord:
-    """Return the record of a run, requested with the configured key if there is one."""
+    """Request the record of a run, with the configured key if there is one."""
     node = lookup(_ask(_RUN, path), "run")
     if not isinstance(node, Mapping):
         raise _missing(path)
@@ -133,7 +133,7 @@ def run(path: str) -> RunRecord:
 
 
 def files(path: str) -> list[RemoteFile]:
-    """Return every file of a run, from all pages."""
+    """Return all files of a run, as listed on all pages of the response."""
     return [_remote_file(n) for page in _pages(_FILES, path, "fileCursor", "run.files") for n in page]
 
 
@@ -143,12 +143,12 @@ def runs(path: str) -> Iterator[RunRecord]:
         for node in page:
             name = node.get("name")
             if not isinstance(name, str) or not name.isprintable():
-                raise SourceError(f"W&B lists a run of {path} that has no name")
+                raise SourceError(f"W&B lists a run without a valid name in {path}")
             yield _record(f"{path}/{name}", node)
 
 
 def artifact(path: str) -> Artifact:
-    """Return the version of an artifact at "entity/project/name:alias"."""
+    """Request the version of an artifact at "entity/project/name:alias"."""
     member = lookup(_ask(_ARTIFACT, path), "artifactCollectionMembership")
     found, version, aliases = (lookup(member, name) for name in ("artifact", "versionIndex", "aliases"))
     if not isinstance(found, Mapping) or type(version) is not int or not 0 <= version < 10**9:
@@ -163,7 +163,7 @@ def artifact(path: str) -> Artifact:
 
 
 def artifact_files(artifact: Artifact) -> list[RemoteFile]:
-    """Return every file of an artifact, from all pages."""
+    """Return all files of an artifact, as listed on all pages of the response."""
     place, _, version = artifact.path.rpartition(":")
     more = {"collection": place.rpartition("/")[2], "alias": version}
     inside = "artifactCollection.artifactMembership.files"
@@ -185,12 +185,12 @@ def _pages(
         if not isinstance(info, Mapping) or not info.get("hasNextPage"):
             return
         if time.monotonic() > end:
-            raise SourceError(f"W&B lists {path} too slowly: not finished after {limits().end:.0f} seconds; stopped")
+            raise SourceError(f"W&B did not finish listing {path} within {limits().end:.0f} seconds; stopped")
         cursor = info.get("endCursor") or (edges[-1].get("cursor") if edges else None)
         if not isinstance(cursor, str) or cursor in seen:
-            raise SourceError(f"W&B repeats a page of the listing of {path}; try again later")
+            raise SourceError(f"W&B sent the same page of the listing of {path} twice; try again later")
         seen.add(cursor)
-    raise SourceError(f"W&B lists more than {_MAX_PAGES:,} pages for {path}; stopped")
+    raise SourceError(f"the listing of {path} at W&B has more than {_MAX_PAGES:,} pages; stopped")
 
 
 def _ask(query: str, path: str, more: Mapping[str, Any] | None = None) -> Any:
@@ -227,17 +227,17 @@ def _record(path: str, node: Mapping[str, Any]) -> RunRecord:
 
 
 def _remote_file(node: Mapping[str, Any]) -> RemoteFile:
-    """Convert W&B's description of a file; an invalid size counts as unknown, and an invalid MD5 matches no file."""
+    """Convert W&B's description of a file; an invalid size becomes None, and an invalid MD5 matches no file."""
     name, url = node.get("name"), node.get("url") or node.get("directUrl")
     stated, md5 = str(node.get("sizeBytes")), node.get("md5")
     if not isinstance(name, str) or not isinstance(url, str):
-        raise SourceError(f"W&B gives no name, or no URL, for the file {str(name)[:80]!a}")
+        raise SourceError(f"W&B states no name or no URL of the file {str(name)[:80]!a}")
     try:
         on_the_web = origin_of(url).startswith(("http://", "https://"))
     except ValueError:
         on_the_web = False
     if not on_the_web:
-        raise SourceError(f"W&B gives no valid URL for the file {name[:80]!a}")
+        raise SourceError(f"W&B states no valid URL of the file {name[:80]!a}")
     size = int(stated) if stated.isdecimal() and len(stated) < 19 else None
     try:
         digest = base64.b64decode(str(md5), validate=True).hex() if md5 else None
@@ -250,7 +250,7 @@ def _missing(path: str) -> RefusedError:
     if api_key() is None:
         hint = f"without a key: check the spelling, or, if it is private, {_HOW_TO_SIGN_IN}"
     else:
-        hint = "to the configured key: check the spelling, and whether this key has access"
+        hint = "to the configured key: check the spelling and the access rights of this key"
     return RefusedError(f"W&B at {base_url()} does not show {path} {hint}", 404)
 
 
@@ -258,8 +258,8 @@ def _refusal(path: str) -> str:
     if api_key() is None:
         return f"W&B requires a key for {path}: {_HOW_TO_SIGN_IN}"
     return (
-        f"W&B at {base_url()} does not accept the configured key (asking for {path}): {_HOW_TO_SIGN_IN}, or unset it "
-        "for a public run"
+        f"W&B at {base_url()} does not accept the configured key (asking for {path}): {_HOW_TO_SIGN_IN}, or unset "
+        "the key for a public run"
     )
 
 
@@ -271,11 +271,11 @@ def _answer(question: Mapping[str, Any], what: str) -> Any:
         return parse_json(raw)
     except ValueError as error:
         kind = "a web page" if raw.lstrip()[:1] == b"<" else "something other than JSON"
-        raise SourceError(f"{what}: {origin_of(url)} answered with {kind}; is WANDB_BASE_URL right?") from error
+        raise SourceError(f"{what}: {origin_of(url)} sent {kind}; is WANDB_BASE_URL right?") from error
 
 
 def check_signed_in() -> None:
-    """Check that the server accepts the configured key.
+    """Raise an exception unless the W&B server accepts the configured key.
 
     Raises:
         RefusedError: no key is configured, or the server rejects it.

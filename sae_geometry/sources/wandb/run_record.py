@@ -20,9 +20,9 @@ Metric = Literal["l0", "ce_increase", "explained_variance", "alive"]
 RUN_RECORD_NAME = "wandb_run.json"
 _ALIVE_IDS = ("sparsity/alive_dict_elements_indices_final/", "sparsity/alive_dict_elements_indices/")
 _ALIVE_COUNT = ("sparsity/alive_dict_elements_final/", "sparsity/alive_dict_elements/")
-METRICS: dict[Metric, tuple[str, ...]] = {  # Keys of the final evaluation come first.
+METRICS: dict[Metric, tuple[str, ...]] = {  # The keys of the final evaluation come first.
     "l0": ("sparsity/eval/L_0/{}", "sparsity/L_0/{}"),
-    "ce_increase": ("performance/eval/difference_ce_loss", "performance/difference_ce_loss"),  # The sign is reversed.
+    "ce_increase": ("performance/eval/difference_ce_loss", "performance/difference_ce_loss"),  # `metric` negates it.
     "explained_variance": ("loss/eval/out_to_in/explained_variance/{}", "loss/out_to_in/explained_variance/{}"),
     "alive": tuple(f"{prefix}{{}}" for prefix in _ALIVE_COUNT),
 }  # fmt: skip
@@ -30,12 +30,12 @@ METRICS: dict[Metric, tuple[str, ...]] = {  # Keys of the final evaluation come 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Configuration, summary and file names of one W&B run.
+    """Configuration, summary and file names of a W&B run.
 
     Attributes:
         summary: final metrics, under flat keys like "sparsity/eval/L_0/blocks.6.hook_resid_pre".
-        weights: names of files that look like weights; empty if they were not listed.
-        sums: checksums of the downloaded files, by name.
+        weights: names of the files that look like weights; empty until listed.
+        sums: checksum of each downloaded file, by name.
     """
 
     path: str
@@ -57,7 +57,7 @@ class RunRecord:
 
     @cached_property
     def kind(self) -> Kind | None:
-        """The type of training ("local", "e2e" or "e2e+ds"), from the coefficients of the loss; None if unknown."""
+        """The training loss, "local", "e2e" or "e2e+ds", inferred from its coefficients; None if unknown."""
         loss = self.config.get("loss")
         if not isinstance(loss, Mapping):
             return None
@@ -67,7 +67,7 @@ class RunRecord:
 
     @cached_property
     def alive_ids(self) -> dict[str, Sequence[int]]:
-        """The ids of the latents that fire, by hook point; empty if the summary does not list them."""
+        """Ids of the latents that fire, by hook point; an empty dict if the summary lists no ids."""
         found: dict[str, Sequence[int]] = {}
         for prefix in _ALIVE_IDS:
             for key, ids in self.summary.items():
@@ -78,7 +78,7 @@ class RunRecord:
         return found
 
     def metric(self, name: Metric, hook: str) -> float | None:
-        """Return one metric of the run at one hook point; None if the summary lacks it.
+        """Return a metric of the run at a hook point; None if the summary does not contain it.
 
         l0 is the mean number of active latents per token; ce_increase is the cross-entropy loss with the SAE spliced in
         minus the loss without it, in nats; explained_variance is a share; alive is a count. Values of the final
@@ -93,13 +93,13 @@ class RunRecord:
 
     @property
     def seed(self) -> int | None:
-        """The random seed of the training; None if not recorded."""
+        """The random seed of the training run; None if it is not recorded."""
         seed = self.config.get("seed")
         return seed if type(seed) is int and is_plain(seed) else None
 
     @property
     def of_bundle(self) -> dict[str, Any]:
-        """The fields of a `Bundle` that the record determines for the run's checkpoints."""
+        """Those fields of a `Bundle` that are the same for all checkpoints of the run."""
         facts: dict[str, Any] = {"run": self.path, "run_name": self.name, "kind": self.kind, "seed": self.seed}
         if len(self.hooks) == 1:
             facts |= {name: self.metric(name, self.hooks[0]) for name in METRICS}
@@ -113,7 +113,7 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """One SAE of a training run, with its metrics.
+    """An SAE of a training run, with its metrics.
 
     Attributes:
         address: "wandb:entity/project/run", with ::hook if the run has several SAEs.
@@ -121,7 +121,7 @@ class RunInfo:
         kind: training loss: "local", "e2e" or "e2e+ds"; None if unknown.
         l0: mean number of active latents per token.
         ce_increase: cross-entropy loss with the SAE minus without, in nats.
-        explained_variance: share of the activations' variance that is explained.
+        explained_variance: share of the variance of the activations that is explained.
         alive: number of latents that fire.
     """
 
@@ -139,15 +139,15 @@ class RunInfo:
 
 
 def as_table(raw: Any) -> dict[str, Any]:
-    """Return a JSON object, given as text or parsed, as a dict; None and empty text give an empty dict."""
+    """Return a JSON object as a dict, from text or already parsed; an empty dict for None or empty text."""
     if raw is None or raw == "":
         return {}
     try:
         table = parse_json(raw) if isinstance(raw, str) else raw
     except ValueError as error:
-        raise SourceError("W&B answered with a configuration or summary that is not JSON") from error
+        raise SourceError("W&B sent a configuration or summary that is not JSON") from error
     if not isinstance(table, dict):
-        raise SourceError("W&B answered with a configuration or summary that is not a JSON object")
+        raise SourceError("W&B sent a configuration or summary that is not a JSON object")
     return table
 
 
@@ -158,7 +158,7 @@ def write_record(record: RunRecord, path: Path) -> None:
 
 
 def read_record(path: Path) -> RunRecord | None:
-    """Read a run's record from a file next to its weights; return None if it cannot be read."""
+    """Read a run's record from a file next to its weights; return None if the file is not readable."""
     try:
         table = read_sealed(path) or {}
         config, summary = table.get("config"), table.get("summary")

@@ -1,4 +1,4 @@
-"""List the runs of a W&B project, find runs to compare, and download a run's checkpoint."""
+"""Functions that list the runs of a W&B project, find runs to compare, and download the checkpoint of a run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _FIELDS: dict[By, str] = {"ce": "ce_increase", "l0": "l0", "alive": "alive"}
 
 
 def bundle_wandb(address: Address, context: Context) -> Bundle:
-    """Return the checkpoint of a run or artifact: the one at `#file`, or a run's checkpoint with the largest number."""
+    """Return the checkpoint of a run or artifact: the file at `#file`, or by default the last checkpoint of a run."""
     if ":" in address.place:
         return bundle_artifact(address, context)
     record, folder, names = fetch_run(address.place, context, file=address.path)
@@ -52,9 +52,9 @@ def bundle_wandb(address: Address, context: Context) -> Bundle:
 def fetch_run(
     run: str, context: Context, *, file: str | None = None, every: bool = False
 ) -> tuple[RunRecord, Path, tuple[str, ...]]:
-    """Download a run's checkpoint and its record to the cache, if absent; return the record, folder and weights.
+    """Download a checkpoint of a run to the cache unless it is there; return the record, folder and weights.
 
-    `file` is the name of one file, by default the last checkpoint; `every` downloads all numbered checkpoints.
+    `file` names the checkpoint, by default the last one; `every` selects all numbered checkpoints instead.
     """
     folder = folder_of(run)
     record = read_record(folder / RUN_RECORD_NAME)
@@ -64,11 +64,11 @@ def fetch_run(
             return record, folder, names
     if context.offline:
         raise SourceError(f"wandb:{run}{f'#{file}' if file else ''} is not in the cache {folder}; leave out --offline")
-    remote = {f.name: f for f in client.files(run) if f.name.isprintable()}  # `safe_path` refuses unprintable names.
+    remote = {f.name: f for f in client.files(run) if f.name.isprintable()}  # Otherwise `safe_path` raises.
     known = {} if record is None else record.sums
     record = replace(client.run(run), weights=tuple(sorted(filter(is_of_a_checkpoint, remote))))
     names = _wanted(list(remote), run, file, every)
-    remote = {n: f for n, f in remote.items() if n in names or n != _OWN_CONFIG}  # The record holds the configuration.
+    remote = {n: f for n, f in remote.items() if n in names or n != _OWN_CONFIG}  # `record` has the configuration.
     record = replace(record, sums=fetch_all(remote, names, folder, known, context))
     with locked(folder / RUN_RECORD_NAME):
         write_record(record, folder / RUN_RECORD_NAME)
@@ -80,7 +80,7 @@ def _wanted(names: Sequence[str], run: str, file: str | None, every: bool) -> tu
     if every:
         if not ordered:
             among = counted(len(names), "file")
-            raise SourceError(f"wandb:{run} has no checkpoints named samples_N.pt among its {among}")
+            raise SourceError(f"wandb:{run} has {among}, but no checkpoints named samples_N.pt")
         return tuple(ordered)
     if file is None and ordered:
         return (ordered[-1],)
@@ -95,10 +95,10 @@ def runs(
     seed: int | None = None,
     state: str | None = None,
 ) -> list[RunInfo]:
-    """Return the runs of a project, filtered, sorted by kind, layer and L0.
+    """Return the runs of a project that match all filters, sorted by kind, layer and L0.
 
     Args:
-        project: "entity/project", with or without the prefix "wandb:", or "demo" for the runs of the demo dictionaries.
+        project: "entity/project", with or without the prefix "wandb:", or "demo" for the demo dictionaries.
         kind, layer, seed, state: return only runs with these values.
 
     Raises:
@@ -125,7 +125,7 @@ def _listed(project: str) -> list[RunInfo]:
 
 
 def similar_runs(run: str, among: Iterable[RunInfo], by: By = "ce") -> list[RunInfo]:
-    """Return the runs of other kinds at the same layer with the closest metric, as the end-to-end paper pairs its runs.
+    """Return a run and the most similar runs of other kinds at its layer, as the end-to-end paper pairs its runs.
 
     Args:
         run: "entity/project/run", the run's address, or its id alone.
@@ -133,7 +133,7 @@ def similar_runs(run: str, among: Iterable[RunInfo], by: By = "ce") -> list[RunI
         by: "ce" (the increase in cross-entropy), "l0" or "alive".
 
     Returns:
-        The run itself, then one finished run of each other kind, closest first.
+        The run itself, then the finished run of each other kind with the closest metric, closest first.
 
     Raises:
         SourceError: the run is not in `among`, or lacks the metric.
@@ -151,7 +151,7 @@ def similar_runs(run: str, among: Iterable[RunInfo], by: By = "ce") -> list[RunI
     found = [r for r in listed if r.address == wanted or r.address.rpartition("/")[2] == wanted]
     if len(found) != 1:
         matched = "several" if found else "none"
-        raise SourceError(f"{run!r} matches {matched} of {counted(len(listed), 'listed run')}: give the address of one")
+        raise SourceError(f"{run!r} matches {matched} of {counted(len(listed), 'listed run')}: give one address")
     own, name = found[0], _FIELDS[by]
     value = getattr(own, name)
     if value is None:
