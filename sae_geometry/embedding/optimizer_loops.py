@@ -3,8 +3,8 @@
 umap-learn moves both ends of an edge, so threads would race, and a seeded run uses one thread. Here, every vertex sums
 the attractions and repulsions on itself, from the positions of the others when its block began. An edge is stored at
 both ends with the same weight and phase, and each end also applies the attraction of the other end, so a sampled edge
-attracts twice. Random numbers depend on seed, epoch and vertex alone, and powers are polynomials, so
-positions do not depend on a library's `pow`. Import this module only where it is used: importing numba takes 0.3 s.
+attracts twice. Random numbers depend on seed, epoch and vertex alone, and powers are polynomials, so positions do not
+depend on a library's `pow`. Import this module only where it is used: importing numba takes 0.3 s.
 """
 
 from __future__ import annotations

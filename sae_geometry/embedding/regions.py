@@ -211,10 +211,7 @@ def find_regions(
 def given_regions(
     coords: Float[np.ndarray, "n 2"], owner: Int[np.ndarray, " n"], names: Sequence[str], *, shapes: Sequence[Shape]
 ) -> Regions:
-    """Return the regions inside given outlines; a point in several outlines belongs to the first.
-
-    A point on an edge may fall on either side.
-    """
+    """Return one region per outline; a point in several is in the first, and a point on an edge may be in or out."""
     from matplotlib.path import Path as Outline
 
     taken = np.zeros(len(coords), dtype=bool)

@@ -157,7 +157,9 @@ _AGREEMENT = _RUN | {
     "alignment": Column(COSINE, "cosine of the latent's own encoder and decoder; empty if their spaces differ"),
     "frequency": _ACTIVITY["frequency"],
 }
-_SPAN = _RUN | {"explained_K": Column(SHARE, "share of the direction in the span of B's K latents of largest |cosine|")}
+_SPAN = _RUN | {
+    "explained_K": Column(SHARE, "share of the direction in the span of B's K latents nearest by absolute cosine")
+}
 _SPLIT = {
     "wide_id": Column(ID, "latent of the wide dictionary"),
     "parent_id": Column(ID, "nearest latent in the narrow dictionary"),
