@@ -75,7 +75,7 @@ def test_an_embedding_of_so_few_is_refused(shape):
 
 def test_the_figure_says_if_no_latent_is_left():
     axes = sg.span(np.eye(3, 8), np.eye(3, 8)).figures()["span"].axes
-    assert [ax.texts[0].get_text() for ax in axes] == ["every latent has a partner", "none without a partner"]
+    assert [ax.texts[0].get_text() for ax in axes] == ["every latent has a partner", "no latent without a partner"]
 
 
 def test_among_too_few_latents_no_child_is_significant():

@@ -15,7 +15,7 @@ from analyses.common.similarities import Similarities
 
 MUTED = "#777777"
 INK = "#222222"
-LINES = "Dashed: mean. Dotted: chance of the nearest, against the target turned; faintly dotted: isotropic."
+LINES = "Dashed: mean. Dotted: expected by chance, against the turned target; faintly dotted: isotropic."
 Column = tuple[str, Sequence[tuple[str, Similarities]]]
 
 

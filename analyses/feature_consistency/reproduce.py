@@ -87,7 +87,7 @@ def _draw_matrix(matrix: np.ndarray, chance: np.ndarray, chosen: tuple[Run, ...]
         for spine in ax.spines.values():
             spine.set_visible(False)
         ax.set_title("PW-MCC: mean signed cosine, optimal one-to-one", loc="left", fontsize=8, fontweight="bold")
-        footnote(figure, f"Small: chance, the same against the other run turned. All latents. {note}")
+        footnote(figure, f"Small print: expected by chance, against the turned run. All latents. {note}")
     return figure
 
 

@@ -37,10 +37,10 @@ def lay_out(
     n_epochs: int | None,
     progress: Progress | None = None,
 ) -> list[np.ndarray]:
-    """Return a layout of a precomputed neighbor graph for each seed, float32 [n, 2].
+    """Return one layout of a precomputed neighbor graph per seed, each float32 [n, 2].
 
     Args:
-        points: float32 unit rows [n, d]; only their number matters.
+        points: float32 unit rows [n, d]; the engine "numba" uses only the graph.
         seeds: random seeds, one per layout.
     """
     if engine == "numba":
@@ -56,12 +56,12 @@ def lay_out(
 
 
 def choose_backend(backend: Backend) -> tuple[str, str, str]:
-    """Return (engine, version, reason): the requested engine, or cuML if a GPU and cuML ≥ 25.08 are available.
+    """Return (engine, version, reason) of the requested backend; "auto" is cuML if it can run, else numba.
 
-    Otherwise the engine is numba: umap-learn's weights, a spectral start and our optimizer on all threads.
+    cuML needs a GPU and version ≥ 25.08. numba is umap-learn's weights, a spectral start and our threaded optimizer.
 
     Raises:
-        ValueError: cuML is requested but cannot run.
+        ValueError: an unknown backend, or cuML is requested but cannot run.
     """
     if backend not in ("auto", "numba", "umap-learn", "cuml"):
         raise ValueError(f"backend must be auto, numba, umap-learn or cuml; got {backend!r}")
@@ -120,7 +120,7 @@ def _umap_learn(points: torch.Tensor, graph: Neighbors, **how: Any) -> np.ndarra
         **how,
         n_jobs=1,
         precomputed_knn=(graph.indices.copy(), graph.distances.copy()),  # umap-learn overwrites its input.
-        force_approximation_algorithm=True,  # Otherwise the graph is ignored below 4,096 points.
+        force_approximation_algorithm=True,  # Otherwise, below 4,096 points, the graph is ignored.
         init="spectral" if len(points) > 3 else "random",
     )
     with warnings.catch_warnings():

@@ -33,8 +33,8 @@ class Partners:
         mutual: bool [n], whether the two are each other's nearest.
         one_to_one_partner_id: int64 [n], original id of the one-to-one partner, −1 where unmatched.
         one_to_one_cosine: float64 [n], nan where unmatched.
-        q_value: float64 [n], the smallest false discovery rate at which the nearest latent is significant: closer than
-            the latent's own dictionary and the turned other run explain.
+        q_value: float64 [n], smallest false discovery rate at which the nearest latent is significant: closer than the
+            nearest other latent of the own run and the nearest latent of the turned other run.
     """
 
     max_cosine: np.ndarray
@@ -59,7 +59,7 @@ class Across:
         partners: for (r, s), the partners in run s of the latents of run r.
         matchings: for (r, s) with r < s, the one-to-one matching used: "optimal" up to 4,096 latents per side,
             "greedy" beyond.
-        chance: for (r, s), the mean cosine expected by chance, from latents of run r to the nearest of run s turned.
+        chance: for (r, s), the null expectation of the mean of `max_cosine`, computed against the turned run s.
     """
 
     names: tuple[str, ...]
@@ -68,7 +68,7 @@ class Across:
     chance: Mapping[tuple[int, int], float]
 
     def best(self, run: int) -> tuple[np.ndarray, Partners]:
-        """Return the closest run for each latent of `run`, int64 [n], the first in a tie, and its partners there."""
+        """Return the closest run of each latent of `run`, int64 [n] (the first in a tie), and the partners there."""
         others = [s for s in range(len(self.names)) if s != run]
         at = np.argmax([self.partners[run, s].max_cosine for s in others], axis=0)
         rows = np.arange(len(at))
@@ -79,7 +79,7 @@ class Across:
         """Return one row per latent, grouped by run.
 
         Columns: partner_run, the run with the largest cosine; max_cosine, partner_id, mutual, one_to_one_partner_id,
-        one_to_one_cosine and q_value in that run (null without a partner). Then the same six for each run NAME,
+        one_to_one_cosine and q_value in that run (null if there is no partner). Then the same six for each run NAME,
         as `max_cosine:NAME` and so on, null on the rows of NAME itself.
         """
         names = np.array(self.names, dtype=object)
@@ -94,7 +94,7 @@ class Across:
         return pd.concat(parts, ignore_index=True)
 
     def summary(self) -> list[dict[str, Any]]:
-        """Return one entry per pair of runs: MMCS in both directions and the mean over one-to-one pairs, JSON-ready."""
+        """Return one JSON-ready dict per pair of runs: MMCS in both directions and mean cosine of one-to-one pairs."""
         return [
             {
                 "a": self.names[r],
@@ -119,10 +119,10 @@ def partners_across(
     swept: Mapping[tuple[int, int], Sweep] | None = None,
     progress: Progress | None = None,
 ) -> Across:
-    """Find the partners of every latent in every other run.
+    """Return the partners of every latent in every other run.
 
     Args:
-        dictionaries: two or more, of equal width.
+        dictionaries: two or more dictionaries of the same width.
         swept: completed two-sided sweeps of run r against run s, r < s, to reuse.
     """
     partners: dict[tuple[int, int], Partners] = {}
@@ -159,7 +159,7 @@ def _partners(nearest: Matching, paired: Matching) -> Partners:
 
 
 def _columns(partners: Partners | None, n: int) -> dict[str, Any]:
-    """Return the columns of partners in another run, all null if there are none."""
+    """Return the six columns for partners in another run, all null if `partners` is None."""
     none = np.full(n, partners is None)
     out: dict[str, Any] = {}
     for column in COLUMNS:

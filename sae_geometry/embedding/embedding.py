@@ -53,7 +53,7 @@ _SHOWN_REGIONS = 5
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Embedding(Answer):
-    """UMAP of one or several runs: coordinates, run and latent id of each point, and how it was computed.
+    """UMAP of one or several runs: position, run and id of each latent, with parameters and quality of the layout.
 
     Attributes:
         coords: float32 [N, 2]. Latents with bit-identical directions share a point.
@@ -61,8 +61,8 @@ class Embedding(Answer):
         latent_id: int64 [N], original id within its dictionary.
         names: the dictionaries' names.
         params: n_neighbors, min_dist, metric, seed, backend and its version.
-        evidence: quality of the layout.
-        regions: lettered regions with counts per run; `with_regions` computes others.
+        evidence: quality measures of the layout.
+        regions: lettered regions with counts per run; `with_regions` replaces them.
         dictionaries: the embedded dictionaries.
         point: int64 [N], index of each latent's distinct direction.
         neighbors: exact neighbors of each distinct direction, the graph behind the layout.
@@ -87,7 +87,7 @@ class Embedding(Answer):
         freeze(self)
 
     def across(self, progress: Progress | None = None) -> Across | None:
-        """Return the partners of each latent in every other run (cached); None for one run or more than 24."""
+        """Return the partners of each latent in every other run (cached); None for one run or more than 24 runs."""
         if not 2 <= len(self.names) <= MOST_RUNS:
             return None
         cached: dict[str, Any] = vars(self)
@@ -99,7 +99,7 @@ class Embedding(Answer):
     def with_regions(
         self, min_size: int | None = None, *, on: On = "picture", shapes: Sequence[Shape] | None = None
     ) -> Embedding:
-        """Return the same layout with other regions.
+        """Return a copy of the embedding with other regions.
 
         Args:
             min_size: minimum number of latents in an HDBSCAN region; max(10, N / 100) if None.
@@ -120,18 +120,18 @@ class Embedding(Answer):
         return replace(self, regions=marked(found, self.dictionaries, self.owner, self.latent_id))
 
     def tables(self) -> Mapping[str, pd.DataFrame]:
-        """Return the table to save: umap."""
+        """Return the table that `save` writes, by name: umap, one row per latent."""
         return {"umap": self.to_pandas()}
 
     def figures(
         self, style: str = "okabe-ito", colors: Sequence[str] = (), *, threshold: float = THRESHOLD
     ) -> Mapping[str, Figure]:
-        """Return the figures to save: umap, regions, one panel per run, unmatched latents.
+        """Return the figures that `save` writes, by name: umap, regions, umap-COLOR, runs and unmatched.
 
         Args:
             style: color scheme of the runs: "okabe-ito" or "e2e".
             colors: colorings of further figures: max-cosine, matched, frequency.
-            threshold: cosine above which a one-to-one partner counts.
+            threshold: cosine above which a latent counts as matched to its one-to-one partner.
 
         Raises:
             ValueError: an unknown style or color, or a color that needs data the runs lack.
@@ -154,7 +154,7 @@ class Embedding(Answer):
         return found
 
     def write_extra(self, folder: Path) -> None:
-        """Write regions.json and neuronpedia.csv."""
+        """Write `regions.json` and `neuronpedia.csv` to the folder."""
         write_neuronpedia(self.to_pandas(), folder / "neuronpedia.csv")
         record = regions_record(self.regions, self.dictionaries, self.owner, self.latent_id)
         write_json(folder / "regions.json", record)
@@ -163,7 +163,7 @@ class Embedding(Answer):
         """Return one row per latent.
 
         Columns: run, latent_id, x, y; partners in the other runs, as in `Across.to_pandas`, if there are others;
-        frequency and alive (null when unknown); region (null outside every region).
+        frequency and alive (null where unknown); region (null outside all regions).
         """
         names = np.array(self.names, dtype=object)
         table = pd.DataFrame(
@@ -197,7 +197,7 @@ class Embedding(Answer):
 
     @cached_property
     def meanings(self) -> PairLabels | None:
-        """Return the labels of latents and their nearest partners in another run; None for one run."""
+        """Return the labels of latents and their nearest partners; None for one run or more than 24 runs."""
         if self.across() is None:
             return None
         table = self.to_pandas()
@@ -229,7 +229,7 @@ class Embedding(Answer):
 
     @property
     def _mixing(self) -> list[str]:
-        """Return the line that says how well the runs mix; empty for a single run."""
+        """Return a list with one line on how well the runs mix; an empty list for a single run."""
         e = self.evidence
         if np.isnan(e.mixing_null):
             return []
@@ -261,8 +261,8 @@ class Embedding(Answer):
     def method(self) -> str:
         p, several = self.params, len(self.names) > 1
         across = (
-            f" Test of each region's runs: {self.regions.test_in_words()}. Mixing is the share of neighbors from "
-            "another run, against its distribution under permuted labels."
+            f" For each region, we used a {self.regions.test_in_words()}. Mixing is the share of neighbors from "
+            "another run, compared with its distribution under permuted labels."
         )
         return (
             f"We embedded the unit decoder directions of {counted(len(self.names), 'run')} in one UMAP ({p['backend']} "
@@ -272,7 +272,7 @@ class Embedding(Answer):
         )
 
     def details(self) -> str:
-        """Return the first screen, parameters, latents per run, every caveat and every region."""
+        """Return the printed summary, then parameters, latents per run, all caveats and all regions."""
         p = self.params
         about = (
             f"UMAP, exact cosine neighbors (k = {p['n_neighbors']}), min_dist {p['min_dist']}, seed {p['seed']}, "
@@ -312,11 +312,8 @@ def umap(
         n_seeds: number of layouts computed from the same neighbors, with seeds `seed`, `seed` + 1, …, to measure
             stability; 1 skips this.
         allow_mismatch: embed dictionaries from different hook points or models together.
-        executor: a `distributed.Client`, "local:N" or a Dask scheduler's address that computes the neighbors.
+        executor: where neighbors are computed: a `distributed.Client`, "local:N" or a Dask scheduler's address.
         progress: called with the current stage and its completed fraction, in [0, 1].
-
-    Returns:
-        Embedding: coords, owner, latent_id, names, params, evidence, regions.
 
     Raises:
         ValueError: different widths or spaces, or n_neighbors outside 2…64 or not below the number of distinct
@@ -330,7 +327,7 @@ def umap(
     """
     dicts, caveats = _inputs(dictionaries, allow_mismatch)
     if n_seeds < 1:
-        raise ValueError(f"n_seeds counts the layout itself and must be at least 1; got {n_seeds}")
+        raise ValueError(f"n_seeds is the number of layouts and must be at least 1; got {n_seeds}")
     if not 0 <= min_dist <= 1 or not 0 <= seed <= 2**32 - n_seeds or (n_epochs is not None and n_epochs < 1):
         raise ValueError(
             f"min_dist must be in 0…1, seed in 0…2³²−1 and n_epochs at least 1; got {min_dist}, {seed} and {n_epochs}"
@@ -346,7 +343,7 @@ def umap(
             f"n_neighbors must be in 2…{MAX_K} and below the number of distinct directions, {n_points:,} among "
             f"{counted(len(points), 'latent')}; got {n_neighbors}"
         )
-    # The evidence uses a wider neighborhood than UMAP needs, if there are enough points.
+    # The quality measures need a wider neighborhood than UMAP, if there are enough points.
     k_wide = min(max(n_neighbors, EVIDENCE_K + 1), n_points)
     search = None if progress is None else lambda share: progress("exact neighbors", share)
     with settings(executor=executor):
@@ -376,12 +373,12 @@ def umap(
 
 
 def _inputs(dictionaries: Any, allow_mismatch: bool) -> tuple[list[Dictionary], tuple[str, ...]]:
-    """Return the dictionaries under distinct names, with their caveats."""
+    """Return the dictionaries under distinct names, and the caveats about them."""
     given = several(dictionaries)
     if not given:
         raise ValueError("there is nothing to embed: give at least one dictionary")
     dicts = distinct([as_dictionary(d) for d in given])
     found = [c for a, b in combinations(dicts, 2) for c in require_same_space(a, b, allow_mismatch)]
-    many = f"{len(dicts):,} runs: partners across runs are listed for up to {MOST_RUNS}; `seeds` compares every pair"
+    many = f"{len(dicts):,} runs: partners are listed only for up to {MOST_RUNS} runs; `seeds` compares every pair"
     notes = [*([many] if len(dicts) > MOST_RUNS else []), *(f"{d.name}: {note}" for d in dicts for note in d.notes)]
     return dicts, few(sorted([*notes, *found], key=lambda note: not note.endswith(ALLOWED)))

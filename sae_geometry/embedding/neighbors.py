@@ -1,4 +1,4 @@
-"""Exact cosine neighbors of one or several sets of points, from the sweep: the graph behind a UMAP."""
+"""Exact cosine neighbors of one or several sets of points, computed by sweeps: the graph behind a UMAP."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sae_geometry.matching.defaults import MOST_RUNS
 
 @dataclass(frozen=True)
 class Neighbors:
-    """Exact cosine neighbors of every point, itself first.
+    """Exact cosine neighbors of every point, starting with the point itself.
 
     Attributes:
         indices: int64 [n, k]; column 0 is the point itself, the rest by (cosine descending, index ascending).
@@ -62,7 +62,7 @@ def joint_neighbors(
     sizes = [len(p) for p in parts]
     *starts, n = np.cumsum([0, *sizes]).tolist()
     if not 1 <= k <= min(n, MAX_K):
-        raise ValueError(f"k counts the point itself and must be in 1…{min(n, MAX_K)} here; got {k}")
+        raise ValueError(f"k (the number of neighbors, with the point itself) must be in 1…{min(n, MAX_K)}; got {k}")
     width = max(k - 1, 1)
     lists = no_lists(n, width)
     done, total = 0.0, sum(s * s / 2 for s in sizes) + sum(a * b for a, b in combinations(sizes, 2))
@@ -111,6 +111,6 @@ def neighborhoods(
 
 
 def _merge(lists: Lists, at: int, found: Best, start: int) -> None:
-    """Merge partners among the points from `start` into the lists of the points from `at`."""
+    """Merge `found`, whose indices count from point `start`, into the lists that begin at point `at`."""
     score, cosine, index = (t.cpu().numpy() for t in (found.score, found.cosine, found.index))
     merge_into(lists, (score, cosine, np.where(index >= 0, index + start, -1)), at)

@@ -1,10 +1,10 @@
 """UMAP steps after the neighbor search: umap-learn's weights, a spectral start, and a multithreaded optimizer.
 
 umap-learn's spectral start asks ARPACK for the smallest eigenvalues of the Laplacian, which can take minutes on a
-disconnected graph such as a dictionary's, and its optimizer is reproducible on one thread only. Weights here are
-bit-identical to umap-learn's. The start uses the same eigenvectors, found at the largest eigenvalues of the normalized
-adjacency after a small weight between all pairs has connected the graph (regularized spectral clustering: Qin & Rohe
-2013, Zhang & Rohe 2018). The optimizer applies umap-learn's updates one vertex at a time.
+disconnected graph such as a dictionary's, and its optimizer is reproducible only on one thread. Weights here are
+bit-identical to umap-learn's. The start uses eigenvectors of the largest eigenvalues of the normalized adjacency, after
+a small weight between all pairs has connected the graph (regularized spectral clustering: Qin & Rohe 2013, Zhang & Rohe
+2018). The optimizer applies umap-learn's updates one vertex at a time.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 _NEGATIVES = 5
-_DENSE = 256  # number of points up to which all eigenvectors are computed
-_FEWEST, _MOST = 64, 512  # vertices per block
+_DENSE = 256  # maximum number of points for which all eigenvectors are computed
+_FEWEST, _MOST = 64, 512  # minimum and maximum number of vertices per block
 
 
 @cache
 def import_umap() -> Any:
-    """Import umap-learn without its warnings about TensorFlow and notebook widgets.
+    """Return umap-learn's module, imported without its warnings about TensorFlow and notebook widgets.
 
-    Its edge-weighting loops are cached on disk if possible; compiling them takes ten seconds per process.
+    The edge-weighting loops are cached on disk if possible; compiling them takes ten seconds per process.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -72,9 +72,9 @@ def epochs_for(n: int) -> int:
 
 
 def spectral_start(weights: csr_array) -> Float[np.ndarray, "n 2"]:
-    """Return the second and third eigenvectors of the regularized normalized adjacency, float64 [n, 2], signs fixed.
+    """Return the second and third eigenvectors of the regularized normalized adjacency, float64 [n, 2].
 
-    The result does not depend on the number of threads.
+    Signs are fixed, and the result does not depend on the number of threads.
     """
     from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
     from threadpoolctl import threadpool_limits
@@ -106,7 +106,7 @@ def spectral_start(weights: csr_array) -> Float[np.ndarray, "n 2"]:
 
 
 def boxed(start: Float[np.ndarray, "n 2"], seed: int) -> Float[np.ndarray, "n 2"]:
-    """Scale a start to [0, 10]² and add a little seeded noise to separate coincident points, as UMAP does."""
+    """Return a start scaled to [0, 10]², with a little seeded noise that separates coincident points, as in UMAP."""
     reach = float(np.abs(start).max()) or 1.0
     noisy = start * (10 / reach) + np.random.default_rng(seed).normal(scale=1e-4, size=start.shape)
     span = np.ptp(noisy, axis=0)
@@ -128,7 +128,7 @@ def optimize(
     """Return the layout after stochastic gradient steps from `start`, bit-identical for any number of threads.
 
     Args:
-        weights: symmetric edge weights; with `fixed`, only the edges from moving points to fixed ones.
+        weights: symmetric edge weights or, if `fixed` > 0, only the edges from moving points to fixed points.
         n_epochs: number of epochs; edges weaker than the strongest by more than this factor are never sampled.
         fixed: number of leading points that do not move.
         step: step size of the first epoch; it decreases to 0.

@@ -1,10 +1,10 @@
 """UMAP optimizer, one vertex at a time: bit-identical layouts on any number of threads.
 
-umap-learn moves both ends of an edge, so threads would race, and a seeded run uses only one. Here, every vertex gathers
+umap-learn moves both ends of an edge, so threads would race, and a seeded run uses one thread. Here, every vertex sums
 the attractions and repulsions on itself, from the positions of the others when its block began. An edge is stored at
-both ends with the same weight and phase, and each end also applies the attraction that the other would have applied, so
-a sampled edge attracts twice. Random numbers depend on seed, epoch and vertex alone, and powers are polynomials, so
-positions do not depend on a library's `pow`. Import this module where it is used: importing numba takes 0.3 s.
+both ends with the same weight and phase, and each end also applies the attraction of the other end, so a sampled edge
+attracts twice. Random numbers depend on seed, epoch and vertex alone, and powers are polynomials, so positions do not
+depend on a library's `pow`. Import this module only where it is used: importing numba takes 0.3 s.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TINY = np.float32(1e-30)
 
 @compiled()
 def mixed(z):  # type: ignore[no-untyped-def]
-    """Apply splitmix64's output function, uint64 to uint64."""
+    """Return splitmix64's output function of a uint64, as a uint64."""
     z = (z ^ (z >> _S30)) * _MIX1
     z = (z ^ (z >> _S27)) * _MIX2
     return z ^ (z >> _S31)
@@ -62,7 +62,7 @@ def move_vertices(first, last, graph, here, there, fixed, curve, epoch, alpha, s
     Args:
         graph: (indptr int64 [n + 1], indices int32 [edges], rate float32 [edges]); rate is the share of epochs in which
             an edge is sampled, in (0, 1].
-        fixed: vertices 0…fixed − 1 never move, edges to them attract once, and only they repel; 0 fixes none.
+        fixed: vertices 0…fixed − 1 never move, edges to these attract once, and only these repel; 0: all move.
         curve: float32 [2], UMAP's a and b.
         negatives: negative samples per sampled edge.
     """

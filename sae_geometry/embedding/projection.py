@@ -1,4 +1,4 @@
-"""Projection of new runs into a fixed embedding, from their exact nearest neighbors among its latents."""
+"""Projection of new runs into a fixed embedding, from the exact nearest embedded latents."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from sae_geometry.sources import as_dictionary, load
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# A saved table must have the _NEEDED columns; the rows of new latents also fill the _EXTENDED ones.
+# A saved table must have the _NEEDED columns; the rows of new latents also fill the columns in _EXTENDED.
 _NEEDED = {"run": TEXTS, "latent_id": IDS, "x": FLOATS, "y": FLOATS}
 _EXTENDED = {
     "partner_run": MAYBE_TEXTS, "max_cosine": FLOATS, "partner_id": NUMBERS, "frequency": FLOATS, "alive": TRUTHS,
 }  # fmt: skip
 _NULLABLE = {"i": "Int64", "u": "UInt64", "b": "boolean"}
-_FAR = 1_000_000  # largest plausible coordinate; UMAP's are in the tens
+_FAR = 1_000_000  # largest plausible coordinate; UMAP's coordinates are in the tens
 _ROUNDING = 1e-6  # tolerance per component of a unit row
 
 
@@ -49,11 +49,11 @@ class Picture:
     """Fixed embedding that new runs are projected onto.
 
     Attributes:
-        table: its `umap.parquet`, one row per latent.
-        references: its dictionaries, in the order of the table.
-        n_neighbors, min_dist: its parameters.
-        preserved: its own neighbor preservation at k = 15.
-        where: its folder, or "memory".
+        table: contents of its `umap.parquet`, one row per latent.
+        references: the embedded dictionaries, in the order of the table.
+        n_neighbors, min_dist: parameters of the embedding.
+        preserved: neighbor preservation of the embedding at k = 15.
+        where: folder of the embedding, or "memory".
     """
 
     table: pd.DataFrame
@@ -75,7 +75,7 @@ class Projection(Answer):
         latent_id: int64 [M], original ids.
         names: names of the new runs.
         nearest: int64 [M], row of the nearest latent in the embedding's table.
-        cosine: float64 [M], cosine to that latent.
+        cosine: float64 [M], cosine to the nearest latent.
         n_same: number of new latents whose direction is in the embedding.
         k: neighborhood size of `preservation`.
         preservation: mean share of a new latent's k nearest embedded latents that are among its k nearest in the
@@ -156,7 +156,7 @@ class Projection(Answer):
         return (
             f"We placed the unit decoder directions of {', '.join(self.names)} into a fixed UMAP of {references} "
             f"({self.onto.n_neighbors} neighbors, min_dist {self.onto.min_dist:g}). Each direction starts at the "
-            f"weighted mean of its exact nearest neighbors there, by cosine{refined}."
+            f"weighted mean of the exact nearest embedded directions by cosine{refined}."
         )
 
     def line(self) -> str:
@@ -166,26 +166,26 @@ class Projection(Answer):
     @property
     def _quality(self) -> tuple[str, str]:
         own = f"{self.onto.preserved:.0%} for the embedded latents themselves"
-        placed = f"{self.n_same:,} share the direction, and so the point, of an embedded latent"
+        same = f"{counted(self.n_same, 'latent')} with the direction and point of an embedded latent"
         return (
-            f"neighbors preserved {self.preservation:.0%} of {self.k} ({own})",
-            f"mean cosine to the nearest {self.cosine.mean():.2f}; {placed}",
+            f"neighbors preserved: {self.preservation:.0%} at k = {self.k} ({own})",
+            f"mean cosine to the nearest embedded latent: {self.cosine.mean():.2f}; {same}",
         )
 
     @property
     def sentences(self) -> str:
         return (
-            f"Of the {counted(self.k, 'embedded latent')} nearest to a projected one, {self.preservation:.0%} are also "
-            f"nearest in the layout; for the embedded latents themselves, {self.onto.preserved:.0%} are. The mean "
-            f"cosine to the nearest is {self.cosine.mean():.2f}."
+            f"Of the {counted(self.k, 'embedded latent')} nearest to a projected latent, {self.preservation:.0%} are "
+            f"also nearest in the layout ({self.onto.preserved:.0%} for the embedded latents themselves). The mean "
+            f"cosine to the nearest embedded latent is {self.cosine.mean():.2f}."
         )
 
     def tables(self) -> Mapping[str, pd.DataFrame]:
-        """Return the tables that `save` writes as Parquet."""
+        """Return the table that `save` writes, by name: umap, one row per latent."""
         return {"umap": self.to_pandas()}
 
     def figures(self) -> Mapping[str, Figure]:
-        """Return the figures that `save` draws: the new runs over the gray embedding."""
+        """Return the figure that `save` writes, by name: the new runs over the gray embedding."""
         from sae_geometry import plots
 
         return {"projection": plots.projection_figure(self)}
@@ -223,17 +223,17 @@ def project(
 
     Args:
         dictionaries: one dictionary or a list, in any form that `compare` takes.
-        onto: an `Embedding`, or the folder of a saved one (or its `umap.parquet`). The dictionaries of a saved one are
-            loaded from the addresses in its summary and checked against their fingerprints.
+        onto: an `Embedding`, or the folder of a saved embedding (or its `umap.parquet`), whose dictionaries are then
+            loaded from the addresses in the summary and checked against their fingerprints.
         seed: random seed of the optimizer.
-        refine: optimize; False leaves each new latent at the weighted mean.
+        refine: run the optimizer; False leaves each new latent at the weighted mean.
         offline: load the embedding's dictionaries without network access.
         allow_mismatch: project dictionaries from another hook point or model.
         progress: called with the current stage and its completed fraction, in [0, 1].
 
     Raises:
-        ValueError: the embedding's dictionaries are unavailable or have changed; different widths or spaces.
-        FileNotFoundError: no saved embedding at `onto`.
+        ValueError: the embedding's dictionaries are unavailable or have changed, or widths or spaces differ.
+        FileNotFoundError: there is no saved embedding at `onto`.
 
     Example:
         >>> import sae_geometry as sg
@@ -250,7 +250,7 @@ def project(
     old_points = torch.cat([d.directions.to(device) for d in picture.references])
     new_points = torch.cat([d.directions.to(device) for d in new])
     n = len(old_points)
-    # Equal directions share their neighbors and their point, so each is searched once.
+    # Equal directions have the same neighbors and point, so each distinct direction is searched once.
     first = first_equal(torch.cat([old_points, new_points]))
     kept = torch.unique(first[:n])
     asked, back = torch.unique(first[n:], return_inverse=True)
@@ -332,7 +332,9 @@ def _picture(onto: Embedding | str | os.PathLike[str], offline: bool) -> Picture
         raise FileNotFoundError(f"{folder} is not a saved embedding: it needs umap.parquet and summary.json")
     record = read_json(folder, "summary.json")
     if record.get("kind") != "Embedding":
-        raise ValueError(f"{folder} holds a {record.get('kind')}, not an Embedding: make one with sae-geometry umap")
+        raise ValueError(
+            f"{folder} holds a {record.get('kind')}, not an Embedding: make an embedding with sae-geometry umap"
+        )
     frame = read_table(folder, "umap.parquet")
     check_columns(frame, _NEEDED, _EXTENDED, folder)
     try:
@@ -344,30 +346,30 @@ def _picture(onto: Embedding | str | os.PathLike[str], offline: bool) -> Picture
             raise ValueError
         points = frame[["latent_id", "x", "y"]].to_numpy(np.float64)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ValueError(f"{folder} has an incomplete or invalid embedding; make it again") from error
-    references = tuple(_again(*entry, folder, offline) for entry in inputs)
+        raise ValueError(f"{folder} has an incomplete or invalid embedding; rerun sae-geometry umap") from error
+    references = tuple(_reloaded(*entry, folder, offline) for entry in inputs)
     ids = np.concatenate([d.latent_ids.cpu().numpy() for d in references])
     runs = [d.name for d in references for _ in range(d.n_latents)]
     if not (np.abs(points[:, 1:]) <= _FAR).all():
-        raise ValueError(f"{folder}: umap.parquet has missing coordinates, or some beyond ±{_FAR:,}; make it again")
+        raise ValueError(f"{folder}: umap.parquet has coordinates missing or beyond ±{_FAR:,}; rerun sae-geometry umap")
     if not np.array_equal(points[:, 0], ids) or frame["run"].tolist() != runs:
         raise ValueError(f"{folder}: umap.parquet and summary.json do not belong together: their latents differ")
     frame = frame.assign(run=runs, latent_id=ids)
     if "partner_run" in frame:
-        frame = frame.astype({"partner_run": object})  # A categorical column takes no new names.
+        frame = frame.astype({"partner_run": object})  # A categorical column cannot take new names.
     return Picture(frame, references, n_neighbors, min_dist, kept, str(folder))
 
 
 def _input(entry: Mapping[str, Any]) -> tuple[str | None, str, dict[str, Any]]:
-    """Return the address of a saved embedding's dictionary, its fingerprint, and the options it was loaded with."""
+    """Return the address, fingerprint and loading options of a saved embedding's dictionary."""
     alive, address = entry["alive"], entry["address"]
     latents = "alive" if alive["n_dropped_dead"] else "all"
     how = {"name": str(entry["name"]), "latents": latents, "drop_bad": bool(alive["bad_ids"])}
     return None if address is None else str(address), str(entry["fingerprint"]), how
 
 
-def _again(address: str | None, fingerprint: str, how: dict[str, Any], folder: Path, offline: bool) -> Dictionary:
-    """Reload a dictionary of a saved embedding, and check its fingerprint."""
+def _reloaded(address: str | None, fingerprint: str, how: dict[str, Any], folder: Path, offline: bool) -> Dictionary:
+    """Return a dictionary of a saved embedding, reloaded and checked against its fingerprint."""
     if address is None:
         raise ValueError(
             f"{folder}: {how['name']!r} was made in memory and has no address to load it from; "
@@ -377,6 +379,6 @@ def _again(address: str | None, fingerprint: str, how: dict[str, Any], folder: P
     if d.fingerprint != fingerprint:
         raise ValueError(
             f"{shown(address)} has changed since {folder} was made: its fingerprint was {shown(fingerprint, 16)}… and "
-            f"is now {d.fingerprint[:16]}…; make the layout again with sae-geometry umap"
+            f"is now {d.fingerprint[:16]}…; rerun sae-geometry umap"
         )
     return d

@@ -32,10 +32,10 @@ class Evidence:
             among the k nearest in the layout.
         mixing_original, mixing_picture: mean share of a point's k neighbors that belong to another dictionary, in the
             original space and in the layout.
-        mixing_null: expectation of that share under permuted labels: 1 − Σ n_r(n_r − 1)/(N(N − 1)); nan for one
+        mixing_null: expectation of this share under permuted labels: 1 − Σ n_r(n_r − 1)/(N(N − 1)); nan for one
             dictionary.
-        mixing_null_sd_original, mixing_null_sd_picture: its exact standard deviation over all permutations, for each of
-            the two neighbor graphs.
+        mixing_null_sd_original, mixing_null_sd_picture: exact standard deviation of this share over all permutations,
+            for each of the two neighbor graphs.
         mixing_z_original, mixing_z_picture: (share − expected) / standard deviation: negative if runs separate,
             about standard normal if labels are random.
         n_seeds: number of layouts compared, including the one shown; 1 if stability was not measured.
@@ -64,17 +64,17 @@ class Evidence:
     stability_overlap: float
 
     def lines(self) -> tuple[str, ...]:
-        """Return the measures as a few short lines to print under a figure."""
+        """Return the quality measures as one to three lines of text."""
         near = (
-            f"neighbors preserved {self.neighbor_preservation:.0%} of {self.k}, "
-            f"{self.neighbor_preservation_wide:.0%} of {self.k_wide}; "
+            f"k = {self.k}, {self.k_wide}: neighbors preserved {self.neighbor_preservation:.0%}, "
+            f"{self.neighbor_preservation_wide:.0%}; "
             f"trustworthiness {self.trustworthiness:.3f}, {self.trustworthiness_wide:.3f}"
         )
         said = [near]
         if self.n_seeds > 1:
             said.append(
-                f"{self.n_seeds} seeds: a point moves by {self.stability_shift:.2f} of the radius (1.2 = anywhere), "
-                f"{self.stability_overlap:.0%} of its neighbors stay"
+                f"{self.n_seeds} seeds: a point moves by {self.stability_shift:.2f} radii (unrelated: 1.2); "
+                f"{self.stability_overlap:.0%} of neighbors stay"
             )
         if not np.isnan(self.mixing_null):
             said.append(
@@ -94,7 +94,7 @@ def measure_evidence(
     seed: int,
     others: Sequence[Float[np.ndarray, "n 2"]] = (),
 ) -> Evidence:
-    """Compute every quality measure of a layout of unit rows, given their exact neighbors and other layouts."""
+    """Return the quality measures of a layout of unit rows, given their exact neighbors and layouts by other seeds."""
     n = len(owner)
     k = max(1, min(EVIDENCE_K, (n - 1) // 2, near.indices.shape[1] - 1))  # Trustworthiness needs k < n / 2.
     k_wide = max(k, min(WIDE_K, (n - 1) // 2))
@@ -145,7 +145,7 @@ class Mixing:
 
 
 def mixing_score(neighbors: Int[np.ndarray, "n k"], owner: Int[np.ndarray, " n"]) -> Mixing:
-    """Compute the share of neighbors from another run, and its distribution over all permutations of the labels.
+    """Return the share of neighbors from another run, with its mean and standard deviation under permuted labels.
 
     With W_ij = 1 if j is a neighbor of i, the number of neighbors from the same run is T = Σ W_ij [o_i = o_j]. Over
     all permutations, E[T] = S0·P2 and E[T²] = S1·P2 + (S2 − 2·S1)·P3 + (S0² + S1 − S2)·P4, where S0 = Σ W,
@@ -182,10 +182,10 @@ def _falling(x: Any, r: int) -> Any:
 
 
 def procrustes_shift(a: Float[np.ndarray, "n 2"], b: Float[np.ndarray, "n 2"]) -> float:
-    """Return the median distance between a point's positions in two layouts after alignment of b to a, in radii.
+    """Return the median distance between a point's positions in two layouts after b is aligned to a, in radii.
 
-    Both are centered and scaled to root mean square radius 1; b is rotated, and reflected if that helps, to minimize
-    the sum of squared distances (orthogonal Procrustes).
+    Both layouts are centered and scaled to root mean square radius 1, and b is rotated or reflected to
+    minimize the sum of squared distances (orthogonal Procrustes).
     """
     first, second = (_standard(p) for p in (a, b))
     u, _, v = np.linalg.svd(second.T @ first)
@@ -206,14 +206,14 @@ def shared_share(a: Int[np.ndarray, "n k"], b: Int[np.ndarray, "n k"]) -> float:
 
 
 def picture_neighbors(coords: Float[np.ndarray, "n 2"], k: int) -> Int[np.ndarray, "n k"]:
-    """Return the k nearest points of every point in the layout, itself excluded."""
+    """Return the k nearest other points of every point in the layout."""
     from scipy.spatial import cKDTree
 
     return _without_self(cKDTree(coords).query(coords, k=k + 1)[1].reshape(len(coords), k + 1))
 
 
 def _without_self(found: np.ndarray) -> np.ndarray:
-    """Drop each point from its neighbors [n, k + 1], or the last one if coincident points displaced it: [n, k]."""
+    """Return neighbors [n, k] without the point itself, or without the last if coincident points displaced it."""
     n, width = found.shape
     is_self = found == np.arange(n)[:, None]
     is_self[~is_self.any(axis=1), width - 1] = True

@@ -27,7 +27,7 @@ class Shape:
 
 
 def read_shapes(path: str | os.PathLike[str]) -> tuple[Shape, ...]:
-    """Read the shapes of a YAML file, in file order.
+    """Return the shapes in a YAML file, in the order of the file.
 
     The file maps letters to shapes, at the top level or under `regions`:
 
@@ -49,7 +49,7 @@ def read_shapes(path: str | os.PathLike[str]) -> tuple[Shape, ...]:
         with Path(path).open("rb") as file:
             raw = file.read(_MOST_BYTES + 1)  # Reading a device file would never end.
         if len(raw) > _MOST_BYTES:
-            raise ValueError(f"it has more than {_MOST_BYTES:,} bytes; outlines of regions need only a few thousand")
+            raise ValueError(f"more than {_MOST_BYTES:,} bytes, but outlines of regions need only a few thousand")
         held = parse_yaml(raw, _once)
     except ValueError as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
@@ -60,7 +60,7 @@ def read_shapes(path: str | os.PathLike[str]) -> tuple[Shape, ...]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the pairs as a dict and reject repeated keys, for which YAML would use the last value."""
+    """Return the pairs as a dict; raise ValueError if a key is repeated, where YAML would use the last value."""
     table = dict(pairs)
     if len(table) < len(pairs):
         keys = [key for key, _ in pairs]
@@ -91,7 +91,7 @@ def _shape(letter: str, entry: Any, where: str) -> Shape:
 def _numbers(given: Any, count: int, what: str) -> list[float]:
     fit = isinstance(given, list) and len(given) == count
     if not fit or not all(isinstance(v, int | float) and not isinstance(v, bool) and isfinite(v) for v in given):
-        raise ValueError(f"{what}, {count} finite numbers; got {_short(given)}")
+        raise ValueError(f"{what}, a list of {count} finite numbers; got {_short(given)}")
     return [float(v) for v in given]
 
 

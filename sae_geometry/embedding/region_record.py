@@ -20,7 +20,7 @@ def regions_record(
 ) -> dict[str, Any]:
     """Return the contents of `regions.json`, given the run and original id of each point, int64 [N].
 
-    `neuronpedia_lists` are the URLs of quick lists, of at most 150 latents each, for latents with known pages.
+    The key `neuronpedia_lists` has URLs of quick lists of up to 150 latents each, for latents with known pages.
     """
     regions = []
     for region in found.regions:

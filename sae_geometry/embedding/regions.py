@@ -1,7 +1,7 @@
 """Lettered regions of a layout, with counts per run and a test against the runs' overall shares.
 
-The end-to-end paper drew boxes A–H by hand and inspected their latents. Here, regions are found by HDBSCAN, on
-the layout or on the neighbor graph, or read from a file.
+The end-to-end paper drew boxes A–H by hand and inspected their latents. Here, HDBSCAN finds the regions
+in the layout or in the neighbor graph, or a file gives their outlines.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Region:
             single run.
         center: mean of its points, (x, y).
         outline: corners of its polygon: the convex hull of its points, or the given outline.
-        marks: the tokens that distinguish it from the other regions, if the runs have labels.
+        marks: tokens that distinguish the region from the other regions, if the runs have labels.
     """
 
     letter: str
@@ -72,13 +72,13 @@ class Region:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Regions:
-    """Regions of a layout, largest first, or in the given order for outlines.
+    """Regions of a layout: the largest first if found by clustering, in the given order if outlined by hand.
 
     Attributes:
         totals: int64 [runs], points per run.
-        letters: object [N], region of each point; None outside every region.
-        how: description of how they were found.
-        params: parameters of that method.
+        letters: object [N], letter of each point's region; None outside all regions.
+        how: how the regions were found, in words.
+        params: method by which the regions were found, and its parameters.
     """
 
     regions: tuple[Region, ...]
@@ -100,7 +100,7 @@ class Regions:
         return float(np.mean([letter is not None for letter in self.letters]))
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row per region: region, size, verdict, x, y, and count, share, p, q per run as `count:NAME`, …"""
+        """Return one row per region: region, size, verdict, x, y, and `count:NAME`, `share:NAME`, … per run."""
         rows = []
         for region in self.regions:
             row: dict[str, Any] = {
@@ -114,7 +114,7 @@ class Regions:
         return pd.DataFrame(rows)
 
     def test_in_words(self) -> str:
-        """Describe the test behind the verdicts."""
+        """Return a description of the test behind the verdicts."""
         return (
             "two-sided binomial test of each run's count against its share of all points, Benjamini–Hochberg over "
             f"regions and runs; a region belongs mostly to a run if q ≤ {ALPHA:g} and its share at equal "
@@ -122,7 +122,7 @@ class Regions:
         )
 
     def table(self) -> str:
-        """Format the regions as text, one per line; with many runs, only the first and the last are shown."""
+        """Return the regions as text, one per line; of many runs, only the first and the last have columns."""
         if not self.regions:
             return f"no regions ({self.how})"
         tokens = any(r.marks for r in self.regions)
@@ -139,7 +139,7 @@ class Regions:
         ]
         note = f"{counted(len(self), 'region')} ({self.how}) with {self.share_inside:.0%} of the latents"
         if len(self.names) > 1:
-            note += "; in brackets: share at equal sizes"
+            note += "; in parentheses: share at equal sizes"
         return "\n".join([note, *aligned([head, *rows])])
 
     @property
@@ -148,7 +148,7 @@ class Regions:
         return sum(r.verdict.startswith("mostly") for r in self.regions)
 
     def few_lines(self, most: int) -> list[str]:
-        """Return lines about the `most` regions to look at first: regions of one run, then mixed ones, each by size."""
+        """Return lines about up to `most` regions: first those mostly of one run, then mixed regions, each by size."""
         if not self.regions:
             return [f"  no regions ({self.how})"]
         note = f"  {counted(len(self), 'region')} with {self.share_inside:.0%} of the latents"
@@ -160,7 +160,7 @@ class Regions:
             whose = f"{r.shares[run]:.0%} {shown(self.names[run], 24)}" if len(self.names) > 1 else ""
             marks = " ".join(shown(mark.token, 10) for mark in r.marks[:3])
             rows.append((r.letter, f"{r.size:,}", f"{whose}, mixed" if r.verdict == "mixed" else whose, marks))
-        where = f"  explorer.html#region={first[0].letter} opens at {first[0].letter} (--html writes it)"
+        where = f"  explorer.html#region={first[0].letter} opens at {first[0].letter} (write it with --html)"
         return [note, *(f"  {line}" for line in aligned(rows)), where]
 
     def __repr__(self) -> str:
@@ -182,17 +182,16 @@ def find_regions(
     min_size: int | None = None,
     on: On = "picture",
 ) -> Regions:
-    """Find regions with HDBSCAN: the leaves of its tree with at least `min_size` points.
+    """Return HDBSCAN's regions, the largest first: the leaves of its tree with at least `min_size` points.
+
+    Noise points have no letter.
 
     Args:
         owner: int [n], index into `names`.
         distances: sparse distances [n, n] to cluster by, such as `graph_distances`; None clusters by distances in the
             layout.
         min_size: minimum number of points of a region; max(10, n / 100) if None.
-        on: description of `distances`.
-
-    Returns:
-        Regions, largest first. Points that HDBSCAN calls noise have no letter.
+        on: "picture" if `distances` are measured in the layout, else "neighbors"; recorded in the result.
     """
     n = len(coords)
     size = max(10, n // 100) if min_size is None else min_size
@@ -212,7 +211,7 @@ def find_regions(
 def given_regions(
     coords: Float[np.ndarray, "n 2"], owner: Int[np.ndarray, " n"], names: Sequence[str], *, shapes: Sequence[Shape]
 ) -> Regions:
-    """Build regions from outlines. A point on an edge may fall on either side; one in two outlines is in the first."""
+    """Return one region per outline; a point in several is in the first, and a point on an edge may be in or out."""
     from matplotlib.path import Path as Outline
 
     taken = np.zeros(len(coords), dtype=bool)
@@ -323,7 +322,7 @@ def _sparse(index: np.ndarray, distances: np.ndarray) -> csr_array:
 
 
 def _connected(distances: csr_array) -> csr_array:
-    """Join the components of a graph by edges longer than any other, since HDBSCAN requires one component."""
+    """Return the graph with its components joined by very long edges, since HDBSCAN requires one component."""
     from scipy.sparse import coo_array, csr_array
     from scipy.sparse.csgraph import connected_components
 

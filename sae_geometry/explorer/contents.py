@@ -53,7 +53,7 @@ class Contents:
         return list(self.summary["points"])
 
     def about(self) -> dict[str, Any]:
-        """Return everything on the page except the points: runs, regions, evidence, provenance. JSON-ready.
+        """Return everything on the page except the points as a JSON-ready dict: runs, regions, evidence, provenance.
 
         Raises:
             ValueError: the summary or the regions are not in the format that this package writes.
@@ -78,11 +78,11 @@ class Contents:
                 **{key: _text(self.summary.get(key)) for key in ("command", "created", "reproducible_with")},
             }
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-            raise ValueError("summary.json or regions.json is damaged; make the results again") from error
+            raise ValueError("summary.json or regions.json is damaged; rerun sae-geometry umap or flow") from error
 
 
 def contents_of(e: Embedding) -> Contents:
-    """Return the contents of an embedding in memory."""
+    """Return the contents of the page of an embedding in memory."""
     table = labeled_table(e.to_pandas(), e.dictionaries)
     return Contents(
         table, {**made_now(), **e.summary()}, regions_record(e.regions, e.dictionaries, e.owner, e.latent_id)
@@ -95,7 +95,7 @@ def made_now() -> dict[str, Any]:
 
 
 def read_shown(folder: Path) -> dict[str, Any]:
-    """Read the summary of a results folder, and check that the explorer can show it.
+    """Return the summary of a results folder, and check that the explorer can show these results.
 
     Raises:
         FileNotFoundError: not a results folder.
@@ -116,20 +116,20 @@ def read_shown(folder: Path) -> dict[str, Any]:
     if version != SCHEMA_VERSION:
         raise ValueError(
             f"{folder} has schema version {version!r:.80}, but this version of sae-geometry reads {SCHEMA_VERSION}; "
-            "make the results again with sae-geometry umap"
+            "rerun sae-geometry umap or flow"
         )
     return summary
 
 
 def read_contents(folder: Path) -> Contents:
-    """Read the contents of a folder that `sae-geometry umap` wrote.
+    """Return the contents of the page of a folder that `sae-geometry umap` wrote.
 
     Raises:
         ValueError: results that are incomplete, or of a different kind or version.
     """
     summary = read_shown(folder)
     if not has(folder, "umap.parquet"):
-        raise FileNotFoundError(f"{folder} has no umap.parquet; make the results again with sae-geometry umap")
+        raise FileNotFoundError(f"{folder} has no umap.parquet; rerun sae-geometry umap")
     table = read_table(folder, "umap.parquet")
     regions = read_json(folder, "regions.json") if has(folder, "regions.json") else {}
     return checked(Contents(table, summary, regions), folder)
@@ -143,7 +143,7 @@ def checked(contents: Contents, folder: Path) -> Contents:
     """
     points = contents.summary.get("points")
     if not isinstance(points, dict) or not points or not all(type(count) is int for count in points.values()):
-        raise ValueError(f"{folder}: summary.json does not say which runs were embedded; make the results again")
+        raise ValueError(f"{folder}: summary.json does not name the runs; rerun sae-geometry umap or flow")
     names = list(points)
     if len(names) > MOST_RUNS:
         raise ValueError(f"{folder}: a page shows up to {MOST_RUNS} runs; this layout has {len(names):,}")
@@ -153,10 +153,10 @@ def checked(contents: Contents, folder: Path) -> Contents:
     check_columns(contents.table, wanted, MAYBE, folder)
     there = contents.table["run"].value_counts().to_dict()
     if there != points:
-        raise ValueError(f"{folder}: the table and summary.json name different runs or counts; make the results again")
+        raise ValueError(f"{folder}: table and summary.json differ in runs or counts; rerun sae-geometry umap or flow")
     ids = contents.table["latent_id"]
     if int(ids.min()) < 0 or int(ids.max()) > _LAST_ID:
-        raise ValueError(f"{folder}: the table has latent ids outside 0…{_LAST_ID:,}; make the results again")
+        raise ValueError(f"{folder}: the table has latent ids outside 0…{_LAST_ID:,}; rerun sae-geometry umap or flow")
     contents.about()
     return contents
 
@@ -189,7 +189,7 @@ def _run(name: str, count: Any, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _by_chance(pairs: Sequence[Mapping[str, Any]], names: list[str]) -> list[list[float | None]]:
-    """Return the mean nearest cosine of each run to each other run turned; None where it is not recorded."""
+    """Return the null expectation of the mean nearest cosine from each run to each other; None where unrecorded."""
     found: list[list[float | None]] = [[None] * len(names) for _ in names]
     for pair in pairs:
         a, b = names.index(pair["a"]), names.index(pair["b"])

@@ -20,10 +20,10 @@ def explore(
     *,
     overwrite: bool = False,
 ) -> Path:
-    """Write a UMAP or a flow as one HTML file with hover, search, filters, lasso and links to partners.
+    """Write a UMAP or a flow as one HTML file with hover, search, filters and lasso, and return its path.
 
-    The file needs neither a network nor other files, so it can be shared. `#run=NAME&latent=ID` at the end of its
-    address selects a latent.
+    The file needs neither a network nor other files, so it can be shared. A link to the file that ends with
+    `#run=NAME&latent=ID` selects a latent.
 
     Args:
         source: an Embedding or a Flow, or the folder it was saved to.
@@ -57,7 +57,7 @@ def explore(
 
 
 def add_page(folder: Path) -> None:
-    """Add the page to a results folder that is being written."""
+    """Write the explorer into a results folder that is still being written."""
     _write(_read(folder), folder / PAGE)
 
 

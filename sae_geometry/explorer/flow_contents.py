@@ -27,13 +27,13 @@ _LABELS = {"tokens": "string", "explanation": "string", "readable": "boolean", "
 
 
 def contents_of_flow(flow: Flow) -> Contents:
-    """Return the contents of a flow in memory."""
+    """Return the contents of the page of a flow in memory."""
     summary = {**made_now(), "kind": "Flow", **flow.summary()}
     return flow_contents(flow.edges(), labeled_table(flow.chains(), flow.layers), summary)
 
 
 def read_flow(folder: Path, summary: Mapping[str, Any]) -> Contents:
-    """Read the contents of a folder that `sae-geometry flow` wrote, with its summary.
+    """Return the contents of the page of a folder that `sae-geometry flow` wrote, given its summary.
 
     Raises:
         ValueError: incomplete or damaged results.
@@ -58,7 +58,7 @@ def flow_contents(edges: pd.DataFrame, chains: pd.DataFrame, summary: Mapping[st
         between = dict(iter(both.groupby(["run", "next_run"])))
         partners = [_partners(layer, names, between, chains) for layer in layers]
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError("the edges, chains or summary of the flow are damaged; make the results again") from error
+        raise ValueError("the edges, chains or summary of the flow are damaged; rerun sae-geometry flow") from error
     points = {name: len(layer) for name, layer in zip(names, layers, strict=True)}
     shown = dict(summary) | {"points": points, "inputs": [*summary["inputs"].values()], "evidence_lines": [_EVIDENCE]}
     return Contents(pd.concat(partners, ignore_index=True), shown, {})
@@ -91,7 +91,7 @@ def _layer(at: int, name: str, chains: pd.DataFrame, n_layers: int) -> pd.DataFr
 def _partners(
     layer: pd.DataFrame, names: list[str], edges: Mapping[Any, pd.DataFrame], chains: pd.DataFrame
 ) -> pd.DataFrame:
-    """Add columns for partners in every other layer: the best edge as nearest, the chain as one-to-one partner.
+    """Return a layer with its partners in every other layer: nearest by the best edge, one-to-one by the chain.
 
     `edges` maps the names of two layers to the edges from the first to the second, the largest cosine first.
     """

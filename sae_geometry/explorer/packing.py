@@ -18,10 +18,10 @@ from sae_geometry.io.escaping import shown
 from sae_geometry.matching.defaults import DISCOVERY_RATE
 
 NO_PARTNER, ON_CHAIN = -1, -2
-# Cosines are stored as int16, in steps of 1/32,767; the smallest int16 stands for none.
+# Cosines are stored as int16, in steps of 1/32,767; the smallest int16 means unknown.
 COSINE_STEPS, NO_COSINE = 32767, -32768
 _ALIGN = 8
-# Limits on the tokens per latent, and on the characters of a token and of an explanation.
+# Maximum number of tokens per latent, and maximum length of a token and of an explanation.
 _MOST_TOKENS, _LONGEST_TOKEN, _LONGEST = 10, 40, 300
 
 
@@ -30,7 +30,7 @@ class Packed(NamedTuple):
 
     Attributes:
         where: the JavaScript type, the offset in bytes and the length of each array.
-        texts: the distinct tokens, and an explanation per row; empty lists without labels.
+        texts: the distinct tokens, and an explanation per row; empty lists if there are no labels.
     """
 
     where: Mapping[str, tuple[str, int, int]]
@@ -45,18 +45,18 @@ _TYPES = {
 
 
 def pack(table: pd.DataFrame, names: Sequence[str], letters: Sequence[str], *, in_chains: bool = False) -> Packed:
-    """Pack the arrays of a page.
+    """Return the arrays of a page, packed into one buffer.
 
-    Arrays: x, y float32; run uint16; id uint32; region uint16, 1 + index into `letters`, 0 outside all; frequency
-    float32 (nan if unknown), if any is known; for each slot k: nearest_k int32, cosine_k int16, mutual_k uint8,
-    significant_k uint8 (q-value at most 0.05), single_k int32, single_cosine_k int16. If there are labels: readable
-    uint8 (0 unknown, 1 no, 2 yes); tokens uint32 [rows · k], 1 + index into `texts.tokens`, 0 for none; and the
-    explanations in `texts`, in the order of the rows.
+    Arrays: x, y float32; run uint16; id uint32; region uint16, 1 + index into `letters`, 0 outside all regions;
+    frequency float32 (nan if unknown), if any is known; for each slot k: nearest_k int32, cosine_k int16, mutual_k
+    uint8, significant_k uint8 (q-value at most 0.05), single_k int32, single_cosine_k int16. If there are labels:
+    readable uint8 (0 unknown, 1 no, 2 yes); tokens uint32 [rows · k], 1 + index into `texts.tokens`, 0 for none; and
+    the explanations in `texts`, in the order of the rows.
 
     Args:
         table: as in `Embedding.to_pandas`.
-        in_chains: whether runs are layers, and one-to-one partners form chains through them. The page then follows the
-            chains itself: single_k has only partners in the next layer, and nearest_k is −2 if it is on the chain.
+        in_chains: whether runs are layers, and one-to-one partners form chains through them. The page then follows
+            chains itself: single_k has only partners in the next layer; nearest_k is −2 for a partner on the chain.
 
     Raises:
         ValueError: a duplicate latent, or a coordinate that is not finite.
@@ -69,7 +69,7 @@ def pack(table: pd.DataFrame, names: Sequence[str], letters: Sequence[str], *, i
     rows = [np.flatnonzero(owner == r) for r in range(len(names))]
     for name, mine in zip(names, rows, strict=True):
         if len(np.unique(ids[mine])) != len(mine):
-            raise ValueError(f"the table has a latent of {name} twice")
+            raise ValueError(f"the table has more than one row for a latent of {name}")
     coords = table[["x", "y"]].to_numpy(dtype=np.float64)
     if not np.isfinite(coords).all():
         raise ValueError("the table has coordinates that are not finite")
@@ -111,7 +111,7 @@ def _tokens(table: pd.DataFrame) -> tuple[np.ndarray | None, list[str]]:
 
 
 def _listed(text: str) -> list[str]:
-    """Return the tokens of one row; none if the text is not a JSON list."""
+    """Return the tokens of one row; an empty list if the text is not a JSON list."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):
@@ -148,7 +148,7 @@ def _slot(
 
 
 def _thin(arrays: dict[str, np.ndarray], slot: int, owner: np.ndarray) -> None:
-    """Remove from a slot the values that the page recovers by following chains; these would not compress."""
+    """Remove from a slot the values that the page recovers by following chains, since these would compress poorly."""
     nearest, cosine, single, single_cosine = (
         arrays[f"{name}_{slot}"] for name in ("nearest", "cosine", "single", "single_cosine")
     )

@@ -1,8 +1,8 @@
 """Assembly of the page from its template, style sheet, scripts and data.
 
 User-supplied names are never markup: they are passed as JSON without `<`, and the scripts insert them as text. A
-content security policy enforces this: the browser runs only these two scripts, identified by their hashes, and may not
-fetch anything.
+content security policy enforces this: the browser runs only the page's two scripts, identified by their hashes, and may
+not fetch anything.
 """
 
 from __future__ import annotations

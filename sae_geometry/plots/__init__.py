@@ -1,8 +1,8 @@
-"""Figures for papers. Every function takes `ax=None`, draws on it and returns it; none computes a result.
+"""Figures for papers, drawn from results that were computed elsewhere.
 
+Most functions draw on `ax`, or on new axes if it is None, and return the axes; `…_figure` functions return a figure.
 Draw on your own axes inside `paper_style()`, so that everything you add has the same style; `COLUMN_WIDTH` and
-`PAGE_WIDTH` are in inches. The legend is below the axes if the figure's layout makes room for it, else inside them;
-`legend=False` omits it.
+`PAGE_WIDTH` are in inches. The legend (unless `legend=False`) is outside the axes if the layout makes room, or inside.
 
 Similarity figures draw lists of `Matching`; embedding figures draw any object with the attributes of an `Embedding`;
 other figures draw the result of one comparison.

@@ -24,12 +24,12 @@ from sae_geometry.plots.style import (
 from sae_geometry.plots.text import LABEL_SIZE, SMALLEST, fitting_size, put_legend, put_note, room, shortened
 
 _CELLS = 34
-_BAND = 0.085  # margin for the counts above and below the cosines, as a share of their range
+_BAND = 0.085  # height of the bands for the counts above and below the points, as a share of the range of cosines
 
 
 @in_paper_style
 def agreement_figure(agreement: Any) -> Figure:
-    """Draw a hexbin of encoder against decoder cosine to the same partner, with margins and group counts."""
+    """Return a figure of encoder against decoder cosine to the same partner: hexbin, marginals and group counts."""
     figure = new_figure(COLUMN_WIDTH * 1.25, COLUMN_WIDTH * 1.25)
     axes: Any = figure.subplots(2, 2, width_ratios=(5, 1), height_ratios=(1, 5))
     (top, empty), (main, right) = axes
@@ -48,7 +48,7 @@ def agreement_figure(agreement: Any) -> Figure:
         main.vlines(chance, low, 1, color=INK, linewidth=0.8, linestyle=(0, (1, 1.5)))
     band = _BAND * (1 - low)
     main.set(xlim=(left, 1.02), ylim=(low - band, 1 + band), xlabel="decoder cosine to the partner")
-    main.set_ylabel("encoder cosine to it")
+    main.set_ylabel("encoder cosine to the partner")
     main.set_yticks([tick for tick in main.get_yticks() if low <= tick <= 1])
     _corners(main, agreement)
     top.hist(np.clip(x, left, 1), bins=np.linspace(left, 1, 50).tolist(), color=NEAREST, alpha=0.7)
@@ -63,7 +63,7 @@ def agreement_figure(agreement: Any) -> Figure:
     right.set_ylim(main.get_ylim())
     names = " → ".join(shortened(d.name, 0.27 * room(figure), 8, "bold") for d in (agreement.a, agreement.b))
     top.set_title(f"{names}, {counted(len(x), 'latent')}", loc="left", fontsize=8, fontweight="bold")
-    put_note(figure, f"dashed: {agreement.threshold:g}; dotted: chance of the nearest decoder")
+    put_note(figure, f"dashed: threshold {agreement.threshold:g}; dotted: nearest decoder cosine expected by chance")
     return figure
 
 
@@ -72,11 +72,11 @@ def frequency_hexbin(agreement: Any, ax: Axes | None = None, *, legend: bool = T
     """Draw decoder cosine to the nearest partner against log firing frequency, with the mean of each quintile.
 
     Raises:
-        ValueError: the frequency is unknown.
+        ValueError: the firing frequencies of A's latents are unknown.
     """
     if agreement.a.frequency is None:
         raise ValueError(
-            f"the firing frequency of the latents of {agreement.a.name!r} is unknown; load a checkpoint that has it"
+            f"the firing frequencies of {agreement.a.name!r} are unknown; load a checkpoint that includes them"
         )
     ax = axes_or_new(ax, COLUMN_WIDTH * 1.15, 3.0)
     frequency = agreement.a.frequency.cpu().numpy()
@@ -90,12 +90,12 @@ def frequency_hexbin(agreement: Any, ax: Axes | None = None, *, legend: bool = T
     error = np.stack([strata["mean_decoder_cosine"] - strata["low"], strata["high"] - strata["mean_decoder_cosine"]])
     ax.errorbar(
         middle, strata["mean_decoder_cosine"], yerr=error, color=ONE_TO_ONE, marker="o", markersize=3, linewidth=1.0,
-        label="mean, 95% over latents",
+        label="mean with 95% interval",
     )  # fmt: skip
     chance = agreement.decoder.a_to_b.chance
     if not np.isnan(chance):
-        ax.axhline(chance, color=MUTED, linewidth=0.8, linestyle=(0, (1, 1.5)), label="chance")
-    ax.set(xlabel="firing frequency", ylabel="decoder cosine to the nearest")
+        ax.axhline(chance, color=MUTED, linewidth=0.8, linestyle=(0, (1, 1.5)), label="expected by chance")
+    ax.set(xlabel="firing frequency", ylabel="decoder cosine to the nearest latent")
     _color_bar(cells, ax)
     put_legend(ax, loc="upper left", legend=legend)
     return ax
@@ -109,13 +109,13 @@ def _counts() -> Any:
 
 def _color_bar(cells: Any, ax: Axes) -> None:
     bar = ax.figure.colorbar(cells, ax=ax, shrink=0.6, pad=0.03, aspect=18)
-    bar.set_label("latents in a cell", fontsize=LABEL_SIZE)
+    bar.set_label("latents per cell", fontsize=LABEL_SIZE)
     bar.ax.tick_params(labelsize=LABEL_SIZE, length=2)
     bar.outline.set_visible(False)
 
 
 def _corners(ax: Axes, agreement: Any) -> None:
-    """Write the count of each group into its corner, in the bands above and below the cosines."""
+    """Write each group's count in its corner of the axes, above or below the points."""
     places = {
         "both high": (0.99, 0.99, "right", "top"),
         "encoder only": (0.015, 0.99, "left", "top"),

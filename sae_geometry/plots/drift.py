@@ -1,4 +1,4 @@
-"""Figure of one run's checkpoints: cosine of each latent to its final direction."""
+"""Figure of one run's checkpoints: the cosine of each latent to its final direction."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sae_geometry.plots.text import put_legend, room, shortened, width_of
 
 @in_paper_style
 def drift_bands(drift: Any, ax: Axes | None = None, *, legend: bool = True) -> Axes:
-    """Draw the cosine to the final direction per checkpoint: median, middle 50% and 90%, and the share born.
+    """Draw, per checkpoint, quantiles of the cosine to the final direction and the share of latents born.
 
     Checkpoints are evenly spaced on the axis, since they are usually saved at doubling intervals.
     """
@@ -26,7 +26,7 @@ def drift_bands(drift: Any, ax: Axes | None = None, *, legend: bool = True) -> A
     ax.fill_between(x, low, high, color=NEAREST, alpha=0.15, linewidth=0, label="middle 90% of latents")
     born = [(drift.birth <= i).mean() for i in x]
     ax.plot(x, born, color=ONE_TO_ONE, linestyle="--", marker="s", markersize=3,
-            label=f"share born (cosine ≥ {drift.threshold:g} from here on)")  # fmt: skip
+            label=f"share born (cosine ≥ {drift.threshold:g} from then on)")  # fmt: skip
     _name_checkpoints(ax, [_short(int(n), label) for n, label in zip(drift.samples, drift.labels, strict=True)])
     ax.set_xlim(-0.15, len(x) - 0.85)
     ax.set_ylim(min(0.0, float(low.min()) - 0.05), 1.03)
@@ -47,7 +47,7 @@ def _name_checkpoints(ax: Axes, labels: Sequence[str]) -> None:
 
 
 def _short(samples: int, label: str) -> str:
-    """Return a short label, such as 819k for 819,200 samples, or the name if the number is unknown."""
+    """Return a short label, such as 819k for 819,200 samples, or the checkpoint's name if the number is unknown."""
     if samples < 0:
         return label
     for size, unit in ((1_000_000, "M"), (1_000, "k")):

@@ -1,4 +1,4 @@
-"""Figures of an embedding: by run, by attribute, by lettered region, one panel per run, and unmatched latents alone.
+"""Scatter plots of an embedding: colored by run, attribute or region, per run, of unmatched latents, and projections.
 
 Points are drawn in shuffled order, so that no run systematically covers another."""
 
@@ -42,17 +42,17 @@ from sae_geometry.plots.text import (
 Color = Literal["owner", "max-cosine", "matched", "frequency", "region"]
 COLORS: tuple[Color, ...] = get_args(Color)
 
-_MOST_NAMED = 24  # maximum number of runs in a legend or of panels
+_MOST_NAMED = 24  # maximum number of entries in a legend, and of panels
 _REGIONS = tuple(color for color in RUNS if color not in ("#000000", "#F0E442"))
 _PALE, _MATCHED, _UNMATCHED = "#D5D5D5", "#332288", "#DDAA33"
 _HALO: list[AbstractPathEffect] = [withStroke(linewidth=2.0, foreground="white")]
 
 
 def check_colors(colors: Sequence[str], dictionaries: Sequence[Any]) -> None:
-    """Check that the dictionaries have the data for every coloring.
+    """Raise ValueError if a coloring is unknown, or needs data that the dictionaries lack.
 
     Raises:
-        ValueError: an unknown coloring, coloring by partner for one run or too many, or by an unknown frequency.
+        ValueError: an unknown coloring, by partner for one run or more than 24, or by frequency if no run has it.
     """
     for color in colors:
         if color not in COLORS:
@@ -75,17 +75,17 @@ def embedding_scatter(
     threshold: float = THRESHOLD,
     legend: bool = True,
 ) -> Axes:
-    """Draw a scatter plot of an embedding, in shuffled order and rasterized in vector files.
+    """Draw a scatter plot of an embedding; the points are shuffled, and rasterized in vector files.
 
-    Its parameters and evidence are written under the axes if the figure's layout makes room for them.
+    The layout's parameters and quality are written under the axes if the figure makes room for them.
 
     Args:
         ax: axes to draw on; a new figure if None.
         style: "okabe-ito", or "e2e" for the end-to-end paper's colors by kind.
         color: "owner": the run; "max-cosine": cosine to the nearest latent of another run; "matched": whether there is
-            a one-to-one partner with a cosine above `threshold` in the closest run; "frequency": share of tokens, on a
-            logarithmic scale, gray if unknown; "region": lettered regions, with any given outlines.
-        threshold: cosine above which a latent has the color "matched".
+            a one-to-one partner with a cosine above `threshold` in the closest run; "frequency": firing
+            frequency on a logarithmic scale, gray if unknown; "region": lettered regions, and outlines given by hand.
+        threshold: cosine above which the color "matched" counts a one-to-one partner.
         legend: draw the legend, above the axes if the layout makes room for it, else inside them.
     """
     check_colors([color], embedding.dictionaries)
@@ -109,7 +109,7 @@ def embedding_scatter(
 
 @in_paper_style
 def runs_figure(embedding: Any, style: str = "okabe-ito") -> Figure:
-    """Draw one panel per run: its latents in color over all latents in gray; at most 24 panels."""
+    """Return a figure with one panel per run, up to 24: the run's latents in color over all latents in gray."""
     names = embedding.names[:_MOST_NAMED]
     columns = min(len(names), 4)
     rows = -(-len(names) // columns)
@@ -129,7 +129,7 @@ def runs_figure(embedding: Any, style: str = "okabe-ito") -> Figure:
         ax.set_visible(False)
     more = len(embedding.names) - len(names)
     if more:
-        put_note(figure, f"and {counted(more, 'run')} more, in gray here")
+        put_note(figure, f"{counted(more, 'more run')} shown only in gray")
     return figure
 
 
@@ -142,7 +142,7 @@ def unmatched_scatter(
     threshold: float = THRESHOLD,
     legend: bool = True,
 ) -> Axes:
-    """Draw latents without a one-to-one partner above `threshold` in their closest run, over the rest in gray.
+    """Draw latents without a one-to-one partner above `threshold` in their closest run, over all others in gray.
 
     Raises:
         ValueError: the embedding has only one run, or more than 24.
@@ -156,7 +156,7 @@ def unmatched_scatter(
     entries = [(_PALE, f"one-to-one partner > {threshold:g} ({(~alone).sum():,})")]
     for run, name in enumerate(embedding.names):
         mine = embedding.owner == run
-        entries.append((colors[name], f"{name}: {(alone & mine).sum():,} of {mine.sum():,} without"))
+        entries.append((colors[name], f"{name}: {(alone & mine).sum():,} of {mine.sum():,} unmatched"))
     _legend(ax, entries, legend)
     _bare(ax)
     return ax
@@ -164,7 +164,7 @@ def unmatched_scatter(
 
 @in_paper_style
 def projection_figure(projection: Any, style: str = "okabe-ito") -> Figure:
-    """Draw projected runs in color over the fixed embedding in gray."""
+    """Return a figure of projected runs in color over the fixed embedding in gray."""
     figure = new_figure(3.6, 4.1)
     ax = figure.subplots()
     old = projection.onto.table[["x", "y"]].to_numpy(dtype=np.float32)
@@ -174,7 +174,7 @@ def projection_figure(projection: Any, style: str = "okabe-ito") -> Figure:
     _points(ax, projection.coords, _colors_of(projection, colors), total=total)
     _legend(ax, [*_run_counts(projection, colors), (_PALE, f"the embedding ({len(old):,})")])
     _bare(ax)
-    _write_under(ax, [f"placed into a finished UMAP; {projection.line()}"])
+    _write_under(ax, [f"projected into a fixed UMAP; {projection.line()}"])
     return figure
 
 
@@ -200,7 +200,7 @@ def _by_value(e: Any, ax: Axes, color: Color, legend: bool) -> None:
         low = min(0.0, float(values[known].min()))
         norm, label, shown = Normalize(low, 1.0), "cosine to the nearest latent of another run", values
     silent = bool(color == "frequency" and (values[known] <= 0).any())
-    label += ", left end: never" if silent else ""
+    label += ", left end: never fires" if silent else ""
     if not known.all():
         _points(ax, e.coords[~known], _PALE, total=len(values))
         _legend(ax, [(_PALE, f"unknown ({(~known).sum():,})")], legend)
@@ -223,17 +223,17 @@ def _by_region(e: Any, ax: Axes) -> None:
     colors = np.full(len(e.owner), _PALE, dtype=object)
     for region, hue in zip(regions, hues, strict=True):
         colors[region.members] = hue
-        if e.regions.params.get("method") == "given":  # A cluster's hull would cover other points.
+        if e.regions.params.get("method") == "given":  # A cluster's convex hull would cover points of other clusters.
             outline = Polygon(region.outline, closed=True, fill=False, edgecolor=hue, linewidth=0.7, joinstyle="round")
             ax.add_patch(outline)
     _points(ax, e.coords, colors, total=len(e.owner))
     ax.autoscale_view()
-    for at, region in enumerate(regions):  # The mean of a curved cluster may lie outside it.
+    for at, region in enumerate(regions):  # The mean of a curved cluster may lie outside the cluster.
         if len(region.members):
             points = e.coords[region.members].astype(float)
             centers[at] = points[np.square(points - centers[at]).sum(axis=1).argmin()]
     _letters(ax, [r.letter for r in regions], centers)
-    note = f"{counted(len(regions), 'region')}, {e.regions.how}; gray: in none ({1 - e.regions.share_inside:.0%})"
+    note = f"{counted(len(regions), 'region')}, {e.regions.how}; gray: outside ({1 - e.regions.share_inside:.0%})"
     words = "; ".join(f"{r.letter} {' '.join(m.token for m in r.marks[:3])}" for r in regions if r.marks)
     if makes_room(ax):
         lines = [wrapped(note, _wide(ax), 7), *([wrapped(f"tokens: {words}", _wide(ax), 7)] if words else [])]
@@ -241,7 +241,7 @@ def _by_region(e: Any, ax: Axes) -> None:
 
 
 def _apart_in_hue(centers: np.ndarray) -> list[int]:
-    """Return a color index per region; each in turn takes the color whose nearest other region is farthest away."""
+    """Return a color index per region: in turn, the color whose nearest earlier region is farthest away."""
     hues: list[int] = []
     for at, center in enumerate(centers):
         near = np.full(len(_REGIONS), np.inf)
@@ -251,7 +251,7 @@ def _apart_in_hue(centers: np.ndarray) -> list[int]:
 
 
 def _letters(ax: Axes, letters: Sequence[str], centers: np.ndarray) -> None:
-    """Write letters at region centers; letters that would touch are moved apart and get a line to their center."""
+    """Write each region's letter at its center; move letters that would touch apart, with a line to the center."""
     if not len(letters):
         return
     span = max(*np.ptp(np.array([ax.get_xlim(), ax.get_ylim()]), axis=1), 1e-9)
@@ -270,7 +270,7 @@ def _letters(ax: Axes, letters: Sequence[str], centers: np.ndarray) -> None:
 
 
 def _apart(points: np.ndarray, least: float) -> np.ndarray:
-    """Push points apart that are closer than `least`, and move the others as little as possible."""
+    """Return a copy of the points in which points closer than `least` are pushed apart."""
     out = points.astype(np.float64).copy()
     turn = np.arange(len(out)) * 2.399963  # Coincident points must move in different directions.
     out += 1e-6 * least * np.stack([np.cos(turn), np.sin(turn)], axis=1)
@@ -328,7 +328,7 @@ def _bare(ax: Axes) -> None:
 
 
 def _wide(ax: Axes) -> float:
-    """Return the width that a layout gives to axes without ticks, in points."""
+    """Return the width in points that a layout gives to axes without ticks."""
     place = ax.get_subplotspec()
     columns = 1 if place is None else place.get_gridspec().ncols
     return room(ax.figure) / columns - 10
@@ -362,7 +362,7 @@ def _legend(ax: Axes, entries: Sequence[tuple[str, str]], legend: bool = True) -
 
 
 def _kept(label: str, width: float, size: float) -> str:
-    """Shorten the name in a label, but not the count in brackets or the text after a colon."""
+    """Return the label with its name shortened to fit, but not the count in parentheses or the text after a colon."""
     at = max(label.rfind(" ("), label.rfind(": "))
     name, rest = (label, "") if at < 0 else (label[:at], label[at:])
     short = shortened(name, width - width_of(rest, size), size) + rest

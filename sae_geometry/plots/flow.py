@@ -1,4 +1,4 @@
-"""Figures of features through layers: chains bundled by the layer they start at, and counts per step."""
+"""Figures of how features continue through layers: chains bundled by the layer at which they start, and counts."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _COLORMAP = "viridis"
 
 @in_paper_style
 def flow_bundles(flow: Any, ax: Axes | None = None) -> Axes:
-    """Draw a column per layer, divided by the layers at which its chains start, with a bundle of chains per division.
+    """Draw one column per layer, divided by the layer at which chains start, and bundles of chains between columns.
 
-    The height of a bundle is the number of chains that continue; chains that end are gray. Latents are not drawn one by
-    one, so the number of bundles depends on the number of layers only.
+    A bundle is as high as the number of chains that continue; chains that end are gray. Single latents are not drawn,
+    so the number of shapes depends only on the number of layers.
     """
     ax = axes_or_new(ax, PAGE_WIDTH, 3.4)
     alive = np.asarray(flow.survivors, dtype=float)
@@ -59,7 +59,7 @@ def flow_bundles(flow: Any, ax: Axes | None = None) -> Axes:
 
 @in_paper_style
 def flow_counts(flow: Any, ax: Axes | None = None, *, legend: bool = True) -> Axes:
-    """Draw births, deaths, splits and merges per step."""
+    """Draw the numbers of births, deaths, splits and merges per step."""
     ax = axes_or_new(ax, PAGE_WIDTH, 1.4)
     x = np.arange(len(flow.steps)) + 0.5
     for key, name, style, color in (
@@ -76,7 +76,7 @@ def flow_counts(flow: Any, ax: Axes | None = None, *, legend: bool = True) -> Ax
 
 @in_paper_style
 def flow_figure(flow: Any) -> Figure:
-    """Draw the bundles of chains above the counts per step."""
+    """Return a figure with the bundles of chains above the counts per step."""
     figure = new_figure(height=4.4)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     flow_bundles(flow, ax=above)
@@ -90,7 +90,7 @@ def _bundle(
     ax: Axes, x0: float, from_: tuple[float, float], x1: float, to: tuple[float, float], color: Any, alpha: float,
     zorder: int = 1,
 ) -> None:  # fmt: skip
-    """Draw a smooth band from one vertical interval to another."""
+    """Draw a smooth band from the vertical interval `from_` at x0 to the interval `to` at x1."""
     middle = (x0 + x1) / 2
     points = [
         (x0, from_[0]), (middle, from_[0]), (middle, to[0]), (x1, to[0]),

@@ -1,4 +1,4 @@
-"""Figure of the latents nearest to given vectors: cosine by rank, and the largest expected by chance."""
+"""Figure of the latents nearest to given vectors: cosine by rank, and the largest cosine expected by chance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_VECTORS = len(RUNS)
 
 @in_paper_style
 def nearest_ranks(found: Any, ax: Axes | None = None, *, legend: bool = True) -> Axes:
-    """Draw the cosine of the k nearest latents by rank, with a line for each of the first eight vectors, and chance."""
+    """Draw cosine by rank, with one line per vector for the first eight; dotted: largest cosine expected by chance."""
     ax = axes_or_new(ax)
     ids = found.vectors.latent_ids.tolist()[:_MOST_VECTORS]
     ranks = np.arange(1, found.cosine.shape[1] + 1)
@@ -29,7 +29,7 @@ def nearest_ranks(found: Any, ax: Axes | None = None, *, legend: bool = True) ->
             ax.axhline(found.expected[i], color=ink, linewidth=0.9, linestyle=(0, (1, 1.5)))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="rank", ylabel="cosine")
-    put_caption(ax, f"of {counted(found.n_candidates, 'latent')}; dotted: largest by chance")
+    put_caption(ax, f"nearest of {counted(found.n_candidates, 'latent')}; dotted: largest cosine expected by chance")
     title = shortened(found.vectors.name, 0.4 * room(ax))
     put_legend(ax, short=[str(vector) for vector in ids], title=title, legend=legend)
     return ax

@@ -1,4 +1,4 @@
-"""Small multiples: one histogram per matching over common bins, and scatter facets of runs against their metrics.
+"""Small multiples: a histogram per matching over common bins, and scatter plots of runs against their metrics.
 
 The caller passes colors and labels; `run_colors(…, style="e2e")` gives each panel the color of its run's kind.
 """
@@ -32,22 +32,22 @@ def draw_panels(
     labels: Sequence[str],
     colors: Sequence[str],
     title: str = "",
-    xlabel: str = "cosine to the nearest",
+    xlabel: str = "cosine to the nearest latent",
     low: float | None = None,
     top: float | None = None,
 ) -> list[Axes]:
-    """Fill a figure or subfigure with one panel per matching, a histogram over the same 50 bins.
+    """Fill a figure or subfigure with one histogram per matching over the same 50 bins, and return the axes.
 
-    A bar is the share of the source's latents in its bin; the vertical axis is shared, so areas are comparable. Lines
-    mark the mean (dashed) and chance (dotted), against the turned target (strong) and isotropic directions (faint).
+    Bars are shares of the source's latents, on a shared vertical axis, so areas are comparable. Lines mark the mean
+    (dashed) and the null expectations (dotted) against the turned target (dark) and isotropic directions (faint).
 
     Args:
-        figure: with constrained layout.
+        figure: figure or subfigure with constrained layout.
         curves: `Matching`s, or objects with the same attributes.
-        low, top: axis limits, for columns of panels that share them; derived from the curves if None.
+        low, top: lower limit of similarity and upper limit of share; derived from the curves if None.
 
     Raises:
-        ValueError: no curves, or not one label and one color per curve.
+        ValueError: there are no curves, or the numbers of curves, labels and colors differ.
     """
     if not curves or not len(curves) == len(labels) == len(colors):
         sizes = f"{len(curves)} matchings, {len(labels)} labels and {len(colors)} colors"
@@ -84,7 +84,7 @@ def draw_panels(
 
 
 def _room(shares: np.ndarray, top: float | None, mean: float) -> tuple[float, Literal["left", "center", "right"]]:
-    """Return a place for text over the bars: the right third, else the left, else the middle (next to a mean there)."""
+    """Return x and alignment of text above low bars: right third, else left, else middle (beside a mean there)."""
     thirds = [part.max() / (top or 1.05 * shares.max()) for part in np.array_split(shares, 3)]
     places: list[tuple[float, float, Literal["left", "center", "right"]]] = [
         (thirds[2], 0.985, "right"), (thirds[0], 0.015, "left"), (thirds[1], 0.5, "center")
@@ -96,7 +96,7 @@ def _room(shares: np.ndarray, top: float | None, mean: float) -> tuple[float, Li
 
 
 def panel_range(curves: Sequence[Any]) -> float:
-    """Return the lower end of the common bins: 0, or the smallest similarity rounded down to a step of 0.05."""
+    """Return the start of the common bins: 0, or the smallest negative similarity rounded down to a step of 0.05."""
     return min((lower_end(c.similarity) for c in curves), default=0.0)
 
 
@@ -109,12 +109,12 @@ def panel_shares(curve: Any, edges: np.ndarray) -> np.ndarray:
 
 @in_paper_style
 def facet_figure(points: pd.DataFrame, xs: Mapping[str, str]) -> Figure:
-    """Draw scatter facets of runs by their mean max cosine: one row per group, one column per metric.
+    """Return a figure of mean max cosine against metrics, a point per run: one row per group, one column per metric.
 
     Args:
-        points: one run per row, with the columns mmcs, row (its group), kind (drawn in the end-to-end paper's color and
-            marker, gray for other kinds) and those named in `xs`; nan where unknown.
-        xs: axis label per metric column, in order. A facet without known values says "not available".
+        points: one run per row, with the columns mmcs, row (the group), kind (sets color and marker as in the
+            end-to-end paper; gray for other kinds) and the metrics in `xs`; nan where unknown.
+        xs: axis label of each metric, in order; a panel without known values says "not available".
 
     Raises:
         ValueError: a missing column, or no runs.

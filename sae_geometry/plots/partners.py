@@ -1,4 +1,4 @@
-"""Summary figure of a comparison: how many latents have a partner in the other dictionary, and how close it is."""
+"""Summary figure of a comparison: the share of latents with a partner in the other dictionary, and its similarity."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sae_geometry.plots.text import LABEL_SIZE, lettered, makes_room, put_legend
 
 _COLORS = ("#BBBBBB", "#56B4E9", NEAREST)
 _BINS = 50
-_NUMBER, _STRIP = 15.0, 36.0  # heights in points: of a share, and of the strip of text over the bars
+_NUMBER, _STRIP = 15.0, 36.0  # heights in points of a printed share, and of the strip of text over the bars
 
 
 @in_paper_style
@@ -50,14 +50,14 @@ def partners_histogram(
         x = 0.01 + 0.34 * at
         ax.text(x, 0.99, f"{members.mean():.0%}", fontsize=13, fontweight="bold", **how)
         ax.text(x, 0.99 - _NUMBER / height, wrapped(name, 0.31 * room(ax)), fontsize=LABEL_SIZE, **how)
-    lines = (("mean", nearest.mean_similarity, "-"), ("by chance", nearest.chance, ":"))
+    lines = (("mean", nearest.mean_similarity, "-"), ("expected by chance", nearest.chance, ":"))
     drawn = [
         ax.axvline(at, ymax=0.6, color=INK, linewidth=0.8, linestyle=dash, label=f"{name} {at:.2f}")
         for name, at, dash in lines
         if np.isfinite(at)
     ]
     ax.set(xlim=(low, 1.0), ylim=(0, max(base.max(), 1.0) / max(0.3, 1 - _STRIP / height)))
-    ax.set(xlabel=f"{nearest.quantity} of A to the nearest of B", ylabel="latents of A")
+    ax.set(xlabel=f"{nearest.quantity} to the nearest latent of B", ylabel="latents of A")
     if not makes_room(ax) and legend:  # The strip over the bars leaves no room for a legend.
         source, target = (shortened(name, 0.3 * room(ax), 7) for name in (nearest.source, nearest.target))
         ax.set_xlabel(f"{nearest.on} cosine, {source} → {target}")

@@ -32,26 +32,26 @@ from sae_geometry.plots.text import (
 
 _MOST_NAMED = 30
 _MOST_RIDGES = 24
-_NAME = 62.0  # points
+_NAME = 62.0  # width of a run's name in points
 _SAME, _DIFFERENT = NEAREST, ONE_TO_ONE
 _DOTTED = (0, (1, 1))
 
 
 @in_paper_style
 def seeds_heatmap(seeds: Any, what: str = "mmcs", ax: Axes | None = None) -> Axes:
-    """Draw a matrix over pairs of runs, with sources in rows, groups in blocks, and chance in small print.
+    """Draw a matrix over pairs of runs, with sources in rows, groups in blocks, and null expectations in small print.
 
     Args:
         seeds: a `SeedComparison`.
         what: the matrix to draw: "mmcs", "paired" or "shared".
 
     Raises:
-        ValueError: an unknown matrix.
+        ValueError: `what` is not one of these.
     """
     titles = {
         "mmcs": "MMCS (nearest)",
         "paired": f"{seeds.paired_name} (one-to-one)",
-        "shared": f"share one-to-one > {seeds.threshold:g}",
+        "shared": f"shared (one-to-one > {seeds.threshold:g})",
     }
     if what not in titles:
         raise ValueError(f"the matrix must be one of {', '.join(titles)}; got {what!r}")
@@ -85,9 +85,9 @@ def seeds_heatmap(seeds: Any, what: str = "mmcs", ax: Axes | None = None) -> Axe
 
 @in_paper_style
 def seeds_figure(seeds: Any) -> Figure:
-    """Draw the three matrices (nearest, one-to-one, shared) with a color bar."""
+    """Return a figure of the three matrices (nearest, one-to-one, shared) with a color bar."""
     names = max(width_of(shortened(label, _NAME), LABEL_SIZE) for label in seeds.labels) / 72
-    figure = new_figure(height=2.32 + names)  # The cells are square, and the names are below them.
+    figure = new_figure(height=2.32 + names)  # Leave room for names below the square cells.
     axes: Any = figure.subplots(1, 3, sharey=False)
     for ax, what in zip(axes, ("mmcs", "paired", "shared"), strict=True):
         seeds_heatmap(seeds, what, ax=ax)
@@ -98,14 +98,14 @@ def seeds_figure(seeds: Any) -> Figure:
     bar.outline.set_visible(False)
     note = "row: source; column: target"
     if any(ax.texts for ax in axes):
-        note += "; small: chance, the same against the other run turned"
+        note += "; small print: expected by chance, against the turned run"
     put_note(figure, note)
     return figure
 
 
 @in_paper_style
 def ridgeline_figure(seeds: Any) -> Figure:
-    """Draw one ridge of nearest similarities per ordered pair of runs, or per pair of groups if there are many runs."""
+    """Return a figure with a ridge of nearest similarities per ordered pair of runs, or of groups if runs are many."""
     ridges = _ridges(seeds)
     figure = new_figure(COLUMN_WIDTH * 1.5, 1.0 + 0.27 * len(ridges))
     ax = figure.subplots()
@@ -131,7 +131,7 @@ def ridgeline_figure(seeds: Any) -> Figure:
         for same, color, label in ((True, _SAME, "same group"), (False, _DIFFERENT, "different groups"))
         if same in kinds and len(kinds) > 1
     ]
-    put_legend(ax, [*handles, Line2D([], [], color=INK, linewidth=0.8, linestyle=_DOTTED, label="chance")])
+    put_legend(ax, [*handles, Line2D([], [], color=INK, linewidth=0.8, linestyle=_DOTTED, label="by chance")])
     return figure
 
 
@@ -150,7 +150,7 @@ def recurrence_bars(seeds: Any, ax: Axes | None = None) -> Axes:
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     ax.margins(y=0.12)
     chance = seeds.shared_chance
-    known = "" if np.isnan(chance).all() else f"; by chance {_percent(np.nanmax(chance))} in any one run"
+    known = "" if np.isnan(chance).all() else f"; expected by chance: {_percent(np.nanmax(chance))} in any one run"
     put_caption(ax, f"found: one-to-one partner > {seeds.threshold:g}{known}")
     return ax
 
@@ -178,13 +178,13 @@ def rarefaction_curve(rarefaction: Any, ax: Axes | None = None) -> Axes:
     ax.set(xlabel="runs", ylabel="distinct latents", ylim=(0, None))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.yaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
-    put_caption(ax, "95% intervals; dashed: more runs like these")
+    put_caption(ax, "95% intervals; dashed: extrapolated to more runs")
     return ax
 
 
 @in_paper_style
 def recurrence_figure(seeds: Any) -> Figure:
-    """Draw recurrence and rarefaction side by side."""
+    """Return a figure with recurrence and rarefaction side by side."""
     figure = new_figure(height=2.5)
     left, right = figure.subplots(1, 2)
     recurrence_bars(seeds, ax=left)
@@ -226,7 +226,7 @@ def _bound(value: float) -> str:
 
 
 def _ridges(seeds: Any) -> list[tuple[str, np.ndarray, float, bool]]:
-    """Return (label, histogram, null expectation, same group) per ordered pair of runs, or pooled by groups."""
+    """Return (label, histogram, null expectation, same group) for each ordered pair of runs or, pooled, of groups."""
     names, groups = seeds.labels, seeds.groups
     ordered = sorted(itertools.permutations(range(len(names)), 2), key=lambda p: (groups[p[0]] != groups[p[1]], p))
     if len(ordered) <= _MOST_RIDGES:

@@ -53,7 +53,7 @@ _HALO = [withStroke(linewidth=2.4, foreground="white"), Normal()]
 
 @dataclass(frozen=True)
 class Curve:
-    """Matching to draw, with its color, its line style, a label with numbers and a short label."""
+    """Matching to draw, with its color, line style, full label and short label."""
 
     matching: Matching
     label: str
@@ -73,14 +73,14 @@ class Curve:
 def similarity_ecdf(
     curves: Sequence[Matching], ax: Axes | None = None, *, threshold: float = THRESHOLD, legend: bool = True
 ) -> Axes:
-    """Draw the share of latents whose similarity is at most t, for every t.
+    """Draw the ECDF of similarity: the share of latents at or below each value.
 
-    Vertical lines mark chance: dashed in the color of their curve, or faint and dotted for isotropic directions. Curves
-    are solid from A to B and dashed from B to A; their color shows the kind of matching. Every latent of the source
-    counts, so latents that a one-to-one matching leaves without a partner lift its curve from the start.
+    Vertical lines mark null expectations: dashed in the color of a curve, or faint and dotted for isotropic directions.
+    Curves are solid from A to B and dashed from B to A; their color shows the kind of matching. Latents without a
+    partner count as below every value, so they raise the curve of a one-to-one matching from the start.
 
     Args:
-        threshold: similarity for which the legend gives the share of latents above it.
+        threshold: the legend gives the share of latents above this similarity.
     """
     ax = axes_or_new(ax, COLUMN_WIDTH * 1.25, 3.5)
     drawn = _drawn(curves, threshold)
@@ -93,7 +93,7 @@ def similarity_ecdf(
 def similarity_histogram(
     curves: Sequence[Matching], ax: Axes | None = None, *, threshold: float = THRESHOLD, legend: bool = True
 ) -> Axes:
-    """Draw histograms of similarity over 50 shared bins, with the null expectations of `similarity_ecdf`.
+    """Draw histograms of similarity over 50 shared bins, with null expectations as in `similarity_ecdf`.
 
     Args:
         curves: one or more `Matching`; the first is filled.
@@ -109,7 +109,7 @@ def similarity_histogram(
 
 @in_paper_style
 def similarity_figure(curves: Sequence[Matching], *, threshold: float = THRESHOLD) -> Figure:
-    """Draw the figure of a comparison: a histogram above an ECDF, with a shared horizontal axis."""
+    """Return the figure of a comparison: a histogram above an ECDF, with a shared horizontal axis."""
     drawn = _drawn(curves, threshold)
     figure = new_figure(COLUMN_WIDTH * 1.25, 3.5 + 0.26 * (len(drawn) + len(_chance_handles(drawn))))
     draw_similarity(figure, curves, threshold=threshold)
@@ -118,7 +118,7 @@ def similarity_figure(curves: Sequence[Matching], *, threshold: float = THRESHOL
 
 @in_paper_style
 def draw_similarity(figure: Figure | SubFigure, curves: Sequence[Matching], *, threshold: float = THRESHOLD) -> None:
-    """Fill a figure or subfigure that has constrained layout with a histogram above an ECDF."""
+    """Draw a histogram above an ECDF in a figure or subfigure with constrained layout."""
     drawn = _drawn(curves, threshold)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.9))
     _draw_histogram(top, drawn)
@@ -140,7 +140,7 @@ def certainty_curve(
     """Draw the mean similarity of the most certain pairs against their share of the latents.
 
     Args:
-        curves: matchings, each with the margins [n] that order its pairs; see `Certainty.least`.
+        curves: matchings, each with the margins [n] by which its pairs are ordered; see `Certainty.least`.
         threshold: as in `similarity_ecdf`.
     """
     ax = axes_or_new(ax)
@@ -156,10 +156,10 @@ def certainty_curve(
 
 @in_paper_style
 def multiplicity_bars(curves: Sequence[Matching], ax: Axes | None = None, *, legend: bool = True) -> Axes:
-    """Draw how many target latents are the nearest of 0, 1, 2, … source latents.
+    """Draw how many target latents are the nearest partner of 0, 1, 2, … source latents.
 
     Args:
-        curves: one or two directions of a nearest matching; filled bars for the first, open bars for the second.
+        curves: one or two directions of a nearest matching; filled bars for the first, hatched bars for the second.
     """
     ax = axes_or_new(ax, height=3.2)
     letters = _letters(curves)
@@ -192,13 +192,13 @@ def multiplicity_bars(curves: Sequence[Matching], ax: Axes | None = None, *, leg
 
 @in_paper_style
 def counting_bars(counting: DoubleCounting, nearest: Matching, ax: Axes | None = None, *, legend: bool = True) -> Axes:
-    """Draw mean similarity per matching: nearest in both directions, mutual, greedy, optimal; with the number of pairs.
+    """Draw the mean similarity of each matching (nearest in both directions, mutual, greedy, optimal).
 
-    A tick across each bar marks the null expectation of that matching, if known.
+    The number of pairs is above each bar; a tick across it marks the null expectation of that matching, if known.
 
     Args:
         counting: the decomposition of double counting.
-        nearest: the nearest matching, which provides the names and the quantity.
+        nearest: a nearest matching, for the names of the dictionaries and the quantity.
     """
     ax = axes_or_new(ax, COLUMN_WIDTH * 1.15, 2.6)
     means = [c.mean_similarity for c in counting.counts]
@@ -219,7 +219,7 @@ def counting_bars(counting: DoubleCounting, nearest: Matching, ax: Axes | None =
         ax.text(low, y + 0.27, line, va="bottom", fontsize=size)
     ax.set(xlim=(low, high), ylim=(lowest, len(means) - 0.1), yticks=[], xlabel=f"mean {nearest.quantity}")
     ax.spines["left"].set_visible(False)
-    chance = Line2D([], [], color=INK, linewidth=0.9, label="its chance", path_effects=_HALO)
+    chance = Line2D([], [], color=INK, linewidth=0.9, label="expected by chance", path_effects=_HALO)
     _name(ax, _drawn([nearest]), [chance], loc="lower right", legend=legend, chance=False)
     return ax
 
@@ -252,7 +252,7 @@ def _draw_chance(ax: Axes, drawn: Sequence[Curve]) -> None:
     chances = _chances(drawn)
     n = min(len(chances), 4)
     for at, (value, color) in enumerate(chances):
-        # Lines that coincide show in each other's gaps.
+        # Coinciding lines are visible in each other's gaps.
         dash = (2.5 * (at % n), (2.5, 2.5 * max(1, n - 1)))
         ax.axvline(value, color=color, linewidth=0.9, linestyle=dash, zorder=0)
     for value in _isotropic(drawn):
@@ -260,13 +260,13 @@ def _draw_chance(ax: Axes, drawn: Sequence[Curve]) -> None:
 
 
 def _chance_handles(drawn: Sequence[Curve]) -> list[Line2D]:
-    """Return the legend entries of the vertical lines that mark chance."""
+    """Return the legend entries of the vertical lines that mark null expectations."""
     handles = []
     if _chances(drawn):
-        words = "vertical, dashed, in the color of a curve: its chance"
+        words = "vertical, dashed: expected by chance, in the color of its curve"
         handles.append(Line2D([], [], color=MUTED, linewidth=0.9, linestyle=(0, (2.5, 2.5)), label=words))
     if values := sorted({f"{v:.2f}" for v in _isotropic(drawn)}):
-        words = f"vertical, dotted: isotropic chance of the nearest, {'–'.join(values[:: max(1, len(values) - 1)])}"
+        words = f"vertical, dotted: nearest of isotropic directions, {'–'.join(values[:: max(1, len(values) - 1)])}"
         handles.append(Line2D([], [], color=MUTED, linewidth=0.7, linestyle=(0, (1, 3)), label=words))
     return handles
 
@@ -299,7 +299,7 @@ def _title(drawn: Sequence[Curve], width: float, size: float = 8) -> str:
 
 
 def _drawn(curves: Sequence[Matching], threshold: float = THRESHOLD) -> list[Curve]:
-    """Return the curves with their styles; a one-to-one matching between equal sizes is drawn once, not twice."""
+    """Return the curves to draw; a one-to-one matching between dictionaries of the same size appears only once."""
     if not curves:
         raise ValueError("there is nothing to draw: give at least one matching")
     if len({m.quantity for m in curves}) > 1:
@@ -316,16 +316,16 @@ def _drawn(curves: Sequence[Matching], threshold: float = THRESHOLD) -> list[Cur
         if within and len(curves) > 1:
             color = RUNS[len(out) % len(RUNS)]
         forth = within or letters[m.source] < letters[m.target] or at == 0
-        way = "both ways" if any(_same_pairs(m, other) for other in curves) else ""
+        way = "both directions" if any(_same_pairs(m, other) for other in curves) else ""
         short = m.source if within else f"{m.method} {way or f'{letters[m.source]} → {letters[m.target]}'}"
         out.append(Curve(m, _label(m, letters, way, len(curves), threshold), short, color, "-" if forth else "--"))
     return out
 
 
 def _same_pairs(m: Matching, other: Matching) -> bool:
-    """Return whether `other` is the same one-to-one matching in the other direction, between equal sizes."""
-    turned = (m.source, m.target) == (other.target, other.source) and m.source != m.target
-    return turned and m.method == other.method != "nearest" and m.n_latents == other.n_latents
+    """Return whether `other` is the same one-to-one matching, between equal sizes, in the other direction."""
+    reverse = (m.source, m.target) == (other.target, other.source) and m.source != m.target
+    return reverse and m.method == other.method != "nearest" and m.n_latents == other.n_latents
 
 
 def _label(m: Matching, letters: dict[str, str], way: str, n_curves: int, threshold: float) -> str:
@@ -348,7 +348,7 @@ def _letters(curves: Sequence[Matching]) -> dict[str, str]:
 
 
 def _chances(drawn: Sequence[Curve]) -> list[tuple[float, str]]:
-    """Return the chance and color of each curve, once if both directions of a matching agree."""
+    """Return the distinct pairs of null expectation and color among the curves."""
     known = [(c.matching.chance, c.color) for c in drawn if not np.isnan(c.matching.chance)]
     return sorted({(round(value, 3), color) for value, color in known})
 

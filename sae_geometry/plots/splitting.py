@@ -1,4 +1,4 @@
-"""Figures of feature splitting: number of children, and share of the parent explained."""
+"""Figures of feature splitting: number of children, and share of the parent's direction explained."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_BARS = 8
 
 @in_paper_style
 def children_bars(split: Any, ax: Axes | None = None) -> Axes:
-    """Draw how many narrow latents have 0, 1, 2, … wide children."""
+    """Draw how many narrow latents have 0, 1, 2, … children in the wide dictionary."""
     ax = axes_or_new(ax)
     counts = np.bincount(np.minimum(split.n_children, _MOST_BARS), minlength=_MOST_BARS + 1)
     last = int(np.flatnonzero(counts).max())
@@ -27,27 +27,27 @@ def children_bars(split: Any, ax: Axes | None = None) -> Axes:
     if size := fitting_size(texts, 0.85 * room(ax) / len(texts), 6):
         ax.bar_label(bars, texts, fontsize=size, padding=1, color=INK)
     ax.set_xticks(range(last + 1), names)
-    ax.set(xlabel="wide children", ylabel="narrow latents")
+    ax.set(xlabel="children in the wide dictionary", ylabel="narrow latents")
     ax.margins(y=0.1)
     children = split.wide.n_latents - split.n_novel
-    put_caption(ax, f"{children:,} wide latents are children, {split.n_novel:,} novel")
+    put_caption(ax, f"{children:,} wide latents are children, {split.n_novel:,} are novel")
     return ax
 
 
 @in_paper_style
 def explained_ecdf(split: Any, ax: Axes | None = None, *, legend: bool = True) -> Axes:
-    """Draw the ECDF of the share of a narrow latent's direction that 1, 2, … wide ones explain, with chance."""
+    """Draw the ECDFs of the share of narrow directions that 1, 2, … wide latents explain, with null expectations."""
     ax = axes_or_new(ax, height=3.2)
     ours, chance = split.combination.explained, split.explained_by_chance
     n_terms = ours.shape[1]
     shades = [lighter(NEAREST, 1 - (t + 1) / n_terms) for t in range(n_terms)]
     grid = np.linspace(0, 1, 501)
     for t in range(n_terms):
-        label = f"{t + 1} wide: mean {ours[:, t].mean():.0%}"
+        label = f"{counted(t + 1, 'wide latent')}: mean {ours[:, t].mean():.0%}"
         ax.plot(grid, _ecdf(ours[:, t], grid), color=shades[t], label=label)
     if len(chance):
         for t in sorted({0, n_terms - 1}):
-            label = f"{t + 1} turned: mean {chance[:, t].mean():.0%}"
+            label = f"{counted(t + 1, 'turned latent')}: mean {chance[:, t].mean():.0%}"
             ax.plot(
                 grid,
                 _ecdf(chance[:, t], grid),
@@ -67,7 +67,7 @@ def _ecdf(values: np.ndarray, grid: np.ndarray) -> np.ndarray:
 
 @in_paper_style
 def splitting_figure(split: Any) -> Figure:
-    """Draw the number of children and the explained share side by side."""
+    """Return a figure with the number of children and the explained share side by side."""
     figure = new_figure(height=3.2)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.0))
     children_bars(split, ax=left)

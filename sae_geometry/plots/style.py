@@ -26,7 +26,7 @@ PAGE_WIDTH = 6.75
 INK = "#222222"
 MUTED = "#777777"
 WARNING = "#B00020"
-# Two Okabe–Ito colors stand for matchings and are used last for runs, so that they rarely mean both.
+# Two Okabe–Ito colors represent matchings; runs use them last, so that a color rarely means both.
 NEAREST, ONE_TO_ONE = "#0072B2", "#D55E00"
 RUNS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#000000", "#F0E442", NEAREST, ONE_TO_ONE)
 E2E_KINDS = {"local": "#f0a70a", "e2e": "#518c31", "e2e+ds": "#6b6ecf"}
@@ -66,8 +66,8 @@ _RC: dict[Any, Any] = {
 def paper_style() -> Iterator[None]:
     """Apply the package's matplotlib settings inside a `with` block.
 
-    Restore only the keys set here: a notebook's backend, started by the first figure, turns interactive mode on, which
-    must stay on or no later figure is shown. Only installed fonts are named, so that redrawn text looks the same.
+    Only the settings changed here are restored: a notebook's backend turns on interactive mode at the first figure, and
+    without that mode no later figure is shown. Only installed fonts are named, so that redrawn text looks the same.
     """
     before = {key: mpl.rcParams[key] for key in _RC}
     known = {font.name for font in fontManager.ttflist}
@@ -80,7 +80,7 @@ def paper_style() -> Iterator[None]:
 
 
 def in_paper_style(draw: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a function so that it draws in `paper_style`."""
+    """Decorate a drawing function to run inside `paper_style`."""
 
     @wraps(draw)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -93,7 +93,7 @@ def in_paper_style(draw: Callable[P, R]) -> Callable[P, R]:
 def axes_or_new(ax: Axes | None, width: float = COLUMN_WIDTH, height: float = 2.4) -> Axes:
     """Return `ax`, or the axes of a new pyplot figure of this size in inches.
 
-    Without a layout, the gaps between axes are fixed, so the labels of `ax` are made smaller and set closer.
+    If the figure has no layout engine, the gaps between axes are fixed, so the labels of `ax` are made smaller.
     """
     if ax is not None:
         if ax.figure.get_layout_engine() is None:
@@ -114,7 +114,7 @@ def new_figure(width: float = PAGE_WIDTH, height: float = 2.5) -> Figure:
 
 
 def figure_of(draw: Callable[[Axes], object], width: float, height: float) -> Figure:
-    """Return a figure in `paper_style` with one pair of axes, filled by `draw`; sizes are in inches."""
+    """Return a figure in `paper_style` with one set of axes, filled by `draw`; width and height are in inches."""
     with paper_style():
         figure = new_figure(width, height)
         draw(figure.subplots())
@@ -122,12 +122,12 @@ def figure_of(draw: Callable[[Axes], object], width: float, height: float) -> Fi
 
 
 def lower_end(similarity: np.ndarray) -> float:
-    """Return the start of a similarity axis: 0, or the smallest known similarity rounded down to a step of 0.05."""
+    """Return the start of a similarity axis: 0, or the smallest negative similarity rounded down to a step of 0.05."""
     return float(np.floor(similarity[np.isfinite(similarity)].min(initial=0.0) * 20) / 20)
 
 
 def literal(text: str) -> str:
-    """Escape any unescaped dollar signs, so that Matplotlib does not parse text as mathematics."""
+    """Return the text with dollar signs escaped, so that Matplotlib does not parse it as mathematics."""
     return re.sub(r"(?<!\\)\$", r"\$", text)
 
 
@@ -180,7 +180,7 @@ def save_figure(
 
 
 def _print(figure: Figure, path: Path, kind: str, metadata: Mapping[str, Any]) -> None:
-    """Write one file without drawing everything twice, as `figure.savefig` would."""
+    """Write one file; `figure.savefig` would draw everything twice."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_pdf import FigureCanvasPdf
     from matplotlib.backends.backend_svg import FigureCanvasSVG

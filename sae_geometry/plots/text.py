@@ -1,4 +1,4 @@
-"""Text laid out by its measured width, with any installed font. Widths are in points, 1/72 inch."""
+"""Layout of text in figures by its measured width in the installed font, in points (1/72 inch)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sae_geometry.plots.style import INK, MUTED, literal
 
 LABEL_SIZE = 6.5
 _MARGIN = 4.0  # gap between the edge of a figure and its text
-_SPARE = 1.03  # safety factor: notebooks use their own hinting
+_SPARE = 1.03  # safety factor, since notebooks hint text differently
 _HANDLE = 30.0  # width of a legend handle with its padding
 _BELOW = 33.0  # height of ticks, tick labels and axis label
 SMALLEST = 4.5  # smallest readable font size
@@ -27,7 +27,7 @@ def width_of(text: str, size: float, weight: str = "normal") -> float:
     """Return the width of a line of text in the fonts of the current style."""
     font = FontProperties(family=mpl.rcParams["font.family"], size=size, weight=weight)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # The box drawn in its place is measured.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # The box for a missing glyph is measured.
         return _SPARE * float(text_to_path.get_text_width_height_descent(text, font, False)[0])
 
 
@@ -37,12 +37,12 @@ def room(place: Axes | Figure | SubFigure) -> float:
 
 
 def makes_room(ax: Axes) -> bool:
-    """Return whether the figure has a layout that makes room for text outside the axes."""
+    """Return whether the figure of `ax` has a layout engine, which makes room for text outside the axes."""
     return ax.figure.get_layout_engine() is not None
 
 
 def shortened(text: str, width: float, size: float = LABEL_SIZE, weight: str = "normal") -> str:
-    """Return the text, escaped and cut in the middle to fit the width, since names often differ at their ends."""
+    """Return the text, escaped and, if too wide, cut in the middle, since names often differ at their ends."""
     if width_of(text, size, weight) <= width:
         return literal(text)
     fits, too_long = 1, len(text)
@@ -65,7 +65,7 @@ def wrapped(text: str, width: float, size: float = LABEL_SIZE, indent: str = "",
 
 
 def fitting_size(texts: Sequence[str], width: float, most: float = LABEL_SIZE) -> float | None:
-    """Return the largest size up to `most` at which every text fits the width; None if it would be unreadable."""
+    """Return the largest font size up to `most` at which every text fits the width; None if that is unreadable."""
     widest = max((width_of(text, most) for text in texts), default=0.0)
     size = most if widest <= width else most * width / widest
     return size if size >= SMALLEST else None
@@ -80,14 +80,13 @@ def lettered(names: Mapping[str, str], width: float, size: float, weight: str = 
 
 
 def put_title(figure: Figure | SubFigure, text: str) -> None:
-    """Write a bold title over a figure."""
     width = room(figure)
     text = wrapped(text, 0.96 * (width - 2 * _MARGIN), 8, weight="bold")
     figure.suptitle(text, x=_MARGIN / width, ha="left", fontsize=8, fontweight="bold")
 
 
 def put_note(figure: Figure | SubFigure, text: str, color: str = MUTED) -> None:
-    """Write a note under a figure, above a note that is already there."""
+    """Write a note under a figure, above any earlier note."""
     width = room(figure)
     above = wrapped(text, width - 3 * _MARGIN, 6)
     text = "\n".join(line for line in (above, figure.get_supxlabel()) if line)
@@ -130,7 +129,7 @@ def put_legend(
         labels = [wrapped(label, room(ax) - _HANDLE) for label in labels]
         below = offset_copy(ax.transAxes, fig=ax.figure.get_figure(root=True), y=-_BELOW, units="points")
         widest = max(width_of(line, LABEL_SIZE) for label in labels for line in label.split("\n"))
-        # In units of the font size: a column takes a handle (1.8), its pad (0.8) and, but for the last, a gap (1.0).
+        # In units of the font size, each column has a handle (1.8) and a pad (0.8), and all but the last a gap (1.0).
         columns = max(1, int((room(ax) + LABEL_SIZE) / (widest + 3.6 * LABEL_SIZE)))
         how |= {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": below, "borderpad": 0}
         ax.legend(handles, labels, ncols=columns, columnspacing=1.0, **how)

@@ -17,7 +17,7 @@ def tokens_ecdf(reading: Any, ax: Axes | None = None, *, legend: bool = True) ->
     ax = axes_or_new(ax)
     for values, color, label in (
         (reading.nearest, NEAREST, f"{reading.readable.mean():.0%} readable (FDR 5%)"),
-        (reading.turned_nearest, MUTED, "the dictionary turned"),
+        (reading.turned_nearest, MUTED, "the turned dictionary"),
     ):
         ordered = np.sort(values)
         ax.step(ordered, np.arange(1, len(ordered) + 1) / len(ordered), where="post", color=color, label=label)

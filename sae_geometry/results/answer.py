@@ -28,11 +28,11 @@ class Answer:
     """Base class of results: defaults for the methods of `results.result.Result`."""
 
     def _lines(self) -> list[str]:
-        """Return the lines of the first screen: the question, the answer, more numbers; by default the class name."""
+        """Return the lines of the printed summary: comparison, answer, further numbers; by default the class name."""
         return [type(self).__name__]
 
     def _definitions(self) -> list[str]:
-        """Return the lines that only `details` adds, such as definitions; none by default."""
+        """Return the lines that only `details` adds, such as definitions; empty by default."""
         return []
 
     def _audit(self: Result) -> ConfoundAudit | None:
@@ -43,7 +43,7 @@ class Answer:
         return self.first_screen()
 
     def first_screen(self: _Worded, more: Sequence[str] = ()) -> str:
-        """Return one screen of text: the answer, the lines of `more`, and the warnings."""
+        """Return the printed summary: the answer, the lines of `more`, and the warnings."""
         audit = self._audit()
         flagged = () if audit is None else tuple(f.text for f in audit.flagged)
         return self._screen(
@@ -51,7 +51,7 @@ class Answer:
         )
 
     def _screen(self: Result, lines: Sequence[str], flagged: Sequence[str] = (), clean: int | None = None) -> str:
-        """Return these lines and the warnings, with room for a few labels if there are any."""
+        """Return the lines and the warnings as text, short enough for labels to follow if a dictionary has any."""
         said = "\n".join(lines)
         caveats = [c for c in self.caveats if (c.partition(": ")[2] or c) not in said]
         columns = [d.labels.frame.columns for d in self.dictionaries if d.labels is not None]
@@ -59,7 +59,7 @@ class Answer:
         return "\n".join(screen(lines, caveats, flagged, clean=clean, below=below))
 
     def answer(self: Result) -> str:
-        """Return the first screen, in lines of 80 characters: the answer and its warnings."""
+        """Return the printed summary, in lines of up to 80 characters: the answer and its warnings."""
         return repr(self)
 
     def details(self: _Worded) -> str:
@@ -70,7 +70,7 @@ class Answer:
         return "\n".join(said if audit is None else [*said, str(audit)])
 
     def write_extra(self, folder: Path) -> None:
-        """Write files other than tables and figures to a results folder; none by default."""
+        """Write any files other than tables and figures to a results folder; by default, do nothing."""
 
     @property
     def headline(self: _Worded) -> str:
@@ -89,11 +89,11 @@ class Answer:
 
     @property
     def meanings(self) -> Meanings | None:
-        """Return the labels of selected latents; None without labels."""
+        """Return the labels of selected latents; None if there are no labels."""
         return None
 
     def lists(self) -> Mapping[str, pd.DataFrame]:
-        """Return the lists of latents that the report shows, by title; none by default."""
+        """Return the lists of latents that the report shows, by name; empty by default."""
         return {}
 
     def save(self: Result, folder: str | os.PathLike[str], **options: Any) -> Path:
@@ -121,5 +121,4 @@ class PairAnswer(Answer):
 
     @property
     def dictionaries(self) -> tuple[Dictionary, Dictionary]:
-        """Return A and B."""
         return self.a, self.b

@@ -53,14 +53,14 @@ _MATCHES = (
         "plain_cosine": Column(COSINE, "cosine to the nearest partner before the linear map; only with a map"),
         "margin": Column("difference of similarities", "similarity to the nearest partner minus that to the next best"),
         "margin_of_partner": Column(
-            "difference of similarities", "the pair's margin seen from the partner; negative if it has a closer latent"
+            "difference of similarities", "margin from the partner's side; negative if the partner has a closer latent"
         ),
-        "one_to_one_partner_id": Column(ID, "partner in the one-to-one matching; −1 without one"),
-        "one_to_one_cosine": Column(COSINE, "signed cosine to the one-to-one partner; empty without one"),
+        "one_to_one_partner_id": Column(ID, "partner in the one-to-one matching; −1 if there is none"),
+        "one_to_one_cosine": Column(COSINE, "signed cosine to the one-to-one partner; empty if there is none"),
         "one_to_one_matching": Column(TEXT, "one-to-one matching: mutual, greedy or optimal"),
         "one_to_one_margin": Column("difference of similarities", "smaller of the one-to-one pair's two margins"),
         "one_to_one_loss_if_forbidden": Column(
-            "sum of similarities", "lower bound on the fall of the total without this pair; optimal matching only"
+            "sum of similarities", "lower bound on the decrease of the total without this pair; optimal matching only"
         ),
     }
     | _ACTIVITY
@@ -69,7 +69,7 @@ _BY_INDEX = {
     "run": Column(TEXT, "name of dictionary A"),
     "latent_id": Column(ID, "id of the latent in both dictionaries"),
     "partner_run": Column(TEXT, "name of dictionary B"),
-    "partner_id": Column(ID, "the same id, in dictionary B"),
+    "partner_id": Column(ID, "same id, in dictionary B"),
     "cosine": Column(COSINE, "cosine of the two decoder directions with this id; empty if one is zero"),
     "norm_a": Column("norm, as stored", "norm of A's decoder row"),
     "norm_b": Column("norm, as stored", "norm of B's decoder row"),
@@ -92,7 +92,7 @@ _ONLY = {
     "nearest_id": Column(ID, "nearest latent in the other dictionary"),
     "nearest_cosine": Column(COSINE, "signed cosine to the nearest latent"),
     "q_value": _Q,
-    "one_to_one_cosine": Column(COSINE, "signed cosine to the one-to-one partner; empty without one"),
+    "one_to_one_cosine": Column(COSINE, "signed cosine to the one-to-one partner; empty if there is none"),
     "frequency": _ACTIVITY["frequency"],
 }
 _PAIRS = {
@@ -109,19 +109,22 @@ _PAIRS = {
         )
     },
     "mmcs": Column(COSINE, "mean over the source of the similarity to the nearest latent of the target"),
-    "chance": Column(COSINE, "mmcs expected by chance: against the target turned"),
-    "chance_isotropic": Column(COSINE, "mmcs expected against the same number of isotropic directions"),
+    "chance": Column(COSINE, "null expectation of `mmcs`, computed against the turned target"),
+    "chance_isotropic": Column(COSINE, "null expectation of `mmcs`, against the same number of isotropic directions"),
     "own": Column(COSINE, "mean similarity of the source's latents to their nearest other latent in the source"),
     "chance_adjusted": Column("at most 1", "(mmcs − chance) / (1 − chance): 0 at chance, 1 at identity"),
     "significant": Column(SHARE, "share of the source's latents with a significant nearest latent"),
-    "beyond_controls": Column("at most 1", "2 × wins − 1: lower bound on the share that no control explains"),
+    "beyond_controls": Column("at most 1", "lower bound on the share that no control explains: 2 × wins − 1"),
     "nearest_above": Column(SHARE, "share of the source's latents whose nearest is above the threshold"),
-    "nearest_above_chance": Column(SHARE, "nearest_above expected by chance: against the target turned"),
+    "nearest_above_chance": Column(SHARE, "null expectation of `nearest_above`, computed against the turned target"),
     "shared": Column(SHARE, "share of the source's latents whose one-to-one partner is above the threshold"),
-    "shared_by_both": Column(SHARE, "as shared, but both by decoder and by encoder; empty without encoders"),
+    "shared_by_both": Column(
+        SHARE,
+        "share of latents whose decoder and encoder partners are above the threshold; empty if a run has no encoder",
+    ),
     "same_partner": Column(SHARE, "share of the source's latents with the same partner by decoder and by encoder"),
     "paired": Column(COSINE, "mean similarity of the one-to-one pairs; PW-MCC if the matching is optimal"),
-    "paired_chance": Column(COSINE, "paired expected by chance: against one run turned"),
+    "paired_chance": Column(COSINE, "null expectation of `paired`, computed with one turned run"),
     "matching": Column(TEXT, "one-to-one matching: greedy, mutual or optimal"),
     "n_source": Column(COUNT, "number of latents of the source"),
     "n_target": Column(COUNT, "number of latents of the target"),
@@ -131,8 +134,8 @@ _CONSENSUS = {
     "group": Column("number", "number that identifies the group"),
     "n_runs": Column(COUNT, "number of runs in which the group has a latent"),
     "mean_similarity": Column(COSINE, "mean similarity over the pairs in the group"),
-    "lowest_similarity": Column(COSINE, "lowest similarity of any pair in the group"),
-    "RUN": Column(ID, "one column per run: its latent in the group; −1 without one"),
+    "lowest_similarity": Column(COSINE, "lowest similarity over the pairs in the group"),
+    "RUN": Column(ID, "one column per run: the run's latent in the group; −1 if there is none"),
 }
 _ORPHANS = _RUN | {
     "significant_in": Column(
@@ -154,7 +157,9 @@ _AGREEMENT = _RUN | {
     "alignment": Column(COSINE, "cosine of the latent's own encoder and decoder; empty if their spaces differ"),
     "frequency": _ACTIVITY["frequency"],
 }
-_SPAN = _RUN | {"explained_K": Column(SHARE, "share of the direction in the span of the K nearest lines of B")}
+_SPAN = _RUN | {
+    "explained_K": Column(SHARE, "share of the direction in the span of B's K latents nearest by absolute cosine")
+}
 _SPLIT = {
     "wide_id": Column(ID, "latent of the wide dictionary"),
     "parent_id": Column(ID, "nearest latent in the narrow dictionary"),
@@ -166,11 +171,13 @@ _SPLIT = {
 _PARENTS = {
     "narrow_id": Column(ID, "latent of the narrow dictionary"),
     "n_children": Column(COUNT, "number of children in the wide dictionary"),
-    "n_absorbing": Column(COUNT, "terms of the sparse combination that are children of another narrow latent"),
+    "n_absorbing": Column(COUNT, "number of the combination's terms that are children of another narrow latent"),
     "nearest_wide_id": Column(ID, "nearest latent in the wide dictionary"),
     "nearest_cosine": Column(COSINE, "cosine to nearest_wide_id"),
-    "term_T_id": Column(ID, "wide latent of term T of the sparse combination; −1 once the pursuit has ended"),
-    "term_T_coefficient": Column("number", "coefficient of term T in the combination of all terms; 0 without a term"),
+    "term_T_id": Column(ID, "wide latent of term T of the sparse combination; −1 after the pursuit has ended"),
+    "term_T_coefficient": Column(
+        "number", "coefficient of term T if all terms are used; 0 after the pursuit has ended"
+    ),
     "explained_T": Column(SHARE, "share of the direction explained by the first T terms"),
 }
 _DRIFT = {
@@ -179,8 +186,8 @@ _DRIFT = {
     "samples": Column(COUNT, "training samples at the checkpoint, from its name; −1 if the name has none"),
     "cosine_to_final": Column(COSINE, "cosine to the latent's own final direction"),
     "cosine_to_next": Column(COSINE, "cosine to its direction in the next checkpoint; empty in the last"),
-    "birth": Column(TEXT, "first checkpoint from which cosine_to_final stays at or above the threshold"),
-    "death": Column(TEXT, "first checkpoint from which the latent no longer moves; empty if it moves to the end"),
+    "birth": Column(TEXT, "checkpoint at which cosine_to_final reaches the threshold for good"),
+    "death": Column(TEXT, "first checkpoint after which the latent no longer moves; empty if it moves to the end"),
     "alive": _ACTIVITY["alive"],
 }
 _HITS = {
@@ -191,7 +198,7 @@ _HITS = {
     "latent_id": Column(ID, "latent of this rank"),
     "cosine": Column(COSINE, "signed cosine of vector and latent"),
     "plain_cosine": Column(COSINE, "cosine before the linear map; only if both sides were mapped"),
-    "p_value": Column(SHARE, "share of turns of every dictionary in which any latent is as close; empty without turns"),
+    "p_value": Column(SHARE, "share of random turns in which any latent is as close; empty if there are none"),
     "address": Column(TEXT, "address of the dictionary"),
     "link": Column("URL", "the latent's page on Neuronpedia; empty where unknown"),
 }
@@ -226,7 +233,7 @@ _TOKENS = {
     "negative_tokens": Column("JSON list", "tokens whose logits the direction lowers most, most negative first"),
     "negative_logits": Column("JSON list", "logits of the negative tokens"),
     "token_cosine": Column(COSINE, "cosine to the nearest token's direction"),
-    "turned_token_cosine": Column(COSINE, "token_cosine expected by chance: with the dictionary turned"),
+    "turned_token_cosine": Column(COSINE, "null expectation of `token_cosine`, from the turned latent"),
     "readable": Column(TRUTH, "whether readable_q is at most 0.05"),
     "readable_q": Column(SHARE, "smallest false discovery rate at which the latent is readable"),
 }
@@ -234,8 +241,8 @@ _PARTNERS = {
     "max_cosine": Column(COSINE, "cosine to the nearest latent of partner_run"),
     "partner_id": Column(ID, "latent of partner_run with the largest cosine"),
     "mutual": _NEAREST["mutual"],
-    "one_to_one_partner_id": Column(ID, "one-to-one partner in partner_run; empty without one"),
-    "one_to_one_cosine": Column(COSINE, "cosine to the one-to-one partner; empty without one"),
+    "one_to_one_partner_id": Column(ID, "one-to-one partner in partner_run; empty if there is none"),
+    "one_to_one_cosine": Column(COSINE, "cosine to the one-to-one partner; empty if there is none"),
     "q_value": _Q,
 }
 _UMAP = (
@@ -266,7 +273,7 @@ _LASSO = {
         "one_to_one_partner_id", "one_to_one_cosine",
     )
 } | {
-    "by_chance": Column(COSINE, "mean of max_cosine expected by chance in partner_run"),
+    "by_chance": Column(COSINE, "null expectation of the mean of `max_cosine`, against the turned partner_run"),
     "significant": _NEAREST["significant"],
     "tokens": Column(TEXT, "top tokens of the latent; only with labels"),
     "explanation": Column(TEXT, "explanation of the latent; only with labels"),
@@ -314,7 +321,7 @@ LABELS = {
     "density": Column(SHARE, "share of tokens on which the latent fires, according to the source of the labels"),
     "label:NAME": Column("as given", "the column NAME of your own table of labels"),
     "label": Column(TEXT, "in the CSV lists: explanation and tokens on one line"),
-    "token_overlap": Column(SHARE, "share of the two latents' top tokens that both have"),
+    "token_overlap": Column(SHARE, "share of top tokens that the two latents have in common"),
     "logit_cosine": Column(COSINE, "cosine of the two directions' effects on the logits"),
 }
 

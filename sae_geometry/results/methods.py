@@ -13,7 +13,7 @@ MEANING = {
     "greedy": "best remaining pair first (one-to-one)",
     "optimal": "largest total similarity (one-to-one; the assignment problem)",
 }
-MARGIN = "pairs with a margin below {:g} on either side left out"
+MARGIN = "pairs with a margin below {:g} on either side are left out"
 _MATCHED = {
     "nearest": "Each latent was paired with its nearest latent in the other dictionary, in both directions; several "
     "may share one partner.",
@@ -24,7 +24,7 @@ _MATCHED = {
 
 
 def measure(on: str, signed: bool) -> str:
-    """Describe a similarity, as in "the cosine of unit decoder directions"."""
+    """Return the words for a similarity, such as "the cosine of unit decoder directions"."""
     if on == "both":
         cosine = "the mean of the cosines of unit decoder and unit encoder directions"
         return cosine if signed else f"the absolute value of {cosine}"
@@ -32,19 +32,19 @@ def measure(on: str, signed: bool) -> str:
 
 
 def matched(matching: MatchingName, gap: float | None = None) -> str:
-    """Describe how pairs were made; `gap` is the relative optimality gap of an optimal matching that stopped early."""
+    """Return a sentence on how pairs were made; `gap` is the relative optimality gap if the matching stopped early."""
     proof = ", solved to proven optimality" if gap is None else f", stopped within a relative gap of {gap:.2g}"
     return _MATCHED[matching].format(proof=proof)
 
 
 def by_chance(target: str, turns: int | None = None) -> str:
-    """Describe the null expectation: the same computation against a turned `target`, and how many turns it averages."""
+    """Return a sentence on the null expectation, computed against a turned `target` and averaged over `turns`."""
     times = "" if turns is None else f" ({counted(turns, 'turn')} for one-to-one pairs)"
-    return f"Expectations by chance come from the same computation against {target} {TURNED}{times}."
+    return f"Null expectations come from the same computation against {target} {TURNED}{times}."
 
 
 def significant(decoys: str, rate: float = DISCOVERY_RATE) -> str:
-    """Describe the test that makes a nearest partner significant."""
+    """Return the sentence that says when a nearest partner is significant, compared with these decoys."""
     return (
         f"A nearest partner is significant if it is closer than {decoys}, at a false discovery rate of {rate:.3g} "
         "(target-decoy competition with the knockoff+ threshold)."

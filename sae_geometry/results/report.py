@@ -31,7 +31,7 @@ _STYLE, _SCRIPT = (files(__package__).joinpath(f"report.{kind}").read_text("utf-
 _STYLE_HASH, _SCRIPT_HASH = (
     base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (_STYLE, _SCRIPT)
 )
-# Allow only the page's own style and script and embedded images, and no request.
+# Allow only the page's own style, script and embedded images, and no network requests.
 _POLICY = f"default-src 'none'; img-src data:; style-src 'sha256-{_STYLE_HASH}'; script-src 'sha256-{_SCRIPT_HASH}'"
 
 
@@ -43,12 +43,12 @@ def report_page(
     pictures: Path | None = None,
     explorer: str = "",
 ) -> str:
-    """Return the HTML report of a result, which makes no network request.
+    """Return the HTML report of a result, a page that makes no network requests.
 
     Args:
         command: the command that made the result.
-        pictures: folder of saved figures, NAME.png, to embed; figures that are not there are drawn.
-        explorer: name of the explorer's file next to the page, to link to.
+        pictures: folder of saved figures (NAME.png) to embed; missing figures are drawn.
+        explorer: file name of an explorer in the same folder, to link to.
     """
     title = f"{type(result).__name__}: {', '.join(shown(d.name, 60) for d in list(result.dictionaries)[:6])}"
     sentences, meanings = result.sentences, result.meanings
@@ -63,7 +63,7 @@ def report_page(
         f"<details><summary>Checks and definitions</summary>{_text(result.details())}</details>",
         f"<h2>For a methods section</h2><p>{escape(printable(_methods(result)))}</p>",
         f"<h2>How it was made</h2>{_text(command)}" if command else "",
-        f'<p class="note">{escape(_CITATION)}. summary.json next to this page holds every number.</p>',
+        f'<p class="note">{escape(_CITATION)}. summary.json, in the same folder, has all numbers.</p>',
     ]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -93,7 +93,7 @@ def _figure(name: str, figure: Figure, pictures: Path | None) -> str:
 
 
 def _listed(result: Result) -> dict[str, tuple[pd.DataFrame, int]]:
-    """Return by file the rows to show and the total number: of the lists, or else of the tables, most similar first."""
+    """Return (rows to show, number of rows) by file name, of the lists or, if there are no lists, of the tables."""
     if lists := result.lists():
         return {f"{name}.csv": (table.head(_ROWS), len(table)) for name, table in lists.items()}
     found = {}
@@ -124,7 +124,7 @@ def _list(file: str, table: pd.DataFrame, n: int) -> str:
 
 
 def _wide(html: str) -> str:
-    """Wrap HTML in an element that scrolls sideways if it is wider than the page, with the keyboard too."""
+    """Return the HTML in an element that scrolls sideways, also by keyboard, if wider than the page."""
     return f'<div class="wide" tabindex="0">{html}</div>'
 
 

@@ -1,4 +1,4 @@
-"""Protocol that every result implements: numbers, tables, figures, text."""
+"""Protocol that every result implements: numbers, tables, figures and text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCHEMA_VERSION = 2  # format version of summary.json and regions.json
 
 
 class Meanings(Protocol):
-    """Labels of selected latents, as a result shows them."""
+    """Labels of selected latents as lines of text, as HTML and for the summary."""
 
     def lines(self) -> list[str]: ...
     def few_lines(self, room: int) -> list[str]: ...
@@ -29,8 +29,8 @@ class Meanings(Protocol):
 class Result(Protocol):
     """Protocol for results: the interface that saving, reporting and the command line use.
 
-    `repr` fits the result on one screen, `headline` is its most important line, `sentences` states it in prose, and
-    `details` is the full text report. `tables` are saved as Parquet, and `lists`, which the report shows, as CSV.
+    `repr` is the printed summary, `headline` its most important line, `sentences` the result in prose, and `details`
+    the full report as text. `tables` are saved as Parquet, and `lists`, which the report shows, as CSV.
     `results.answer.Answer` implements the methods that can be derived from the others.
     """
 

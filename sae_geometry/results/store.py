@@ -54,18 +54,18 @@ def save(
 ) -> Path:
     """Write a result to a folder: its tables (parquet), lists (CSV), `summary.json`, `figures/` and `report.html`.
 
-    The summary lists the sweeps (screen, reason, device) since `kernels.ledger` was opened, as the command line does; a
-    resumed comparison has only those since it resumed. The folder, which is returned, is written elsewhere and moved
-    into place at the end, so that it is either unchanged or complete.
+    The summary lists the sweeps (screen, reason, device) recorded since `kernels.ledger` was opened (the command line
+    opens one for each command); a resumed comparison has only sweeps since it resumed. The folder is written elsewhere
+    and moved into place at the end, so that it is either unchanged or complete; its path is returned.
 
     Args:
         result: any result of this package: see `results.result.Result`.
         folder: target folder; it must be empty or not exist, unless `overwrite` is set.
-        command: recorded in the summary; the process's command line if None.
+        command: command to record in the summary; the process's command line if None.
         formats: figure formats: png, pdf, svg.
         figures: the figures, by file name; `result.figures()` if None.
         overwrite: replace existing results.
-        add: called with the finished folder before it is moved into place, to add files.
+        add: called with the folder before it is moved into place, to add files to it.
         progress: called with the current step ("tables", "figures", "report") and its completed fraction.
 
     Raises:
@@ -143,7 +143,7 @@ def read(folder: str | os.PathLike[str]) -> Saved:
             "make one with sae-geometry compare, within or umap"
         )
     found = Saved({n.removesuffix(".parquet"): read_table(root, n) for n in names}, summary)
-    return found if current_record(root) == record else read(folder)  # Another command replaced the results.
+    return found if current_record(root) == record else read(folder)  # Another command may replace the results.
 
 
 def software() -> dict[str, str]:
@@ -191,7 +191,7 @@ def _save_figure(figure: Figure, stem: Path, about: dict[str, Any], formats: Seq
 
 
 def _about(result: Result, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metadata of a figure: runs, caveats, and the seed and backend of a layout."""
+    """Return the metadata of the figures: runs, caveats and, for a layout, seed and backend."""
     runs = [{"name": d.name, "address": d.address, "fingerprint": d.fingerprint} for d in result.dictionaries]
     params = summary.get("params", {})
     return {"runs": runs, "caveats": list(result.caveats)} | {k: params[k] for k in ("seed", "backend") if k in params}

@@ -1,7 +1,7 @@
 """Optional logging of results to Weights & Biases, always as a new run and never to the run of a dictionary.
 
-The saved folder is what is logged, so that server and disk agree and no results are lost if logging fails. wandb is
-imported only here and on request; its waits are bounded, and every failure is reported in one sentence.
+The saved folder is logged, so that server and disk agree and no results are lost if logging fails. wandb is imported
+only here and on request; its waiting times are limited, and every failure is reported in one sentence.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ _COUNTED = {
 }
 # These keys identify the entries of a list.
 _LABELS = (("direction", "matching"), ("a", "b"), ("checkpoint",))
-# Pairwise matrices are logged up to this number of runs; pairs.parquet has all of them.
+# maximum number of runs for which pairwise matrices are logged; pairs.parquet has all pairs
 _MOST_RUNS = 12
-# Beginnings of the keys of pairwise matrices. Recurrence is not one: it is runs × counts.
+# Prefixes of the keys of pairwise matrices. Recurrence is excluded: its shape is runs × counts.
 _PAIRWISE = ("mmcs", "significant", "beyond", "shared", "same_partner", "paired")
 
 
 class LoggingError(ValueError):
-    """Raised if results cannot be logged; they remain on disk."""
+    """Raised if results cannot be logged; the results remain on disk."""
 
 
 def log_wandb(folder: str | os.PathLike[str], project: str, *, name: str | None = None, offline: bool = False) -> str:
@@ -67,14 +67,14 @@ def log_wandb(folder: str | os.PathLike[str], project: str, *, name: str | None 
         folder: folder written by `save` or by a command with `-o`.
         project: "entity/project".
         name: name of the new run; the kind of the result and its inputs' names if None.
-        offline: record locally, for `wandb sync`; also when WANDB_MODE=offline.
+        offline: record locally, for `wandb sync`, as with WANDB_MODE=offline.
 
     Returns:
         The address of the run, or the folder for `wandb sync`.
 
     Raises:
         FileNotFoundError: not a results folder.
-        LoggingError: a project not named entity/project, no sign-in, or a server that refuses or does not answer.
+        LoggingError: a project not named entity/project, no sign-in, or a server that refuses or does not respond.
 
     Example:
         >>> import sae_geometry as sg
@@ -96,18 +96,18 @@ def log_wandb(folder: str | os.PathLike[str], project: str, *, name: str | None 
             return _log(root, record, (entity, title), name=name, home=home)
     except LoggingError:
         raise
-    except Exception as error:  # The client raises many types, including validation errors.
+    except Exception as error:  # The client raises many types of exceptions, including validation errors.
         raise LoggingError(
             f"could not log to W&B {project} at {base_url()} ({_short(error)}); the results are in {root}; "
-            "call sae_geometry.log_wandb(folder, project) to try again, or with offline=True to record for `wandb sync`"
+            "to retry, call sae_geometry.log_wandb(folder, project); with offline=True, it records for `wandb sync`"
         ) from error
 
 
 def check_wandb(project: str, *, offline: bool = False) -> None:
-    """Check before any computation that results can be logged.
+    """Raise LoggingError, before any computation, if results could not be logged.
 
     Raises:
-        LoggingError: a project not named entity/project or, unless offline, no key, a refused key, or no answer.
+        LoggingError: a project not named entity/project or, unless offline, no key, a refused key, or no response.
     """
     if not re.fullmatch(r"[\w.-]+/[^/\\#?%:\s]{1,128}", project):
         raise LoggingError(f"a W&B project is named entity/project, like my-team/seeds; got {project!r}")
@@ -215,7 +215,6 @@ def _name(record: Mapping[str, Any]) -> str:
 
 
 def _tables(root: Path) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield the name and the first rows of every table."""
     for file in listed_files(root):
         if re.fullmatch(r"[^/]+\.parquet", file):
             yield file.removesuffix(".parquet"), read_table(root, file).head(N_ROWS)
@@ -248,7 +247,7 @@ def _numbers(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
                 item = dict(zip(map(str, labels or range(1, len(item) + 1)), item, strict=False))
             yield from _numbers(item, (*here, _slug(str(key))))
     elif isinstance(value, list):
-        for item in value:  # Only labeled lists become metrics; the artifact has all.
+        for item in value:  # Only labeled lists become metrics; the artifact has all lists.
             said = next((k for k in _LABELS if isinstance(item, Mapping) and set(k) <= item.keys()), None)
             if said is not None:
                 words = [_slug(str(item[k])) for k in said]
@@ -286,7 +285,7 @@ def _pair_metrics(record: Mapping[str, Any]) -> dict[str, int | float]:
 
 
 def _slug(text: str) -> str:
-    """Restrict a name to letters, digits, underscores and hyphens, which the server accepts unquoted."""
+    """Return a name with only letters, digits, underscores and hyphens, which the server accepts unquoted."""
     return re.sub(r"[^\w-]+", "_", text).strip("_")
 
 

@@ -1,4 +1,4 @@
-"""Warnings on a first screen: limits of the conclusion, in one or two lines each."""
+"""Warnings in a printed summary: limits of the conclusion, in one or two lines each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sae_geometry.pairwise.confounds import UNKNOWN
 from sae_geometry.pairwise.same_space import TAKEN_AS_SAME
 from sae_geometry.sources.layouts.table import BARE, TRANSPOSED
 
-WIDTH, SCREEN = 80, 20  # characters and lines of a first screen
+WIDTH, SCREEN = 80, 20  # maximum width in characters and height in lines of a printed summary
 # A mismatch in one of these may explain the whole result, so it comes first.
 _GRAVEST = ("model", "hook point", "normalization", "weights", "start of training", "moved from start")
 _MORE = re.compile(r"and [\d,]+ more")  # end of a shortened list of caveats: see `io.formatting.few`
@@ -21,11 +21,11 @@ _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight"
 def warning_lines(
     caveats: Sequence[str], flagged: Sequence[str] = (), *, most: int = 3, height: int = 2, clean: int | None = None
 ) -> list[str]:
-    """Return the gravest warnings, without repetition, and the number of those left out.
+    """Return lines with the gravest warnings, without repetition, and the number of warnings left out.
 
     Args:
         flagged: the `Finding.text` of each flagged confound.
-        most, height: number of warnings to show, and of lines for each; one line each if some are left out.
+        most, height: maximum number of warnings, and of lines for each; each has one line if any are left out.
         clean: number of checks that found nothing; None if nothing was checked.
     """
     said = _said(caveats, flagged)
@@ -47,9 +47,9 @@ def screen(
     clean: int | None = None,
     below: int = 0,
 ) -> list[str]:
-    """Return a first screen: the lines of the answer and its caveats, with room for one more line.
+    """Return the lines of a printed summary: the answer and its caveats, with room for one more line.
 
-    If it is too tall, blank lines are dropped first, then warnings are shortened, then fewer are shown.
+    If the summary is too tall, blank lines are dropped first, then warnings are shortened, then fewer are shown.
 
     Args:
         flagged, clean: see `warning_lines`.
@@ -90,7 +90,7 @@ def _said(caveats: Sequence[str], flagged: Sequence[str]) -> list[str]:
 
 
 def _transposed(caveats: Sequence[str]) -> list[str]:
-    """Return the question whether arrays are transposed, once for all arrays concerned; empty if there are none."""
+    """Return one warning that names all arrays that may be transposed; empty if there are none."""
     asked = [c.partition(TRANSPOSED) for c in caveats if TRANSPOSED in c]
     if not asked:
         return []

@@ -92,7 +92,7 @@ def test_unknown_values_are_not_shown(rng):
     assert r.by_frequency() is None
     assert set(r.figures()) == {"agreement"}
     assert r.summary()["by_frequency"] is None
-    with pytest.raises(ValueError, match="load a checkpoint that has it"):
+    with pytest.raises(ValueError, match="load a checkpoint that includes them"):
         sg.plots.frequency_hexbin(r)
 
 

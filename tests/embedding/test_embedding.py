@@ -288,7 +288,7 @@ def test_trustworthiness_of_few_points_is_within_its_range(n):
 
 
 def test_the_number_of_seeds_is_checked(clustered):
-    with pytest.raises(ValueError, match="n_seeds counts the layout itself"):
+    with pytest.raises(ValueError, match="n_seeds is the number of layouts"):
         sg.umap(make(clustered), n_seeds=0)
 
 
@@ -348,7 +348,7 @@ def test_many_runs_are_embedded_without_comparing_every_pair(rng, tmp_path):
     joined = sg.umap(Dictionary.from_decoder(torch.cat([d.directions for d in runs]), latent_axis=0), 5, n_epochs=5)
     np.testing.assert_array_equal(many.neighbors.indices, joined.neighbors.indices)
     np.testing.assert_array_equal(many.coords, joined.coords)
-    assert many.caveats[0].startswith("25 runs: partners across runs are listed for up to 24")
+    assert many.caveats[0].startswith("25 runs: partners are listed only for up to 24")
     assert len(many.caveats) <= 31
     assert "r2 (4), …, r22 (4)" in repr(many)
     folder = sg.save(many, tmp_path / "out", formats=["png"])

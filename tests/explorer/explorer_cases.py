@@ -109,7 +109,7 @@ def summary(names: Sequence[str], size: int, **more: Any) -> dict[str, Any]:
 
 
 def chance(names: Sequence[str], run: str, other: str) -> float:
-    """Return a planted mean cosine of a run's latents to the nearest of the other run turned, unique per direction."""
+    """Return a planted mean cosine of a run's latents to the nearest of the turned other run, unique per direction."""
     return 0.3 + 0.01 * names.index(run) + 0.001 * names.index(other)
 
 

@@ -93,7 +93,7 @@ def test_unknown_frequencies_take_no_room():
 def test_what_cannot_be_packed():
     frame = table(["a", "b"], 20)
     twice = pd.concat([frame, frame.head(1)], ignore_index=True)
-    with pytest.raises(ValueError, match="latent of a twice"):
+    with pytest.raises(ValueError, match="more than one row for a latent of a"):
         pack(twice, ["a", "b"], ["A", "B"])
     with pytest.raises(ValueError, match="not finite"):
         pack(frame.assign(x=np.nan), ["a", "b"], ["A", "B"])

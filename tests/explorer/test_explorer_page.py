@@ -119,7 +119,7 @@ def test_fifty_thousand_points_stay_below_ten_megabytes(runs):
 def test_the_evidence_is_shown_in_one_line_and_must_be_there():
     frame, record = table(["a"], 20), summary(["a"], 20)
     assert Contents(frame, record | {"evidence_lines": ["one", "two"]}, {}).about()["evidence"] == "one; two"
-    with pytest.raises(ValueError, match="make the results again"):
+    with pytest.raises(ValueError, match="rerun sae-geometry"):
         Contents(frame, {k: v for k, v in record.items() if k != "evidence_lines"}, {}).about()
 
 

@@ -83,8 +83,8 @@ def embedding(names: Sequence[str], n: int, n_regions: int = 30) -> Any:
     )
     table.loc[: n // 10, "frequency"] = np.nan
     lines = (
-        "neighbors preserved 61% of 15, 68% of 50; trustworthiness 0.961, 0.948",
-        "3 seeds: a point moves by 0.42 of the radius (1.2 = anywhere), 58% of its neighbors stay",
+        "k = 15, 50: neighbors preserved 61%, 68%; trustworthiness 0.961, 0.948",
+        "3 seeds: a point moves by 0.42 radii (unrelated: 1.2); 58% of neighbors stay",
         "neighbors from another run: 41.0% in the original space, 43.1% in the layout, 50.0% ± 0.3% if labels were "
         "shuffled",
     )

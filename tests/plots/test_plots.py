@@ -102,7 +102,7 @@ def test_chance_is_drawn_at_its_value(comparison):
     }
     labels = labels_of(ax)
     assert f"chance {paired.a_to_b.chance:.2f}" in next(text for text in labels if "one-to-one" in text)
-    assert any("color of a curve: its chance" in text for text in labels)
+    assert any("vertical, dashed: expected by chance" in text for text in labels)
     assert any("isotropic" in text for text in labels)
 
 
@@ -125,7 +125,7 @@ def test_an_unknown_chance_is_not_named(rng):
     unknown = sg.compare(a, b, "mutual", turns=0).a_to_b
     assert np.isnan(unknown.chance)
     labels = labels_of(plots.similarity_ecdf([unknown]))
-    assert not any("chance nan" in text or "its chance" in text for text in labels)
+    assert not any("chance nan" in text or "expected by chance" in text for text in labels)
 
 
 def test_each_way_of_counting_stands_beside_its_own_chance(comparison):
@@ -173,7 +173,7 @@ def test_equal_sizes_show_the_one_to_one_curve_once():
     back = [matching("b", "a", 90, 90, method) for method in ("nearest", "greedy")]
     labels = labels_of(plots.similarity_ecdf([pair[0], back[0], pair[1], back[1]]))
     assert sum("one-to-one" in label for label in labels) == 1
-    assert any("both ways" in label for label in labels)
+    assert any("both directions" in label for label in labels)
 
 
 def test_within_figure_names_its_dictionary(comparison):

@@ -104,7 +104,7 @@ function rowsById(data) {
   return rows;
 }
 
-// The partners of row i, one entry per other run; byChance is the mean nearest cosine to that run turned.
+// The partners of row i, one entry per other run; byChance is the mean nearest cosine to the turned run.
 function partnersOf(data, i) {
   const found = [];
   for (let k = 0; k < data.slots; k++) {

@@ -25,7 +25,7 @@ function showPairs(data, rows, single, go) {
   document.getElementById('pair-tables').replaceChildren(
     pairTable(data, 'Most alike', best, go),
     pairTable(data, 'Least alike', worst, go),
-    make('p', { className: 'muted' }, 'Pairs of the latents shown, each with its partner in the closest run. By chance: the mean against that run turned.'),
+    make('p', { className: 'muted' }, 'Pairs of the latents shown, each with its partner in the closest run. By chance: the mean against the turned run.'),
   );
 }
 

@@ -24,7 +24,7 @@ const pairing = (data) => (data.flow ? 'chain' : 'one-to-one');
 // The labels of a latent: its tokens on one line, and its explanation.
 const meaningOf = (data, i) => [tokensOf(data, i).map(quoted).join('  '), explanationOf(data, i)].filter(Boolean);
 
-// The evidence for a nearest partner: its cosine by chance, whether it is mutual and whether it is significant.
+// The evidence for a nearest partner: the cosine expected by chance, whether it is mutual and whether it is significant.
 function judged(p) {
   const parts = [p.mutual ? 'mutual' : 'not mutual', p.significant ? 'significant' : 'not significant'];
   return [...(Number.isNaN(p.byChance) ? [] : [`by chance ${three(p.byChance)}`]), ...parts].join(', ');
