@@ -74,7 +74,7 @@ class Agreement(PairAnswer):
 
     @cached_property
     def alignment(self) -> np.ndarray | None:
-        """Return the cosine between each latent's encoder and decoder, float64 [n]; None if they are not in one space.
+        """Return the cosine between each latent's encoder and decoder, float64 [n]; None if their spaces differ.
 
         The cosine is near 1 for tied weights, and low if a latent reads and writes different directions.
         """
@@ -291,7 +291,7 @@ def agreement(
 
 
 def _by_chance(a: Dictionary, b: Dictionary, threshold: float) -> dict[str, float]:
-    """Return the agreement with the turned B, whose decoders and encoders are turned alike if of the same width.
+    """Return the agreement with the turned B; decoders and encoders of the same width are turned by the same map.
 
     Using the same map preserves relations between a latent's encoder and decoder, such as tied weights.
     """

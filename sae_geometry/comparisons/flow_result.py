@@ -231,7 +231,7 @@ class Flow(Answer):
         return {
             "inputs": {name: describe_input(d) for name, d in zip(self.layer_names, self.layers, strict=True)},
             "on": self.on,
-            "edge_means": "a cosine at or above the threshold that is significant (if there are enough latents)",
+            "edge_means": "a cosine at or above the threshold that, given enough latents, is significant",
             "threshold": self.threshold,
             "false_discovery_rate": self.false_discovery_rate,
             "folded": self.fold,

@@ -248,7 +248,7 @@ def _round_robin(symmetric: np.ndarray) -> tuple[float, float, float]:
 
 
 def _note(symmetric: np.ndarray, names: Sequence[str]) -> str:
-    """Return a note that names the outlying runs or, if there are none, states how common an unseen kind could be."""
+    """Return a note that names the outlying runs or, if there are none, how common an unseen kind of run could be."""
     n = len(symmetric)
     apart = runs_apart(symmetric)
     if not apart:

@@ -124,7 +124,7 @@ class PairMatchings:
 
     @cached_property
     def _losses_if_forbidden(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return lower bounds on the loss of optimal total if a latent's pair is forbidden, float64 [n] and [m]."""
+        """Return lower bounds on the loss in total similarity if a latent's pair is forbidden, float64 [n] and [m]."""
         if self.assignment is None or self.assignment.certificate is None:
             return np.full(self.a.n_latents, np.nan), np.full(self.b.n_latents, np.nan)
         of_a = loss_if_forbidden(*pair_operands(self.a, self.b, self.on), self.assignment)

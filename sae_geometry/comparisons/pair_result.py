@@ -68,7 +68,7 @@ class Comparison(PairMatchings, PairAnswer):
 
     @property
     def _early_stop(self) -> str | None:
-        """Describe why an optimal matching stopped early; None if it is certified, or if the matching is another."""
+        """Describe why an optimal matching stopped early; None if it is certified or has no certificate."""
         certificate = None if self.assignment is None else self.assignment.certificate
         if certificate is None or certificate.certified:
             return None

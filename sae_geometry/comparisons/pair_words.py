@@ -23,7 +23,7 @@ _SAME_IDS = 0.5  # Ids are taken to correspond if more than this share of mutual
 
 
 def headline(c: PairMatchings) -> str:
-    """Return a line with the number of latents that have a one-to-one partner above the threshold, and by chance."""
+    """Return the line that states how many latents have a one-to-one partner above the threshold."""
     there, pairs, least = _shared(c)
     measure = f", {there.quantity.removeprefix('decoder ')}" if _is_plain(there) else ""
     numbers = f"{pairs:,} of {least:,}   {percent(pairs / least)}   by chance {_by_chance(c)}"
@@ -121,7 +121,7 @@ def _is_plain(m: Matching) -> bool:
 
 
 def _by_chance(c: PairMatchings) -> str:
-    """Format the share of shared pairs expected by chance: from matchings with the turned B, else a nearest bound.
+    """Format the share of shared pairs expected by chance: from matchings with the turned B, or as a bound.
 
     An expectation of zero is printed as a bound, "< x%", since it comes from finitely many latents.
     """

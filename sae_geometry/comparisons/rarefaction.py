@@ -150,7 +150,7 @@ def rarefaction(incidence: np.ndarray, *, refusal: str | None = None) -> Rarefac
 
 
 def _found_by(n: int, k: int) -> np.ndarray:
-    """Return the probability that k of N runs include any of the c that found a latent, float64 [N] for c = 1…N."""
+    """Return the probability that k of N runs include any of the c runs that found a latent, float64 [N], c = 1…N."""
     c = np.arange(1, n + 1)
     with np.errstate(over="ignore"):
         missed = np.where(

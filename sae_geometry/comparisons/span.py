@@ -116,7 +116,7 @@ class SpanOverlap(PairAnswer):
         return (
             f"We took the latents of {self.a.name} without a one-to-one partner in {self.b.name} above "
             f"{self.threshold:g}, by {methods.measure('decoder', True)}, and measured the share of each direction "
-            "that lies in the span of the k latents there with the largest absolute cosine to it. "
+            f"that lies in the span of the k latents of {self.b.name} with the largest absolute cosine to it. "
             f"{methods.matched(self.matching)} Principal angles compare the leading subspaces of these latents and of "
             f"the matched latents of {self.b.name}. {methods.EXACT} {methods.by_chance(self.b.name)}"
         )

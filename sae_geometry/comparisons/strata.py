@@ -118,7 +118,7 @@ def strata_of_runs(
 
 
 def rare_shares(source: Dictionary, m: Matching) -> tuple[float, float] | None:
-    """Return the shares of frequent and of rare latents that are significant; None if there are not both."""
+    """Return the shares of frequent and of rare latents that are significant; None unless both kinds exist."""
     if source.frequency is None:
         return None
     often = source.frequency.cpu().numpy() > RARE

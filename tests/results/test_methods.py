@@ -38,7 +38,7 @@ SAID = {
         ["absolute", "optimality"],
     ),
     "agreement": (["the cosine between the two encoder directions", "above 0.7 count as high"], ["absolute"]),
-    "span": (["without a one-to-one partner in two above 0.7", "span of the k latents there"], ["encoder"]),
+    "span": (["without a one-to-one partner in two above 0.7", "span of the k latents of two"], ["encoder"]),
     "split": (["the nearest latent of the turned two", "isotropic", "up to 4 directions of one"], ["encoder"]),
     "drift": (["through 3 checkpoints", "0.95", "1e-05", "compared with chance"], ["turned"]),
     "nearest": (["searched 47 latents of two", "9 orthogonal turns", "mapped by 'm'"], ["one-to-one", "knockoff"]),
