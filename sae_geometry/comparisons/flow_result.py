@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-BASIS = "layers share a basis, so cosines are defined; norms grow and meanings drift"
+BASIS = "layers share a basis, so cosines are defined; norms grow and meaning drifts"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
