@@ -1,1 +1,1 @@
-"""Every question that compares dictionaries: its function, its result, and the words that state it."""
+"""Comparisons of dictionaries: the functions, their results, and the text of the reports."""

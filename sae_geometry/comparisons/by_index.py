@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 CUTS = (0.1, 0.9)
 CLASSES = ("shared", "only A", "only B")
 ARTIFACT = (
-    "crosscoders trained with an L1 penalty produce spurious only-B (and only-A) latents: the penalty drives the "
-    "smaller norm to zero although both models have the feature (Minder et al. 2025); BatchTopK ones produce fewer"
+    "crosscoders trained with an L1 penalty produce spurious only-B (and only-A) latents, since the penalty drives the "
+    "smaller norm to zero although both models have the feature (Minder et al. 2025); BatchTopK crosscoders have fewer"
 )
 
 
@@ -45,15 +45,15 @@ class IndexComparison(PairAnswer):
 
     Attributes:
         a, b: the dictionaries.
-        ids: int64 [n], the ids compared: ids in both dictionaries, and ids whose decoder row is zero in one of them.
+        ids: int64 [n], ids that are in both dictionaries, or in one if the other's decoder row is zero.
         cosine: float64 [n], cosine of the two directions with the same id; nan where a row is zero.
         norm_a, norm_b: float64 [n], decoder norms in the file's units.
-        nearest_in_b: int64 [n], id of the latent of B nearest to each latent of A, the same id in a tie; −1 if A's row
-            is zero. `nearest_in_b_cosine` is its cosine.
-        nearest_in_a: the same from B to A; `nearest_in_a_cosine` is its cosine.
-        cuts: the largest relative norm of an "only A" latent and the smallest of an "only B" latent.
-        threshold: cosine above which ids are counted as similar.
-        by_chance: mean cosine of latents with the same id after B is turned.
+        nearest_in_b: int64 [n], id of the latent of B nearest to each latent of A (the same id in a tie); −1 if A's row
+            is zero. `nearest_in_b_cosine` is the cosine to that latent.
+        nearest_in_a, nearest_in_a_cosine: the same from B to A.
+        cuts: maximum relative norm of an "only A" latent, and minimum relative norm of an "only B" latent.
+        threshold: cosine above which latents with the same id count as similar.
+        by_chance: mean cosine between latents with the same id in A and in the turned B.
         caveats: warnings to show with the result.
     """
 
@@ -85,7 +85,7 @@ class IndexComparison(PairAnswer):
 
     @property
     def counts(self) -> dict[str, int]:
-        """Return the number of ids per class."""
+        """Return the number of ids in each class."""
         return {name: int((self.classes == name).sum()) for name in CLASSES}
 
     @property
@@ -95,24 +95,24 @@ class IndexComparison(PairAnswer):
 
     @property
     def other_in_b(self) -> np.ndarray:
-        """Return whether the latent of B nearest to each latent of A has another id, bool [n]."""
+        """Return whether the latent of B nearest to each latent of A has a different id, bool [n]."""
         return (self.nearest_in_b >= 0) & (self.nearest_in_b != self.ids)
 
     @property
     def other_in_a(self) -> np.ndarray:
-        """Return whether the latent of A nearest to each latent of B has another id, bool [n]."""
+        """Return whether the latent of A nearest to each latent of B has a different id, bool [n]."""
         return (self.nearest_in_a >= 0) & (self.nearest_in_a != self.ids)
 
     @cached_property
     def meanings(self) -> PairLabels | None:
-        """Return the labels of both latents of each id; B's label comes first if the latent is only in B."""
+        """Return the labels of both latents of each id (first B's if only in B); None if there are no labels."""
         table, only_b = self.to_pandas(), self.classes == CLASSES[2]
         table.loc[only_b, ["run", "partner_run"]] = self.b.name, self.a.name
         return pair_labels(table, self.dictionaries, groups=self.classes, names=CLASSES)
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row per id: run, latent_id, partner_run, partner_id (the same), cosine, norm_a, norm_b,
-        relative_norm, class, and the nearest latents in both directions.
+        """Return one row per id: run, latent_id, partner_run, partner_id (equal to latent_id), cosine,
+        norm_a, norm_b, relative_norm, class, and the nearest latents in both directions.
         """
         names = ("cosine", "norm_a", "norm_b", "relative_norm")
         nearest = ("nearest_in_b", "nearest_in_b_cosine", "nearest_in_a", "nearest_in_a_cosine")
@@ -124,17 +124,17 @@ class IndexComparison(PairAnswer):
         )
 
     def tables(self) -> Mapping[str, pd.DataFrame]:
-        """Return the table to save."""
+        """Return the table to save: by_index."""
         return {"by_index": self.to_pandas()}
 
     def figures(self) -> Mapping[str, Figure]:
-        """Return the figure to save."""
+        """Return the figure to save: by_index."""
         from sae_geometry import plots
 
         return {"by_index": plots.by_index_figure(self)}
 
     def summary(self) -> dict[str, Any]:
-        """Return the numbers of the comparison as a JSON-ready dict."""
+        """Return the inputs, cosines, relative norms, class counts and caveats as a JSON-ready dict."""
         counts, edges = np.histogram(self.relative_norm, bins=50, range=(0, 1))
         return {
             "inputs": {"a": describe_input(self.a), "b": describe_input(self.b)},
@@ -159,16 +159,17 @@ class IndexComparison(PairAnswer):
         low, high = self.cuts
         return (
             f"We compared the latents of {self.a.name} and {self.b.name} that have the same id, by "
-            f"{methods.measure('decoder', True)}. A latent belongs to one dictionary alone if its relative decoder "
-            f"norm ‖b‖ / (‖a‖ + ‖b‖) is at most {low:g} or at least {high:g}. The nearest latent in the other "
-            f"dictionary shows whether another id is closer. {methods.EXACT} {methods.by_chance(self.b.name)}"
+            f"{methods.measure('decoder', True)}. A latent is only in {self.a.name} if its relative "
+            f"decoder norm ‖b‖ / (‖a‖ + ‖b‖) is at most {low:g}, and only in {self.b.name} if it is at least {high:g}. "
+            f"We also found the nearest latent in the other dictionary, which may have a different id. {methods.EXACT} "
+            f"{methods.by_chance(self.b.name)}"
         )
 
     @property
     def sentences(self) -> str:
         shared, in_a, in_b = (f"{self.counts[name]:,}" for name in ("shared", "only A", "only B"))
         return (
-            f"Latents of the same id in {self.a.name} (A) and {self.b.name} (B) have a mean cosine of "
+            f"Latents with the same id in {self.a.name} (A) and {self.b.name} (B) have a mean cosine of "
             f"{or_dash(self.mean_cosine, '.3f')}; {or_dash(self.by_chance, '.3f')} would be expected by chance. By "
             f"their decoder norms, {shared} of {counted(len(self.ids), 'latent')} are shared, {in_a} are only in A and "
             f"{in_b} only in B."
@@ -181,13 +182,13 @@ class IndexComparison(PairAnswer):
         rules = {"shared": f"relative norm between {low:g} and {high:g}", "only A": f"at most {low:g}"}
         rules["only B"] = f"at least {high:g}"
         return [
-            f"Same ids of A, {shown(self.a.name, 60)!r}, and B, {shown(self.b.name, 60)!r}: {counted(n, 'latent')} × "
-            f"{self.a.d_in:,}",
-            f"  cosine of the same ids {or_dash(self.mean_cosine, '.4f')}   by chance {or_dash(self.by_chance, '.4f')}"
+            f"Latents with the same id in A ({shown(self.a.name, 60)!r}) and B ({shown(self.b.name, 60)!r}): "
+            f"{counted(n, 'latent')} × {self.a.d_in:,}",
+            f"  mean cosine {or_dash(self.mean_cosine, '.4f')}   by chance {or_dash(self.by_chance, '.4f')}"
             f"   above {self.threshold:g}: {percent((self.cosine > self.threshold).mean())}",
-            f"  cosine of the shared ids {or_dash(known_mean(self.cosine[self.classes == 'shared']), '.4f')}",
-            f"  nearest latent has another id: {percent(self.other_in_b.mean())} of A's in B, "
-            f"{percent(self.other_in_a.mean())} of B's in A",
+            f"  mean cosine of shared latents {or_dash(known_mean(self.cosine[self.classes == 'shared']), '.4f')}",
+            f"  nearest latent has a different id: {percent(self.other_in_b.mean())} of A's latents, "
+            f"{percent(self.other_in_a.mean())} of B's",
             *(
                 f"  {name}  {counts[name]:>9,}  {percent(counts[name] / n):>6}  {rule}"
                 for name, rule in rules.items()
@@ -212,10 +213,10 @@ def compare_by_index(
     """Compare latents with the same id in two models of a crosscoder, or before and after fine-tuning.
 
     Args:
-        a, b: anything that `compare` takes, with equally many latents in both files. A latent whose decoder row is
-            zero in one of them (`drop_bad`) has norm 0 there.
-        cuts: the largest relative decoder norm ‖b‖ / (‖a‖ + ‖b‖) of an "only A" latent and the smallest of "only B".
-        threshold: cosine above which ids are counted as similar.
+        a, b: anything that `compare` takes, with the same number of latents in both files. A latent whose decoder row
+            is zero in one file (`drop_bad`) has norm 0 there.
+        cuts: maximum relative decoder norm ‖b‖ / (‖a‖ + ‖b‖) of an "only A" latent, and minimum of an "only B" latent.
+        threshold: cosine above which latents with the same id count as similar.
         allow_mismatch: permit different models or hook points; every output then says so.
         progress: called with the current step and its completed fraction.
 
@@ -231,12 +232,12 @@ def compare_by_index(
     low, high = cuts
     check_threshold(threshold)
     if not 0 <= low < high <= 1:
-        raise ValueError(f"cuts must be two relative norms, 0 ≤ low < high ≤ 1; got {low:g} and {high:g}")
+        raise ValueError(f"cuts must be two relative norms with 0 ≤ low < high ≤ 1; got {low:g} and {high:g}")
     left, right = distinct([as_dictionary(a), as_dictionary(b)])
     if left.alive.n_total != right.alive.n_total:
         raise ValueError(
             f"{left.name!r} has {counted(left.alive.n_total, 'latent')} in its file but {right.name!r} has "
-            f"{right.alive.n_total:,}, so their ids do not correspond; leave out --pairing index"
+            f"{right.alive.n_total:,}, so the ids do not correspond; leave out --pairing index"
         )
     caveats = [f"{d.name}: {note}" for d in (left, right) for note in d.notes]
     caveats += [*require_same_space(left, right, allow_mismatch), ARTIFACT]
@@ -296,7 +297,7 @@ def _cosines(x: torch.Tensor, y: torch.Tensor, at_x: np.ndarray, at_y: np.ndarra
 def _nearest(
     best: Any, at: np.ndarray, others: np.ndarray, ids: np.ndarray, same: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the id and cosine of the latent nearest to each of `ids`, which is the same id in a tie."""
+    """Return the id and cosine of the latent nearest to each of `ids`; the same id wins a tie."""
     cosine = _taken(best.cosine[:, 0].cpu().numpy(), at, np.nan).clip(-1.0, 1.0)
     found = np.where(at >= 0, others[best.index[:, 0].cpu().numpy()[at]], -1)
     return np.where(same >= cosine, ids, found), cosine

@@ -19,7 +19,7 @@ FATES = ("continues", "merges", "dies")
 
 @dataclass(frozen=True)
 class Member:
-    """Latent of a chain: its run, original id, and label on one line."""
+    """Latent of a chain, with its run, original id and one-line label."""
 
     run: str
     latent_id: int
@@ -28,7 +28,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Chain:
-    """Chain selected for reading: the sum of its angles in degrees, and its latents."""
+    """Chain with labels: the sum of the angles of its edges in degrees, and its latents."""
 
     turned: float
     members: tuple[Member, ...]
@@ -39,15 +39,15 @@ class ChainLabels:
     """Labels of the latents of a flow, by fate and along selected chains.
 
     Attributes:
-        pairs: latents grouped by fate, each next to the latent it leads to, with the readable share per fate.
-        chains: the least-turned, the median and the most-turned of the longest chains.
+        pairs: latents grouped by fate, each with the latent that it leads to, and the readable share per fate.
+        chains: up to three of the longest chains: those with the smallest, median and largest sum of angles.
     """
 
     pairs: PairLabels
     chains: tuple[Chain, ...]
 
     def summary(self) -> dict[str, Any]:
-        """Return the readable shares per fate and the chains, JSON-ready."""
+        """Return the readable shares per fate and the chains as a JSON-ready dict."""
         return self.pairs.summary() | {
             "chains": [{"turned": c.turned, "latents": [vars(m) for m in c.members]} for c in self.chains]
         }
@@ -61,7 +61,7 @@ class ChainLabels:
         return made
 
     def few_lines(self, room: int) -> list[str]:
-        """Return at most `room` lines of text: latents of each fate, then each chain on a line of 80 characters."""
+        """Return at most `room` lines of text: latents of each fate, then each chain in at most 80 characters."""
         made = self.pairs.few_lines(room - len(self.chains))
         for c in self.chains:
             n = min(len(c.members), 5)  # Only the two ends of a long chain are shown.

@@ -27,11 +27,11 @@ class Coherence:
 
     Attributes:
         cumulative: float64 [K], μ₁(k) for k = 1…K, at most 64: the largest sum of |cosine| of one latent with k others
-            (Tropp 2004). If it is below 1, any k latents can be recovered from their sum; μ₁(1) is the coherence.
-        mean_absolute_cosine: mean |cosine| over all pairs of latents; nan for one latent. It rises if an SAE was
-            trained with too low or too high an L0 and mixes features.
-        spectrum: float64 [min(n, d)], the eigenvalues of AᵀA / n in descending order: shares of the squared length, 1
-            in total.
+            (Tropp 2004). If μ₁(k) is below 1, any k latents can be recovered from their sum; μ₁(1) is the coherence.
+        mean_absolute_cosine: mean |cosine| over all pairs of latents; nan for one latent. It is high if an SAE was
+            trained with too low or too high an L0 and therefore mixes features.
+        spectrum: float64 [min(n, d)], the eigenvalues of AᵀA / n in descending order: the share of squared length
+            along each principal dimension.
     """
 
     cumulative: np.ndarray

@@ -1,4 +1,4 @@
-"""Consensus groups of latents that match each other in several runs, at most one per run, and the orphans."""
+"""Consensus groups of latents that match each other in several runs, and orphans, the latents in no group."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from sae_geometry.pairwise.same_space import model_key, place_key
 
 COLUMNS = ("group", "n_runs", "mean_similarity", "lowest_similarity")  # followed by one column per run
 _FOUND = ("in every run", "in several runs", "in one run")
-_EXPLAINED = 0.01  # largest share of the links between two runs that their own latents may explain
-_ENOUGH_WINS = 20  # minimum number of links above all own latents
+_EXPLAINED = 0.01  # maximum share of the links between two runs that the runs' own latents may explain
+_ENOUGH_WINS = 20  # minimum number of partners that are more similar than every own latent
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -35,10 +35,10 @@ class Consensus:
 
     Attributes:
         runs: the dictionaries.
-        members: int64 [G, N], row of the group's latent in each run, −1 if the run has none; groups with the most
-            members come first, then those with the highest mean similarity.
+        members: int64 [G, N], row of the group's latent in each run, −1 if the group has none there; sorted by the
+            number of members, then by mean similarity, both in descending order.
         similarity: float64 [G], mean similarity over the pairs within the group.
-        lowest: float64 [G], smallest similarity over those pairs.
+        lowest: float64 [G], smallest similarity over the pairs within the group.
         level: float64 [N, N], the similarity above which partners of two runs were linked; nan on the diagonal.
     """
 
@@ -50,7 +50,7 @@ class Consensus:
 
     @cached_property
     def occupancy(self) -> np.ndarray:
-        """Return the number of runs per group, int64 [G], 2…N."""
+        """Return the number of runs in each group, from 2 to N, int64 [G]."""
         return (self.members >= 0).sum(axis=1)
 
     @cached_property
@@ -61,13 +61,13 @@ class Consensus:
 
     @cached_property
     def orphans(self) -> tuple[np.ndarray, ...]:
-        """Return the original ids of each run's latents that are in no group."""
+        """Return, for each run, the original ids of the latents that are in no group."""
         ids = zip((run.latent_ids.cpu().numpy() for run in self.runs), self.members.T, strict=True)
         return tuple(np.delete(own, rows[rows >= 0]) for own, rows in ids)
 
     @cached_property
     def incidence(self) -> np.ndarray:
-        """Return the number of distinct latents in exactly 1, 2, … N runs, int64 [N]; an orphan is in one run."""
+        """Return the number of groups in exactly 1, 2, … N runs, int64 [N]; an orphan counts as a group in one run."""
         counts = np.bincount(self.occupancy, minlength=len(self.runs) + 1)[1:]
         counts[0] += sum(map(len, self.orphans))
         return counts
@@ -77,28 +77,28 @@ class Consensus:
         return _mean_directions([d.directions.cpu().numpy() for d in self.runs], self.members)
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row per group: group, n_runs, mean_similarity, lowest_similarity, one id per run (−1 for none)."""
+        """Return one row per group: group, n_runs, mean_similarity, lowest_similarity, latent id per run (or −1)."""
         own = (np.arange(len(self.members)), self.occupancy, self.similarity, self.lowest)
         groups = pd.DataFrame(dict(zip(COLUMNS, own, strict=True)))
         return pd.concat([groups, pd.DataFrame(self.member_ids, columns=[d.name for d in self.runs])], axis=1)
 
     def orphans_table(self) -> pd.DataFrame:
-        """Return one row per latent in no group: run, latent_id."""
+        """Return one row per latent that is in no group: run, latent_id."""
         runs = np.repeat([d.name for d in self.runs], [len(o) for o in self.orphans])
         return pd.DataFrame({"run": runs, "latent_id": np.concatenate(self.orphans)})
 
     def save(self, path: str | os.PathLike[str], *, min_runs: int = 2) -> Path:
         """Write the groups as a dictionary to a `.safetensors` file that `load` can read.
 
-        Tensors: W_dec float32 [G, d], W_enc likewise if all runs have encoders of one width, members int64 [G, N]
-        (original ids, −1 for none), n_runs [G], similarity float32 [G].
+        Tensors: W_dec float32 [G, d], W_enc likewise if all runs have encoders of the same width, members int64
+        [G, N] (original ids, −1 if there is none), n_runs [G], similarity float32 [G].
 
         Args:
             path: path of the file; its folder must exist.
             min_runs: minimum number of runs per group.
 
         Raises:
-            ValueError: no group spans that many runs, or the name does not end in .safetensors.
+            ValueError: no group spans `min_runs` runs, or the file name does not end in .safetensors.
         """
         from safetensors.numpy import save
 
@@ -107,7 +107,7 @@ class Consensus:
             raise ValueError(f"a consensus dictionary must be saved as a .safetensors file; got {target.name!r}")
         kept = self.occupancy >= min_runs
         if not kept.any():
-            raise ValueError(f"no group of latents spans {min_runs} runs, so there is nothing to save")
+            raise ValueError(f"no group of latents spans {min_runs} runs; lower min_runs")
         tensors = {
             "W_dec": self.directions()[kept],
             "members": self.member_ids[kept],
@@ -132,13 +132,13 @@ class Consensus:
         }
         for fact, key in (("model", model_key), ("hook_point", place_key)):
             said, values = getattr(self.runs[0], fact), {key(d) for d in self.runs}
-            if len(values) == 1 and said is not None:  # Spellings may differ between runs.
+            if len(values) == 1 and said is not None:  # Runs may spell a fact differently; the first spelling is saved.
                 facts[fact] = said
         return facts
 
     @property
     def _levels(self) -> str:
-        """Return the level as text, or a range if it differs between pairs of runs."""
+        """Return the level as text; a range if pairs of runs have different levels."""
         low, high = (f"{value:.3g}" for value in (np.nanmin(self.level), np.nanmax(self.level)))
         return low if low == high else f"{low} to {high}"
 
@@ -154,20 +154,22 @@ def consensus(
     """Group latents by complete linkage of one-to-one partners.
 
     Two latents of different runs are linked if they are one-to-one partners with a similarity above the threshold.
-    Links are processed in descending similarity (ties by run and row); two groups merge if they share no run and
+    Links are processed from most to least similar (ties by run and row); two groups merge if they share no run and
     *every* latent of one is linked to every latent of the other.
 
     Args:
         runs: the N dictionaries, with L latents in total, concatenated in this order.
-        partner: int32 or int64 [L, N], row of each latent's one-to-one partner in each run; −1 for none and in its
-            own run.
-        similarity: float64 [L, N], similarity to those partners; nan for none.
-        threshold: lower bound (exclusive) of a link's similarity; one for all pairs of runs, or [N, N].
+        partner: int32 or int64 [L, N], row of each latent's one-to-one partner in each run; −1 in its own run and
+            where there is no partner.
+        similarity: float64 [L, N], similarity to each partner; nan where there is no partner.
+        threshold: similarity above which partners are linked: one value for all pairs of runs, or float64 [N, N].
     """
     sizes = np.array([d.n_latents for d in runs], dtype=np.int64)
     total, n = int(sizes.sum()), len(runs)
     if partner.shape != (total, n) or similarity.shape != (total, n):
-        raise ValueError(f"partner and similarity must be [{total}, {n}]; got {partner.shape} and {similarity.shape}")
+        raise ValueError(
+            f"partner and similarity must have shape {total, n}; got {partner.shape} and {similarity.shape}"
+        )
     starts = np.concatenate([[0], np.cumsum(sizes)])
     owner = np.repeat(np.arange(n), sizes)
     level = np.full((n, n), threshold, dtype=np.float64)
@@ -188,7 +190,7 @@ def consensus(
 
 
 def consensus_labels(c: Consensus) -> PairLabels | None:
-    """Return the labels of every latent and of another member of its group; None without labels."""
+    """Return the labels of every latent and of another member of its group; None if no run has labels."""
     ids, n, names = c.member_ids, len(c.runs), np.array([d.name for d in c.runs], dtype=object)
     frames = []
     for r, run in enumerate(c.runs):
@@ -211,22 +213,22 @@ def consensus_labels(c: Consensus) -> PairLabels | None:
 def explained_up_to(similarity: np.ndarray, own: np.ndarray) -> float:
     """Return the similarity above which latents' own dictionaries explain at most 1% of partners.
 
-    Each latent's partner in the other run competes with the nearest other latent of its own dictionary, which is not a
-    copy of it. Latents are ranked by the larger of the two similarities and accepted while 1 plus the wins of own
+    Each latent's partner in the other run competes with the nearest other latent of its own dictionary, which is known
+    not to be a copy. Latents are ranked by the larger of the two similarities and accepted while 1 plus the wins of own
     latents is at most 1% of the wins of partners (the knockoff+ estimate, Barber & Candès 2015). If none qualify,
-    partners above every own latent are accepted, provided there are at least twenty (an estimate of at most 5%).
+    partners above every own latent are accepted, provided there are at least twenty (the estimate is then at most 5%).
 
     Args:
-        similarity: float64 [L], similarity of the latents of both runs to their one-to-one partners; nan for none.
-        own: float64 [L], similarity of each of them to the nearest other latent of its own dictionary; −inf or nan for
-            none.
+        similarity: float64 [L], similarity of both runs' latents to their one-to-one partners; nan where there is none.
+        own: float64 [L], similarity of each latent to the nearest other latent of its own dictionary; −inf or nan if
+            there is none.
 
     Returns:
-        The level; inf if own latents explain all partners, or if there are fewer than twenty to accept.
+        The level; inf if no partners are accepted.
     """
     target, decoy = np.nan_to_num(similarity, nan=-2.0), np.nan_to_num(own, nan=-2.0)
     best, wins = np.maximum(target, decoy), target > decoy
-    order = np.lexsort((wins, -best))  # Among ties, losses come first.
+    order = np.lexsort((wins, -best))  # In a tie, losses come before wins.
     wins, best = wins[order], best[order]
     taken = np.flatnonzero(wins & (1 + np.cumsum(~wins) <= _EXPLAINED * np.cumsum(wins)))
     if not len(taken):
@@ -237,7 +239,7 @@ def explained_up_to(similarity: np.ndarray, own: np.ndarray) -> float:
 
 @compiled()
 def _link(left, right, to, group, table):  # type: ignore[no-untyped-def]
-    """Merge groups in place: `group` [L] is each latent's group, `table` [L, N] each group's rows of `to` by run."""
+    """Merge groups in place: `group` [L] holds each latent's group, `table` [L, N] each group's row of `to` per run."""
     n = table.shape[1]
     for e in range(len(left)):
         g, h = group[left[e]], group[right[e]]
@@ -279,7 +281,7 @@ def _within_groups(table: np.ndarray, similarity: np.ndarray) -> tuple[np.ndarra
 
 
 def _mean_directions(sides: Sequence[np.ndarray], members: np.ndarray) -> np.ndarray:
-    """Return the normalized mean of the members' unit rows; a zero mean stays zero."""
+    """Return the normalized mean of each group's unit rows; a zero mean stays zero."""
     total = np.zeros((len(members), sides[0].shape[1]))
     for at, rows in enumerate(sides):
         there = members[:, at] >= 0

@@ -1,4 +1,4 @@
-"""Drift of one run through its checkpoints: how each latent's direction approaches its final one."""
+"""Drift of one run through its checkpoints: how each latent's direction approaches its final direction."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class Drift(Answer):
     """Cosine of each latent to its own final direction at every checkpoint. Latents are identified by index.
 
     Attributes:
-        final: the last state.
-        labels: labels of the checkpoints, oldest first, including the last state.
+        final: the last checkpoint.
+        labels: labels of all checkpoints, oldest first.
         samples: int64 [n_checkpoints], the number in `samples_N.pt`; −1 if the name has none.
         to_final: float64 [n_checkpoints, n_latents], cos(w_t, w_final); 1 in the last row.
         to_next: float64 [n_checkpoints − 1, n_latents], cos(w_t, w_{t+1}).
-        threshold: cosine from which a latent counts as born.
-        still: largest 1 − cosine at which a latent counts as unmoved.
+        threshold: a latent is born once its cosine to the final direction stays at or above this.
+        still: a latent is unmoved once 1 − its cosine to the next checkpoint stays at or below this.
     """
 
     final: Dictionary
@@ -56,14 +56,14 @@ class Drift(Answer):
 
     @property
     def birth(self) -> Int64[np.ndarray, " n_latents"]:
-        """Return each latent's first checkpoint (index into `labels`) from which its `to_final` stays ≥ `threshold`."""
+        """Return the index into `labels` of the first checkpoint at and after which `to_final` is ≥ `threshold`."""
         below = self.to_final < self.threshold
         last_below = below.shape[0] - 1 - below[::-1].argmax(axis=0)
         return read_only(np.where(below.any(axis=0), last_below + 1, 0).astype(np.int64))
 
     @property
     def death(self) -> Int64[np.ndarray, " n_latents"]:
-        """Return the first checkpoint (index into `labels`) from which each latent is unmoved; −1 if there is none.
+        """Return the index into `labels` of the first checkpoint at and after which a latent is unmoved, or −1.
 
         A latent that stopped firing gets no gradient and keeps its direction. A converged or very rare latent may also
         stop moving, so compare with `final.alive_mask`.
@@ -91,8 +91,8 @@ class Drift(Answer):
         return {
             "inputs": {"final": describe_input(self.final)},
             "latents_followed_by": "index",
-            "birth": f"cosine to the final direction stays at or above {self.threshold:g}",
-            "death": f"1 − cosine to the next checkpoint stays at or below {self.still:g}",
+            "birth": f"first checkpoint at and after which the cosine to the final direction is ≥ {self.threshold:g}",
+            "death": f"first checkpoint at and after which 1 − the cosine to the next checkpoint is ≤ {self.still:g}",
             "checkpoints": rows,
             "n_latents": int(self.to_final.shape[1]),
             "n_standing_still_at_the_end": int((death >= 0).sum()),
@@ -129,20 +129,19 @@ class Drift(Answer):
     def method(self) -> str:
         return (
             f"We followed each latent of {self.final.name} by its index through "
-            f"{counted(len(self.labels), 'checkpoint')}, by {methods.measure('decoder', True)} to its final "
-            "direction and to its direction in the next checkpoint. A latent is born at the first checkpoint from "
-            f"which the former stays at or above {self.threshold:g}, and dies at the first from which 1 minus the "
-            f"latter stays at or below {self.still:g}. Nothing is compared with chance."
+            f"{counted(len(self.labels), 'checkpoint')} and computed {methods.measure('decoder', True)} with the final "
+            "checkpoint and with the next checkpoint. A latent is born once its cosine to the final direction stays "
+            f"at or above {self.threshold:g}, and dies once 1 minus its cosine to the next checkpoint stays at or "
+            f"below {self.still:g}. Nothing is compared with chance."
         )
 
     @property
     def dictionaries(self) -> tuple[Dictionary]:
-        """Return the final state as the only dictionary."""
         return (self.final,)
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        """Return the notes on the final state."""
+        """Return the notes on the last checkpoint."""
         return tuple(self.final.notes)
 
     def tables(self) -> Mapping[str, pd.DataFrame]:
@@ -150,7 +149,7 @@ class Drift(Answer):
         return {"drift": self.to_pandas()}
 
     def figures(self) -> Mapping[str, Figure]:
-        """Return the figure to save."""
+        """Return the figure to save: drift."""
         from sae_geometry import plots
 
         return {"drift": plots.figure_of(self.plot, 3.4, 3.2)}
@@ -165,7 +164,7 @@ class Drift(Answer):
         return pair_labels(table, [self.final], groups=np.array(names, dtype=object)[moved], names=names)
 
     def plot(self, ax: Axes | None = None, *, legend: bool = True) -> Axes:
-        """Draw the cosine to the final direction during training: median, middle 50% and 90%, and the share born."""
+        """Draw the cosine to the final direction during training: median, middle 50% and 90%, and share born."""
         from sae_geometry import plots
 
         return plots.drift_bands(self, ax=ax, legend=legend)
@@ -177,13 +176,14 @@ class Drift(Answer):
     def sentences(self) -> str:
         rows = self.summary()["checkpoints"]
         return (
-            f"From {self._half_born(rows)} on, half of the latents of {self.final.name} have a cosine of at least "
-            f"{self.threshold:g} to their final direction. At {rows[0]['checkpoint']}, the first of "
-            f"{counted(len(rows), 'checkpoint')}, their median cosine to it is {rows[0]['median_cosine_to_final']:.3f}."
+            f"From {self._half_born(rows)} on, at least half of the latents of {self.final.name} have a cosine of at "
+            f"least {self.threshold:g} to their final direction. At {rows[0]['checkpoint']}, the first of "
+            f"{counted(len(rows), 'checkpoint')}, the median of that cosine over all latents is "
+            f"{rows[0]['median_cosine_to_final']:.3f}."
         )
 
     def _half_born(self, rows: Sequence[dict[str, Any]]) -> str:
-        """Return the name of the first checkpoint by which half of the latents are born."""
+        """Return the name of the first checkpoint at which at least half of the latents are born."""
         return str(next(r["checkpoint"] for r in rows if r["share_born"] >= 0.5))
 
     def _lines(self) -> list[str]:
@@ -191,7 +191,7 @@ class Drift(Answer):
         lines = [
             f"Drift of {shown(self.final.name, 40)!r}: {counted(self.to_final.shape[1], 'latent')} through "
             f"{counted(len(rows), 'checkpoint')}",
-            f"  half of them are born (cosine to the final direction ≥ {self.threshold:g}) by "
+            f"  half of the latents are born (cosine to the final direction ≥ {self.threshold:g}) by "
             f"{shown(self._half_born(rows), 28)}",
         ]
         table = [("checkpoint", "median cosine to final", "born", "standing still")]
@@ -218,26 +218,26 @@ def drift(
 ) -> Drift:
     """Follow each latent of one run through its saved checkpoints, by index.
 
-    For latent i with unit decoder direction w_t(i) at checkpoint t, compute cos(w_t(i), w_T(i)) to the last state T and
-    cos(w_t(i), w_{t+1}(i)) to the next state. The *birth* of a latent is the first checkpoint from which the former
-    stays at or above `threshold`; its *death* is the first from which the latter stays within `still` of 1.
+    For latent i with unit decoder direction w_t(i) at checkpoint t, compute cos(w_t(i), w_T(i)) to the last checkpoint
+    and cos(w_t(i), w_{t+1}(i)) to the next checkpoint. A latent is *born* once its cosine to the last checkpoint stays
+    at or above `threshold`, and *dies* once its cosine to the next checkpoint stays within `still` of 1.
 
     Args:
         run: a folder or W&B run with several `samples_N.pt`, or the checkpoints, oldest first: addresses or
             dictionaries.
-        final: the last state, if `run` does not include it.
-        threshold: cosine in (0, 1] from which a latent counts as born.
-        still: largest 1 − cosine at which a latent counts as unmoved; rounding of half-precision files is below 1e-6.
-        drop_bad: leave out latents whose decoder row is zero, NaN or infinite in any state, instead of raising.
+        final: the last checkpoint, if `run` does not include it.
+        threshold: a latent is born once its cosine to the final direction stays at or above this, in (0, 1].
+        still: a latent is unmoved once 1 − its cosine to the next stays at or below this; > 1e-6 for half precision.
+        drop_bad: leave out latents whose decoder row is zero, NaN or infinite in any checkpoint, instead of raising.
         offline: do not use the network.
         echo: called with a message on how each address was resolved.
         progress: called with "checkpoints" and the completed fraction.
 
     Returns:
-        Drift. Besides the last state, two states are in memory at a time.
+        Drift. At most three checkpoints, including the last, are in memory at a time.
 
     Raises:
-        ValueError: fewer than two states, or states of different size.
+        ValueError: fewer than two checkpoints, or checkpoints of different sizes.
         SourceError: a checkpoint is unavailable.
 
     Example:
@@ -253,7 +253,7 @@ def drift(
     )
     states += [] if final is None else [final]
     if len(states) < 2:
-        raise ValueError(f"following a run needs at least two states; got {len(states)}")
+        raise ValueError(f"following a run needs at least two checkpoints; got {len(states)}")
 
     def read(state: str | Path | Dictionary, encoder: bool) -> Dictionary:
         if isinstance(state, Dictionary):
@@ -269,7 +269,7 @@ def drift(
         if (now.alive.n_total, now.d_in) != (last.alive.n_total, last.d_in):
             raise ValueError(
                 f"{now.address or now.name} is {now.alive.n_total:,} × {now.d_in:,} but {last.address or last.name} is "
-                f"{last.alive.n_total:,} × {last.d_in:,}: they are not states of one run"
+                f"{last.alive.n_total:,} × {last.d_in:,}: they are not checkpoints of the same run"
             )
         to_final.append(_cosines(now, last, last.latent_ids))
         if previous is not None:

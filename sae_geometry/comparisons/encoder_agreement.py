@@ -1,4 +1,4 @@
-"""Encoder agreement: whether encoders confirm the partners that decoder directions find."""
+"""Encoder agreement: whether encoders confirm the nearest partners by decoder direction."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ if TYPE_CHECKING:
 
 GROUPS = ("both high", "both low", "encoder only", "decoder only")
 _LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)
-_FEWEST = 20  # minimum latents per frequency stratum
+_FEWEST = 20  # minimum number of latents per frequency stratum
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Agreement(PairAnswer):
-    """Decoder partner in B of each latent of A, with the encoder cosine to that partner.
+    """Nearest decoder partner in B of each latent of A, and the encoder cosine to that partner.
 
     Attributes:
         a, b: the dictionaries.
         threshold: similarity above which a pair counts as high.
-        decoder: the comparison of decoder directions (nearest, double counting allowed).
-        encoder: the comparison of encoder directions.
+        decoder: the comparison of decoder directions by nearest partners (double counting allowed).
+        encoder: the same comparison of encoder directions.
         decoder_cosine: float64 [n], cosine of each latent of A to the nearest decoder direction in B.
-        encoder_cosine: float64 [n], encoder cosine to the *same* partner.
-        same_partner: bool [n], whether that partner also has the nearest encoder direction.
-        by_chance: shares and means against B turned, with one map for decoders and encoders if they are equally wide.
+        encoder_cosine: float64 [n], encoder cosine to that *same* latent of B.
+        same_partner: bool [n], whether the decoder partner also has the nearest encoder direction.
+        by_chance: shares and means computed against the turned B.
     """
 
     a: Dictionary
@@ -69,24 +69,24 @@ class Agreement(PairAnswer):
 
     @cached_property
     def group(self) -> np.ndarray:
-        """Return each latent's group, an index into `GROUPS`: both cosines to the partner are high, neither, or one."""
+        """Return each latent's index into `GROUPS`, by whether its decoder and encoder cosines exceed the threshold."""
         return read_only(_groups(self.decoder_cosine, self.encoder_cosine, self.threshold))
 
     @cached_property
     def alignment(self) -> np.ndarray | None:
         """Return the cosine between each latent's encoder and decoder, float64 [n]; None if their spaces differ.
 
-        It is near 1 for tied weights, and low if a latent reads and writes different directions.
+        The cosine is near 1 for tied weights, and low if a latent reads and writes different directions.
         """
         d = self.a
         into, out = d.metadata.get("hook_point_in"), d.metadata.get("hook_point_out")
-        transcodes = into is not None and out is not None and into != out  # No cosine is defined between spaces.
+        transcodes = into is not None and out is not None and into != out  # Cosines across spaces are undefined.
         if d.encoder_directions is None or d.encoder_directions.shape != d.directions.shape or transcodes:
             return None
         return _cosines(d.directions.cpu().numpy(), d.encoder_directions.cpu().numpy())
 
     def counts(self, threshold: float | None = None) -> dict[str, int]:
-        """Return the number of latents per group; `threshold` defaults to the result's own."""
+        """Return the number of latents per group; `threshold` defaults to `self.threshold`."""
         level = self.threshold if threshold is None else threshold
         found = np.bincount(_groups(self.decoder_cosine, self.encoder_cosine, level), minlength=len(GROUPS))
         return dict(zip(GROUPS, found.tolist(), strict=True))
@@ -150,15 +150,15 @@ class Agreement(PairAnswer):
         )
 
     def summary(self) -> dict[str, Any]:
-        """Return the numbers of the comparison as a JSON-ready dict."""
+        """Return the groups, means, shares, strata and caveats as a JSON-ready dict."""
         strata = self.by_frequency()
         return {
             "inputs": {"a": describe_input(self.a), "b": describe_input(self.b)},
-            "partner": "the nearest decoder direction of b for each latent of a, double counting allowed; signed",
+            "partner": "the latent of b with the nearest (signed) decoder direction; several latents may share it",
             "threshold": self.threshold,
             "n": self.a.n_latents,
             "groups_mean": "both high: decoder and encoder cosine to the partner are above the threshold; "
-            "decoder only, encoder only: one of them is; both low: neither is",
+            "decoder only, encoder only: only that cosine is; both low: neither is",
             "groups": self.counts(),
             "groups_by_threshold": {f"{t}": self.counts(t) for t in _LEVELS},
             "mean_decoder_cosine": float(self.decoder_cosine.mean()),
@@ -175,16 +175,16 @@ class Agreement(PairAnswer):
         }
 
     def tables(self) -> Mapping[str, pd.DataFrame]:
-        """Return the tables to save."""
+        """Return the table to save: agreement."""
         return {"agreement": self.to_pandas()}
 
     @cached_property
     def meanings(self) -> PairLabels | None:
-        """Return the labels of latents and their nearest decoder partners."""
+        """Return the labels of latents and their nearest decoder partners; None if there are no labels."""
         return pair_labels(self.decoder.nearest_a_to_b.to_pandas(), self.dictionaries)
 
     def figures(self) -> Mapping[str, Figure]:
-        """Return the figures to save."""
+        """Return the figures to save: agreement and, if firing frequencies are known, frequency."""
         from sae_geometry import plots
 
         drawn = {"agreement": plots.agreement_figure(self)}
@@ -195,19 +195,19 @@ class Agreement(PairAnswer):
     @property
     def method(self) -> str:
         return (
-            f"For each latent of {self.a.name} we took the nearest latent of {self.b.name} by "
-            f"{methods.measure('decoder', True)} (several may share one), the cosine between the two encoder "
-            "directions, and the latent with the nearest encoder direction. "
+            f"For each latent of {self.a.name} we identified the nearest latent of {self.b.name} by "
+            f"{methods.measure('decoder', True)} (several latents may share a partner), computed the cosine between "
+            "the two encoder directions, and identified the latent with the nearest encoder direction. "
             f"Cosines above {self.threshold:g} count as high. {methods.EXACT} {methods.by_chance(self.b.name)} "
-            "Decoders and encoders are turned by one map if they are equally wide."
+            "Decoders and encoders are turned by the same map if they have the same dimension."
         )
 
     @property
     def sentences(self) -> str:
         return (
             f"For {self.a.name} and {self.b.name}, {self._confirmed}. For "
-            f"{percent(self.same_partner.mean())} of latents, one partner has both the nearest decoder and the nearest "
-            f"encoder; {percent(self.by_chance['same_partner'])} would be expected by chance."
+            f"{percent(self.same_partner.mean())} of latents, the same partner has both the nearest decoder and the "
+            f"nearest encoder; {percent(self.by_chance['same_partner'])} would be expected by chance."
         )
 
     @property
@@ -220,7 +220,7 @@ class Agreement(PairAnswer):
         counts = self.counts()
         means = [
             ("mean cosine", "", "by chance"),
-            ("  decoder, to its nearest", f"{self.decoder_cosine.mean():.3f}",
+            ("  decoder, to the nearest latent", f"{self.decoder_cosine.mean():.3f}",
              or_dash(self.decoder.a_to_b.chance, ".3f")),
             ("  encoder, to the same latent", f"{self.encoder_cosine.mean():.3f}",
              f"{self.by_chance['mean_encoder_cosine']:.3f}"),
@@ -231,11 +231,11 @@ class Agreement(PairAnswer):
             f"  {self._confirmed}",
             f"  {'  '.join(f'{name}: {c:,}' for name, c in counts.items())}",
             *(f"  {line}" for line in aligned(means)),
-            f"  the nearest encoder is the same latent: {percent(self.same_partner.mean())}   by chance "
+            f"  the decoder partner also has the nearest encoder: {percent(self.same_partner.mean())}   by chance "
             f"{percent(self.by_chance['same_partner'])}",
         ]
         if self.alignment is not None:
-            lines.append(f"  own encoder and decoder of A: mean cosine {self.alignment.mean():.3f}")
+            lines.append(f"  encoder and decoder of the same latent of A: mean cosine {self.alignment.mean():.3f}")
         strata = self.by_frequency()
         if strata is not None:
             lines.append("  firing frequency: mean decoder cosine [95% over latents]")
@@ -254,7 +254,7 @@ def agreement(
 
     With j(i) = argmax_j cos(dec a_i, dec b_j), compute the decoder cosine to j(i), the encoder cosine
     cos(enc a_i, enc b_j(i)), and whether argmax_j cos(enc a_i, enc b_j) = j(i). A pair with a high decoder cosine and
-    a low encoder cosine writes the same direction but reads a different one.
+    a low encoder cosine writes the same direction but reads different ones.
 
     Args:
         a, b: anything that `compare` takes; both need encoders.
@@ -291,9 +291,9 @@ def agreement(
 
 
 def _by_chance(a: Dictionary, b: Dictionary, threshold: float) -> dict[str, float]:
-    """Return the agreement with B turned, with one map for its decoders and encoders if they are equally wide.
+    """Return the agreement with the turned B; decoders and encoders of the same width are turned by the same map.
 
-    One map preserves relations between a latent's encoder and decoder, such as tied weights.
+    Using the same map preserves relations between a latent's encoder and decoder, such as tied weights.
     """
     dec, (of_a, enc) = b.directions.to(a.device), pair_operands(a, b, "encoder")
     together = dec.shape[1] == enc.shape[1]

@@ -47,19 +47,19 @@ def flow(
 ) -> Flow:
     """Follow features through the layers of one model.
 
-    Between consecutive layers, a latent is linked to its nearest in the next layer, to its nearest in the previous one,
-    and to its one-to-one partner (optimal up to 4,096 latents per side, greedy beyond). A link is an *edge* if its
+    Between consecutive layers, a latent is linked to the nearest latent in the next layer, the nearest in the previous
+    layer, and its one-to-one partner (optimal up to 4,096 latents per side, greedy beyond). A link is an *edge* if its
     cosine is at least `threshold` and beats the controls of `compare` at the false discovery rate. One-to-one edges
-    *continue* a latent; others are *splits* if they come from a latent's nearest in the previous layer, and *merges* if
-    they lead to its nearest in the next. A latent with no edge to the next layer *dies*; one with no edge from the
-    previous layer is *born*. A *chain* is a path of continuing edges.
+    *continue* a latent; other edges are *splits* if they come from a latent's nearest in the previous layer, and
+    *merges* if they lead to its nearest in the next. A latent with no edge to the next layer *dies*; a latent with no
+    edge from the previous layer is *born*. A *chain* is a path of continuing edges.
 
     Args:
         layers: the dictionaries, first layer first, as anything that `compare` takes; an address may be a pattern like
             `hf://org/repo/layers.{0..11}`.
         on: "writes" compares decoder directions; "reads" takes the cosine of a layer's decoder directions with the next
-            layer's encoder directions, the virtual weight: does the next layer read what this one writes?
-        threshold: smallest cosine of an edge; None means 0.5 for "writes" and 0 for "reads".
+            layer's encoder directions: the virtual weight, which shows whether that layer reads what this one writes.
+        threshold: minimum cosine of an edge; None means 0.5 for "writes" and 0 for "reads".
         false_discovery_rate: false discovery rate per step and direction, in (0, 1).
         fold: multiply decoder norms by the latents' thresholds (`Dictionary.folded`) before norm ratios and squared
             differences are computed.
@@ -123,7 +123,7 @@ def _step(
     if a.d_in != y.shape[1]:
         raise ValueError(
             f"{a.name!r} has {a.d_in:,} dimensions after the map but {b.name!r} has {y.shape[1]:,}, so cosines between "
-            "them are undefined; a map must be [d_in, d_out]"
+            "them are undefined; a map must have shape [d_in, d_out]"
         )
     swept = listing_sweep(x, y, LISTED, progress=lambda share: progress("similarities", share))
     assert swept.cols is not None
@@ -131,7 +131,7 @@ def _step(
     forth = nearest_matching(a, b, swept.rows, controls[0])
     back = nearest_matching(b, a, swept.cols, controls[1])
     method = default_matching(len(x), len(y))
-    # Pairs below the threshold are not edges, and must not compete with those above it.
+    # Pairs below the threshold are not edges, so they must not compete with pairs above it.
     lowest = threshold if method == "optimal" else None
     found = match(x, y, method, nearest=swept, min_similarity=lowest).completed()
     paired = one_to_one_matching(forth, back, method, found.partner, found.cosine)
@@ -193,10 +193,10 @@ def _read_rows(a: Dictionary, b: Dictionary) -> Tensor:
     """
     rows = b.encoder_directions
     if rows is None:
-        raise ValueError(f'{b.name!r} has no encoder, which on="reads" needs; use on="writes"')
+        raise ValueError(f'{b.name!r} has no encoder, but on="reads" needs one; use on="writes"')
     if rows.shape[1] != a.d_in:
         raise ValueError(
             f"the encoder of {b.name!r} reads {rows.shape[1]:,} dimensions but {a.name!r} writes {a.d_in:,}, so it "
-            "does not read this stream"
+            "cannot read that stream"
         )
     return torch.as_tensor(rows)

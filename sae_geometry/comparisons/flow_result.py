@@ -37,7 +37,7 @@ class Flow(Answer):
         layers: the dictionaries, first layer first.
         steps: the edges between consecutive layers.
         on: "writes" (decoder with decoder) or "reads" (decoder with the next encoder).
-        threshold: smallest cosine of an edge.
+        threshold: minimum cosine of an edge.
         false_discovery_rate: false discovery rate per step and direction.
         fold: whether norms were multiplied by the latents' thresholds.
         caveats: warnings to show with the result.
@@ -61,21 +61,21 @@ class Flow(Answer):
         how = methods.measure("decoder", True)
         if self.on == "reads":
             how = "the cosine of a layer's unit decoder directions with the next layer's unit encoder directions"
-        after = "the next layer turned"
+        after = "the turned next layer"
         decoys = f"the nearest latent of {after}"
         if self.on != "reads":
             decoys = f"the nearest other latent of its own layer and the nearest of {after}"
         folded = " Decoder norms were multiplied by the latents' thresholds." if self.fold else ""
         named = [f"{s.map['map']!r} (sha256 {s.map['map_sha256'][:16]})" for s in self.steps if s.map is not None]
         mapped = (
-            f" Before each step, the earlier layer was mapped and normalized again (in order: {', '.join(named)}); "
+            f" Before each step, the earlier layer was mapped and renormalized (in order: {', '.join(named)}); "
             "cosines and significance refer to the mapped directions."
             if named
             else ""
         )
         return (
-            f"We linked the latents of {len(self.layers)} consecutive layers by {how}: each to its nearest in the "
-            "next layer, its nearest in the previous layer, and its one-to-one partner. "
+            f"We linked the latents of {len(self.layers)} consecutive layers by {how}: each to the nearest "
+            "latent in the next layer, the nearest in the previous layer, and its one-to-one partner. "
             f"{methods.matched(self.steps[0].method)} An edge has a cosine of at least {self.threshold:g} and is "
             f"significant. {methods.significant(decoys, self.false_discovery_rate)} {methods.EXACT}{folded}{mapped}"
         )
@@ -109,9 +109,9 @@ class Flow(Answer):
     def edges(self) -> pd.DataFrame:
         """Return one row per edge: step, run and latent at both ends, cosine, q_value, kind, norm_ratio.
 
-        kind is "continues", "splits" (from the nearest in the layer before) or "merges" (into the nearest in the next).
-        norm_ratio is the later decoder norm over the earlier. With a linear map, plain_cosine is the unmapped cosine.
-        With folded thresholds, folded_mse is the mean squared difference of the two decoder rows, per coordinate.
+        kind is "continues", "splits" (from the nearest in the previous layer) or "merges" (to the nearest in the next).
+        norm_ratio is the later decoder norm divided by the earlier. With a linear map, plain_cosine is the cosine
+        before the map. With folded thresholds, folded_mse is the mean squared difference between the two decoder rows.
         """
         frames = []
         for at, step in enumerate(self.steps):
@@ -184,19 +184,19 @@ class Flow(Answer):
         return {"edges": self.edges(), "chains": self.chains()}
 
     def figures(self) -> Mapping[str, Figure]:
-        """Return the figure to save."""
+        """Return the figure to save: flow."""
         from sae_geometry import plots
 
         return {"flow": plots.flow_figure(self)}
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the chains, bundled by the layer they start at, with births and deaths."""
+        """Draw the chains, bundled by the layer at which they start, with births and deaths."""
         from sae_geometry import plots
 
         return plots.flow_bundles(self, ax=ax)
 
     def _mean_folded_mse(self) -> dict[str, list[float]]:
-        """Return the mean of folded_mse over continuing edges, per step; empty without folding."""
+        """Return the mean folded_mse of continuing edges per step; an empty dict if thresholds are not folded."""
         if not self.fold or self.on != "writes":
             return {}
         edges = self.edges()
@@ -205,7 +205,7 @@ class Flow(Answer):
 
     @cached_property
     def meanings(self) -> ChainLabels | None:
-        """Return the labels along selected chains and by fate; None without labels."""
+        """Return the labels along selected chains and by fate; None if no layer has labels."""
         frames = []
         for a, b, step in zip(self.layers, self.layers[1:], self.steps, strict=False):
             onward, cosine = step.onward
@@ -219,19 +219,19 @@ class Flow(Answer):
 
     @property
     def layer_names(self) -> tuple[str, ...]:
-        """Return a name per layer: the number in its hook point if these are known and distinct, else its position."""
+        """Return a name per layer: its layer number if all numbers are known and distinct, else its position."""
         said = [layer_of(unmapped(d)) for d in self.layers]
         numbers = said if None not in said and len(set(said)) == len(said) else range(len(said))
         return tuple(f"{n}" for n in numbers)
 
     def summary(self) -> dict[str, Any]:
-        """Return the numbers of the flow as a JSON-ready dict."""
+        """Return the counts per step, survivors, chain lengths and caveats as a JSON-ready dict."""
         chains = self.chains()
         whole = chains[chains["n_layers"] == len(self.layers)]
         return {
             "inputs": {name: describe_input(d) for name, d in zip(self.layer_names, self.layers, strict=True)},
             "on": self.on,
-            "edge_means": "cosine at or above the threshold, and significant (if there are enough latents for that)",
+            "edge_means": "a cosine at or above the threshold that, given enough latents, is significant",
             "threshold": self.threshold,
             "false_discovery_rate": self.false_discovery_rate,
             "folded": self.fold,
@@ -262,7 +262,7 @@ class Flow(Answer):
         }
 
     def details(self) -> str:
-        """Return the first screen, every step, the lengths of the chains, and every caveat."""
+        """Return the full report: the printed summary, every step, the lengths of the chains, and every caveat."""
         heads = ("step", "continue", "splits", "merges", "births", "deaths", "median norms")
         norms = [f"{float(d.decoder_norms.median()):.3g}" for d in self.layers]
         names = self.layer_names

@@ -14,15 +14,15 @@ from sae_geometry.matching.defaults import OneToOne
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """Edges between a layer of n latents and the next of m latents, as row indices; −1 for no edge.
+    """Edges between a layer of n latents and the next layer of m latents, as row indices; −1 if there is no edge.
 
     Attributes:
         one_to_one: int64 [n], the latent of the next layer that continues each latent.
         forward: int64 [n], the nearest latent in the next layer.
-        backward: int64 [m], for each latent of the next layer, its nearest in this one.
-        one_to_one_cosine, forward_cosine, backward_cosine: the cosines, with or without an edge.
+        backward: int64 [m], for each latent of the next layer, the nearest latent in this layer.
+        one_to_one_cosine, forward_cosine, backward_cosine: the cosines, whether or not there is an edge.
         one_to_one_q, forward_q, backward_q: the q-values of these cosines.
-        map: name and SHA-256 of the earlier layer's linear map, and the number of latents it sends to zero, if any.
+        map: name and SHA-256 of the earlier layer's linear map, and the number of latents sent to zero, or None.
     """
 
     one_to_one: np.ndarray
@@ -39,7 +39,7 @@ class Step:
 
     @cached_property
     def origin(self) -> np.ndarray:
-        """Return the latent of this layer that each latent of the next continues, int64 [m]; −1 for none."""
+        """Return the latent of this layer that each latent of the next layer continues, int64 [m], or −1."""
         out = np.full(len(self.backward), -1)
         rows = np.flatnonzero(self.one_to_one >= 0)
         out[self.one_to_one[rows]] = rows
@@ -53,12 +53,12 @@ class Step:
 
     @property
     def onward(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the latent of the next layer that each latent leads to, int64 [n] (−1 for none), and their cosines.
+        """Return the latent of the next layer that each latent leads to, int64 [n] (or −1), and the cosine to it.
 
-        The target is the continuation, else the nearest, else the most similar latent that has this one as its nearest.
+        That latent is the continuation, else the nearest, else the most similar latent whose nearest is this one.
         """
         to, cosine = self.forward.copy(), self.forward_cosine.copy()
-        # Of several children of one parent, the most similar is written last and so prevails.
+        # Of several children of one parent, the most similar is written last, so it prevails.
         children = np.argsort(self.backward_cosine, kind="stable")
         children = children[self.backward[children] >= 0]
         children = children[to[self.backward[children]] < 0]
@@ -84,15 +84,15 @@ class Step:
 
     @property
     def n_births(self) -> int:
-        """Return the number of latents of the next layer with no edge from this one."""
+        """Return the number of latents of the next layer with no edge from this layer."""
         return int((self.arrival == "born").sum())
 
     @property
     def n_splits(self) -> int:
-        """Return the number of latents of the next layer with an edge from this one, but not a continuing one."""
+        """Return the number of latents of the next layer with an edge from this layer, but no continuing edge."""
         return int((self.arrival == "splits off").sum())
 
     @property
     def n_merges(self) -> int:
-        """Return the number of latents of this layer with an edge to the next, but not a continuing one."""
+        """Return the number of latents of this layer with an edge to the next layer, but no continuing edge."""
         return int((self.fate == "merges").sum())

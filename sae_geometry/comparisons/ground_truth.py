@@ -29,8 +29,8 @@ class Recovery:
     """Precision, recall and F1 of a dictionary's latents against true features.
 
     Attributes:
-        precision, recall: share of latents that match a feature, and of features that match a latent.
-        f1: their harmonic mean; 0 if both are 0.
+        precision, recall: share of latents that match a feature, and share of features that match a latent.
+        f1: harmonic mean of precision and recall; 0 if both are 0.
     """
 
     precision: float
@@ -39,7 +39,7 @@ class Recovery:
 
     @staticmethod
     def of(latents: np.ndarray, features: np.ndarray) -> Recovery:
-        """Compute the recovery, given which latents, bool [n], and features, bool [m], have a counterpart."""
+        """Return the recovery, given whether each latent, bool [n], and each feature, bool [m], has a counterpart."""
         precision, recall = float(latents.mean()), float(features.mean())
         total = precision + recall
         return Recovery(precision, recall, 2 * precision * recall / total if total else 0.0)
@@ -74,15 +74,15 @@ class GroundTruth(ComparisonAnswer):
 
     @property
     def uniqueness(self) -> float:
-        """Return the number of distinct nearest features per latent; 1 if no two latents share one."""
+        """Return the number of distinct nearest features per latent; 1 if no two latents share a feature."""
         forth = self.comparison.nearest_a_to_b
         return float((forth.multiplicity > 0).sum() / forth.n_latents)
 
     def summary(self) -> dict[str, Any]:
         """Return the recovery and the summary of the comparison as a JSON-ready dict."""
         return {
-            "recovery_means": "a latent matches a feature, and a feature is recovered, if its nearest partner on the "
-            "other side is above the threshold (above_threshold) or significant (significant)",
+            "recovery_means": "precision is the share of latents, and recall the share of features, whose nearest "
+            "partner is above the threshold (above_threshold) or significant (significant)",
             "threshold": self.threshold,
             **{name: asdict(r) for name, r in (("above_threshold", self.above), ("significant", self.significant))},
             "uniqueness": self.uniqueness,
@@ -91,7 +91,7 @@ class GroundTruth(ComparisonAnswer):
         }
 
     def figures(self) -> Mapping[str, Figure]:
-        """Return the figures to save."""
+        """Return the figure to save: similarity."""
         from sae_geometry import plots
 
         c = self.comparison
@@ -125,10 +125,10 @@ class GroundTruth(ComparisonAnswer):
     def sentences(self) -> str:
         a, b = self.dictionaries
         return (
-            f"{percent(self.above.recall)} of {counted(b.n_latents, 'true feature')} have a latent of {a.name} with a "
-            f"similarity above {self.threshold:g}; {percent(self.above.precision)} of the "
-            f"{counted(a.n_latents, 'latent')} have such a feature. Matched one to one, the mean |cosine| is "
-            f"{or_dash(self.mcc, '.3f')}."
+            f"Above a similarity of {self.threshold:g}, {percent(self.above.recall)} of "
+            f"{counted(b.n_latents, 'true feature')} match a latent of {a.name}, and "
+            f"{percent(self.above.precision)} of its {counted(a.n_latents, 'latent')} match a feature. The mean "
+            f"|cosine| of the optimal one-to-one matching is {or_dash(self.mcc, '.3f')}."
         )
 
 
@@ -149,9 +149,9 @@ def truth(
 
     Args:
         a: anything that `compare` takes.
-        features: the true features, as a SAELens synthetic model or anything that `compare` takes, one per row.
+        features: the true features, as a SAELens synthetic model or anything that `compare` takes, one feature per row.
         threshold: similarity above which a latent and a feature match.
-        signed: False compares |cos|; the MCC always does.
+        signed: False compares |cos|; the MCC always uses |cos|.
         allow_mismatch: permit different models or hook points; every output then says so.
         progress: called with the current step and its completed fraction.
 

@@ -1,7 +1,7 @@
 """Inference: confidence intervals over runs and over latents, and tests of whether two kinds of runs differ.
 
-Latents of one pair of runs are not independent samples of training: an interval over them covers the mean of *this
-pair*, and says nothing about other seeds. Three or more runs give an interval over runs.
+Latents of one pair of runs are not independent samples of training: an interval over latents covers the mean of *this
+pair*, and says nothing about other seeds. With three or more runs, there is an interval over runs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sae_geometry.nulls.competition import share_of
 
 LEVEL = 0.95
 SIGNIFICANT = 0.05
-_APART = 0.01  # error rate of flagging a run among exchangeable runs
+_APART = 0.01  # significance level of the test for outlying runs
 _MOST_PERMUTATIONS = 20_000
 _SAMPLED = 9_999
 
@@ -31,8 +31,8 @@ class Interval:
 
     Attributes:
         mean, low, high: the estimate and its interval; low and high are nan if there is none.
-        over: sampling unit: "runs", or "latents of one pair".
-        note: limits of the interval, and any outlying runs; empty over latents.
+        over: sampling unit, "runs" or "latents of one pair".
+        note: caveats on the interval, and any outlying runs; empty for an interval over latents.
     """
 
     mean: float
@@ -58,11 +58,11 @@ class KindDifference:
     """Difference between the mean similarities within two kinds of runs, with its test.
 
     Attributes:
-        difference: mean over pairs within `first` minus mean over pairs within `second`; nan if a kind has one run.
-        p_value: two-sided, the larger of a permutation test and Welch's; nan if there are too few runs.
-        permutations: number of distinct permutations of runs between kinds, including the observed one.
+        difference: mean over pairs within `first` minus mean over pairs within `second`; nan if either has one run.
+        p_value: the larger of the two-sided p-values of a permutation test and Welch's test; nan if `refusal` is given.
+        permutations: number of permutations of runs between kinds, including the observed one.
         exact: whether all permutations were enumerated.
-        refusal: why there is no p-value, and how many runs the test needs; None if there is one.
+        refusal: why there is no p-value, and how many runs the test needs; None if there is a p-value.
     """
 
     first: str
@@ -92,16 +92,16 @@ def interval_over_runs(
 
     The two directions of a pair are averaged, m_ij = μ + r_i + r_j + e_ij: each run has an effect on all of its
     pairs, and each pair has its own. With N ≥ 4 runs both variances are estimated (analysis of variance, round robin)
-    and Var = 4σ_r²/N + 2σ_e²/(N(N−1)), with Satterthwaite's degrees of freedom. With three the two cannot be
-    separated and all variance is attributed to runs. The variance is scaled by N/(N−1), because the effects of uneven
-    runs are skewed. If all values lie in 0…1, the interval is computed on the logit scale (delta method) and stays in
-    that range.
+    and Var = 4σ_r²/N + 2σ_e²/(N(N−1)), with Satterthwaite's degrees of freedom. With N = 3 the two
+    cannot be separated and all variance is attributed to runs. The variance is scaled by N/(N−1), because the effects
+    of uneven runs are skewed. If all values lie in 0…1, the interval is computed on the logit scale (delta method) and
+    stays in that range.
 
     Args:
         matrix: [N, N], a value for every ordered pair of runs; the diagonal is not used.
         latents: for shares, the total number of latents over all runs: the interval is then never narrower than
             Wilson's for that number.
-        names: names of the runs for the note; numbered from 1 if None.
+        names: names of the runs for the note; if None, runs are numbered from 1.
 
     Raises:
         ValueError: fewer than three runs, or values that are not finite.
@@ -129,10 +129,10 @@ def interval_over_runs(
 
 
 def runs_apart(matrix: np.ndarray) -> list[int]:
-    """Return the rows of outlying runs, far less similar to the others than these are to each other, lowest first.
+    """Return the rows of outlying runs, far less similar to the others than the others are to each other, lowest first.
 
     Runs are removed one by one, lowest first, down to a bare majority of at least three; each is tested by its
-    studentized mean over pairs among the remaining runs (Grubbs' test, 1%), and all up to the last significant one
+    studentized mean over pairs among the remaining runs (Grubbs' test, 1%), and all up to the last significant run
     are outliers (Rosner's procedure, so that two failed runs do not mask each other). The result is empty
     for fewer than four runs. The diagonal of the matrix is not used.
     """
@@ -187,11 +187,11 @@ def kind_difference(matrix: np.ndarray, kinds: Sequence[str], first: str, second
     """Test over runs whether runs of the first kind resemble each other more than runs of the second.
 
     The statistic is the mean over ordered pairs within `first` minus that within `second`. Pairs across kinds are
-    shifted to the mean of the two, since similarity *between* kinds is another question; under the null hypothesis
+    shifted to the mean of the two, since similarity *between* kinds is not tested; under the null hypothesis
     runs are then exchangeable, and p is the share of permutations with at least as large an absolute difference. Up
     to 20,000 permutations are enumerated; otherwise 9,999 are sampled and the observed one is added. Permutation is
-    anti-conservative where the kinds differ in variance, so p is at least Welch's (each kind with its own round-robin
-    variance, as in `interval_over_runs`).
+    anti-conservative where the kinds differ in variance, so p is at least that of Welch's test (each kind has its own
+    round-robin variance, as in `interval_over_runs`).
 
     Raises:
         ValueError: a kind without runs, or the same kind twice.
@@ -205,7 +205,7 @@ def kind_difference(matrix: np.ndarray, kinds: Sequence[str], first: str, second
     np.fill_diagonal(among, 0.0)
     if min(n, m) < 2:
         lone = first if n < 2 else second
-        why = f"{lone} has one run, so there is no pair within it; the test needs {_enough(n, m)} runs"
+        why = f"{lone} has only one run, so there is no pair within it; the test needs {_enough(n, m)} runs"
         return KindDifference(first, second, math.nan, math.nan, 0, True, why)
     means = [float(part.sum() / (k * (k - 1))) for part, k in ((among[:n, :n], n), (among[n:, n:], m))]
     observed = means[0] - means[1]
@@ -248,7 +248,7 @@ def _round_robin(symmetric: np.ndarray) -> tuple[float, float, float]:
 
 
 def _note(symmetric: np.ndarray, names: Sequence[str]) -> str:
-    """Name the outlying runs; without any, state how common another kind of run could be without being seen."""
+    """Return a note that names the outlying runs or, if there are none, how common an unseen kind of run could be."""
     n = len(symmetric)
     apart = runs_apart(symmetric)
     if not apart:
@@ -260,8 +260,8 @@ def _note(symmetric: np.ndarray, names: Sequence[str]) -> str:
     who = ", ".join(names[at] for at in apart)
     verb = "stands" if len(apart) == 1 else "stand"
     return (
-        f"{who} {verb} apart, at {symmetric[np.ix_(apart, rest)].mean():.3f} to the other {len(rest)} runs, which are "
-        f"at {mean:.3f} to each other, so this mean covers two kinds of runs"
+        f"{who} {verb} apart: mean similarity {symmetric[np.ix_(apart, rest)].mean():.3f} to the other {len(rest)} "
+        f"runs, against {mean:.3f} among those, so this mean covers two kinds of runs"
     )
 
 
@@ -284,7 +284,7 @@ def _permuted(among: np.ndarray, n: int) -> np.ndarray:
 
 
 def _welch(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the two-sided p-value of Welch's test for equal means within two kinds of at least three runs."""
+    """Return the two-sided p-value of Welch's test for equal mean similarity within two kinds of three or more runs."""
     (mean_a, var_a, free_a), (mean_b, var_b, free_b) = _round_robin(first), _round_robin(second)
     if var_a + var_b == 0:
         return float(mean_a == mean_b)
@@ -293,18 +293,18 @@ def _welch(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _too_few(n: int, m: int, smaller: str) -> str:
-    """Return why n and m ≥ 2 runs do not allow a test; empty if they do."""
+    """Return why n and m runs, each at least 2, do not allow a test; an empty string if they do."""
     if min(n, m) < 3:
-        which = "both kinds have" if n == m else f"{smaller} has"
+        which = "both kinds have only" if n == m else f"{smaller} has only"
         return f"{which} two runs, and one pair does not show how much pairs vary"
     distinct = math.comb(n + m, n)
     if (2 if n == m else 1) / distinct > SIGNIFICANT:
-        return f"{n} and {m} runs have only {distinct} permutations, so no p-value could fall to {SIGNIFICANT}"
+        return f"{n} and {m} runs have only {distinct} permutations, so no p-value could be as low as {SIGNIFICANT}"
     return ""
 
 
 def _enough(n: int, m: int) -> str:
-    """Return the smallest numbers of runs, at least n and m, that allow a test."""
+    """Return the smallest numbers of runs that allow a test (at least n and m), in words."""
     n, m = max(n, 3), max(m, 3)
     sizes = ((a, total - a) for total in itertools.count(n + m) for a in range(n, total - m + 1))
     return next(f"{a} and {b}" for a, b in sizes if not _too_few(a, b, ""))

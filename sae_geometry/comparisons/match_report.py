@@ -55,8 +55,8 @@ _SHARED = (
 )
 _CHANCE = (
     "a_to_b, b_to_a: E[max_j ⟨x, y_j⟩] over m independent isotropic directions, a floor in an anisotropic space; "
-    "turned: MMCS against the target turned by an orthogonal map that keeps its principal axes and inner cosines; "
-    "own: mean cosine to the nearest other latent of the source; one_to_one: the PW-MCC of A with B turned"
+    "turned: MMCS against the turned target (an orthogonal map keeps its principal axes and inner cosines); own: mean "
+    "cosine to the nearest other latent of the source; one_to_one: the PW-MCC of A with the turned B"
 )
 
 
@@ -88,11 +88,11 @@ class MatchReport(ComparisonAnswer):
         return self.comparison.sentences
 
     def summary(self) -> dict[str, Any]:
-        """Return the comparison's summary with PW-MCC, signed and absolute, and the shared latents."""
+        """Return the summary of the comparison, the PW-MCC (signed and absolute), and the shared latents."""
         return self.comparison.summary() | {k: self.record[k] for k in ("pw_mcc", "shared")}
 
     def lists(self) -> Mapping[str, pd.DataFrame]:
-        """Return the pairs and the latents without a partner."""
+        """Return the lists of shared pairs and of latents without a partner."""
         return self.comparison.lists()
 
     @property
@@ -100,7 +100,6 @@ class MatchReport(ComparisonAnswer):
         return self.comparison.meanings
 
     def figures(self) -> Mapping[str, Figure]:
-        """Return the figures of the comparison."""
         return self.comparison.figures()
 
     def write_extra(self, folder: Path) -> None:
@@ -116,7 +115,7 @@ class MatchReport(ComparisonAnswer):
         return self.comparison.first_screen(_in_words(self.record))
 
     def details(self) -> str:
-        """Return the details of the comparison and the formulas of the record."""
+        """Return the full report of the comparison, and the values and formulas of the record."""
         formulas = [f"{name}: {self.record['pw_mcc'][name]['formula']}" for name in ("signed", "absolute")]
         return "\n".join([self.comparison.details(), *_in_words(self.record), *formulas])
 
@@ -137,8 +136,8 @@ def match(
 
     PW-MCC = (1/K) Σ_{(i,j)∈π} S_ij with K = min(n, m), S_ij the cosine (or its absolute value) of unit decoder
     directions and π the optimal one-to-one matching: see `sae_geometry.matching.match`. MMCS in both directions, double
-    counting allowed, is given for comparison. Encoders of equal width are matched too, which gives Paulo & Belrose's
-    shared latents at every threshold and the share of latents with the same partner in both matchings.
+    counting allowed, is given for comparison. Encoders of the same width are matched too, which gives Paulo &
+    Belrose's shared latents at every threshold and the share of latents with the same partner in both matchings.
 
     Args:
         a, b: anything that `compare` takes.
@@ -215,9 +214,9 @@ def _record(c: Comparison, absolute: Assignment, encoder: Assignment | None, by_
 
 
 def _in_words(record: Mapping[str, Any]) -> list[str]:
-    """Return the lines that the record adds to a comparison: certificate, |cos| and encoders."""
+    """Return the lines that the record adds to a comparison: PW-MCC, certificate and shared latents."""
     certificate = record["matchings"]["decoder_signed"]["certificate"]
-    state = "optimal, proven" if certificate["certified"] else f"stopped: {certificate['stopped']}"
+    state = "proven optimal" if certificate["certified"] else f"stopped: {certificate['stopped']}"
     chance = record["chance"]["one_to_one"]["absolute"]["mean_similarity"]
     lines = [
         f"  PW-MCC {record['pw_mcc']['signed']['value']:.4f} {state} (gap {certificate['relative_gap']:.0e}); absolute "
@@ -225,14 +224,14 @@ def _in_words(record: Mapping[str, Any]) -> list[str]:
     ]
     shared = record["shared"]
     if "missing" in shared:
-        return [*lines, f"  shared by decoder and encoder: not computed, {shared['missing']}"]
+        return [*lines, f"  shared by decoder and encoder: not computed ({shared['missing']})"]
     at = next(point for point in shared["curve"] if point["threshold"] == THRESHOLD)
     return [*lines, f"  shared by decoder and encoder > 0.7: {at['both']:,} of {shared['n_pairs']:,}, "
             f"{at['both_same_partner']:,} with the same partner"]  # fmt: skip
 
 
 def schema() -> dict[str, Any]:
-    """Return the JSON schema (draft 2020-12) of `match_report`'s record, as shipped in `sae_geometry/schemas`."""
+    """Return the JSON schema (draft 2020-12) of `MatchReport.record`, as shipped in `sae_geometry/schemas`."""
     text = files("sae_geometry").joinpath("schemas/match.schema.json").read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(text)
     return found
@@ -259,7 +258,7 @@ def _pw_mcc(made: Assignment) -> dict[str, Any]:
 def _matching(
     a: Dictionary, b: Dictionary, made: Assignment, nearest: tuple[Matching, Matching] | None = None
 ) -> dict[str, Any]:  # fmt: skip
-    """Return the record of a matching; given nearest matchings, each pair has the larger q-value of its directions."""
+    """Return the record of a matching; with nearest matchings, each pair gets the larger q-value of both directions."""
     rows = np.flatnonzero(made.partner >= 0)
     cols, cosine = made.partner[rows], made.cosine[rows]
     ids_a, ids_b = a.latent_ids.cpu().numpy(), b.latent_ids.cpu().numpy()

@@ -95,7 +95,7 @@ class _Search:
         return {} if plain is None else dict(zip(keys, plain.tolist(), strict=True))
 
     def _label_hits(self, d: Dictionary) -> None:
-        """Add the labels of the hits in the latest dictionary, and drop those of latents that are no longer hits."""
+        """Add the labels of the hits in the latest dictionary, and drop the labels of former hits."""
         listed = {int(j) for j in np.unique(self.lists[2]) if j >= 0}
         self.labels = {j: row for j, row in self.labels.items() if j in listed}
         rows = np.array(sorted(j - self.n_before for j in listed if j >= self.n_before), dtype=np.int64)
@@ -157,33 +157,33 @@ def nearest(
 ) -> Nearest:
     """Find the latents closest to each vector among all latents of one or many dictionaries.
 
-    The order is exact: cosine descending (|cos| if not signed), then the order of the dictionaries, then the row.
-    Dictionaries are read one after another and dropped, so memory is that of the largest. P-values refer to the largest
-    cosine over all candidates (Westfall & Young 1993): each dictionary is turned by orthogonal maps that preserve its
-    mean and second moment. (Turning the vectors instead is equivalent, and cheap for a few.) p is valid for vectors
-    whose distribution does not change under such turns.
+    Hits are in exact order: descending cosine (|cos| if not signed), then the order of the dictionaries, then the row.
+    Dictionaries are read one after another and dropped, so the largest determines the memory needed. P-values refer to
+    the largest cosine over all candidates (Westfall & Young 1993): each dictionary is turned by orthogonal maps that
+    preserve its mean and second moment. (Turning the vectors instead is equivalent, and cheaper for a few vectors.) A
+    p-value is valid for vectors whose distribution does not change under these turns.
 
     Args:
-        vectors: see `sources.vectors.as_vectors`: an array [d] or [n, d], a `Dictionary`, a file of vectors, or
-            `RUN::latent=12`.
+        vectors: an array [d] or [n, d], a `Dictionary`, a file of vectors, or `RUN::latent=12`; see
+            `sources.vectors.as_vectors`.
         targets: one target or several: anything `compare` takes, a folder or Hugging Face repository with many
             dictionaries, or an address with a pattern such as `layers.{0..11}`. In a folder, dictionaries that do not
             fit are skipped and listed in the result.
         k: number of latents per vector, 1…64.
         signed: False ranks by |cos|.
-        turns: number of turns; 0 for no p-values. None: 999, fewer for more than ten vectors, at least 19.
-        seed: seed of the turns.
+        turns: number of random turns; 0 skips p-values. None means 999, or fewer (at least 19) for over ten vectors.
+        seed: seed of the random turns.
         latents: "alive" leaves out latents known to be dead.
         drop_bad: leave out latents without a direction, instead of raising.
         allow_mismatch: permit a model or hook point other than the vectors' (known only for `RUN::latent=…`).
-        prepare: called on each dictionary that is read, for example to map it (`sae_geometry.mapped`).
+        prepare: applied to each dictionary after reading, for example to map it (`sae_geometry.mapped`).
         unembed: the model used to label hits with the tokens that they promote, as in `read_tokens`; by default hits
             have the labels of their dictionaries.
         offline, echo, progress: as in `load`.
 
     Raises:
         ValueError: k out of range, a negative number of turns, different widths, or different spaces.
-        SourceError: as for `load`.
+        SourceError: the vectors or a target cannot be read, as for `load`.
 
     Example:
         >>> import sae_geometry as sg
@@ -219,7 +219,7 @@ def nearest(
                 search.add(d, _share_of(progress, at + i / len(units), len(units), len(places)))
                 del d  # Free the memory before the next dictionary is read.
     if not search.searched:
-        raise ValueError(f"no dictionary could be searched; the first reason: {[*skipped, 'none was given'][0]}")
+        raise ValueError(f"no dictionary could be searched: {[*skipped, 'no dictionary was given'][0]}")
     return search.result(skipped)
 
 
@@ -265,7 +265,7 @@ def _checked(source: Dictionary, d: Dictionary, allow_mismatch: bool) -> list[st
             f"{d.d_in:,}; {'pass the transpose, one vector per row' if transposed else 'cosines are undefined'}"
         )
     if source.model is None and source.hook_point is None:
-        return [*notes, f"model and hook point of {source.name!r} unknown: assumed to be those of the dictionaries"]
+        return [*notes, f"unknown model and hook point of {source.name!r} are assumed to be those of the dictionaries"]
     return [*notes, *require_same_space(source, d, allow_mismatch)]
 
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_RECORDS = 10_000
-_SHOWN = 5  # largest number of vectors printed
-_ROWS = 10  # largest number of hits printed
+_SHOWN = 5  # maximum number of vectors printed
+_ROWS = 10  # maximum number of hits printed
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -36,15 +36,15 @@ class Nearest(Answer):
         searched: description of each searched dictionary: name, address, size, space, fingerprint.
         signed: whether hits are ranked by cosine or by |cosine|.
         run: int64 [n, k], position in `searched` of each hit's dictionary; −1 where there are fewer than k latents.
-        latent_id: int64 [n, k], original id of each hit; −1 likewise.
-        cosine: float64 [n, k], signed, by rank; nan likewise.
-        plain_cosine: float64 [n, k], the cosine before a linear map of both sides (`mapped`); nan without a map.
-        p_value: float64 [n, k], (1 + turns with any cosine as large) / (1 + turns); nan without turns.
-        expected: float64 [n], mean over the turns of the largest cosine.
-        turns: number of turns.
-        labels: labels of each hit, in the order of `to_pandas`; empty where a latent has none.
+        latent_id: int64 [n, k], original id of each hit; −1 where there is no hit.
+        cosine: float64 [n, k], signed cosine of each hit; nan where there is no hit.
+        plain_cosine: float64 [n, k], cosine before a linear map of both sides (`mapped`); nan if there is no map.
+        p_value: float64 [n, k], (1 + number of turns with a cosine at least as large) / (1 + turns); nan if turns = 0.
+        expected: float64 [n], the largest cosine, averaged over the turns.
+        turns: number of random turns.
+        labels: labels of each hit, in the order of `to_pandas`; empty if the latent has no labels.
         sources: origin of the labels.
-        skipped: dictionaries of a folder that were not searched, with the reason.
+        skipped: dictionaries of a folder that were not searched, with the reasons.
         caveats: notes on the dictionaries, and assumptions about their spaces.
     """
 
@@ -76,8 +76,8 @@ class Nearest(Answer):
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per vector and rank: vector, vector_id, rank, run, latent_id, cosine, p_value, address, link.
 
-        plain_cosine follows cosine if both sides were mapped. `link` is the latent's page on Neuronpedia, None if
-        unknown. Labels follow, as in the other tables: tokens, explanation, density, `label:NAME`.
+        plain_cosine follows cosine if both sides were mapped. `link` is the latent's page on Neuronpedia; None if
+        unknown. Label columns follow, as in the other tables: tokens, explanation, density, `label:NAME`.
         """
         at, rank = np.nonzero(self.run >= 0)
         runs, ids = self.run[at, rank], self.latent_id[at, rank]
@@ -100,11 +100,11 @@ class Nearest(Answer):
         )
 
     def tables(self) -> Mapping[str, pd.DataFrame]:
-        """Return the table to save."""
+        """Return the table to save: nearest."""
         return {"nearest": self.to_pandas()}
 
     def figures(self) -> Mapping[str, Figure]:
-        """Return the figure to save."""
+        """Return the figure to save: nearest."""
         from sae_geometry import plots
 
         return {"nearest": plots.figure_of(lambda ax: plots.nearest_ranks(self, ax), 3.25, 3.0)}
@@ -125,11 +125,11 @@ class Nearest(Answer):
             return "no p-values: the dictionaries were not turned"
         return (
             f"p: share of {self.turns:,} orthogonal turns of every dictionary (mean and second moment preserved) in "
-            f"which any latent is as close; at least {1 / (self.turns + 1):.2g}"
+            f"which any latent is at least as close; the minimum is {1 / (self.turns + 1):.2g}"
         )
 
     def summary(self) -> dict[str, Any]:
-        """Return the numbers, JSON-ready, with at most 10,000 hits; the table has all of them."""
+        """Return the inputs and at most 10,000 hits as a JSON-ready dict; the table has all hits."""
         hits = self.to_pandas()
         return {
             "inputs": {"vectors": describe_input(self.vectors), "searched": [dict(d) for d in self.searched]},
@@ -181,7 +181,7 @@ class Nearest(Answer):
         ]
 
     def _rows(self, hits: pd.DataFrame) -> list[tuple[str, ...]]:
-        """Return a header and one row per hit for a table; without turns, the columns that need them are left out."""
+        """Return a header and one row per hit for a table; if there are no turns, `by chance` and `p` are left out."""
         chance = dict(zip(self.vectors.latent_ids.tolist(), self.expected, strict=True))
         listed: Any = hits.itertuples()
         rows = [("vector", "by chance", "run", "latent", "cosine", "p", "label")]

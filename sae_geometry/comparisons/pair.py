@@ -59,7 +59,7 @@ def compare(
     With C = A·Bᵀ over unit decoder directions, "nearest" takes argmax_j C_ij for each i and argmax_i C_ij for each j
     (the mean is MMCS, mean max cosine similarity, in each direction); "mutual" keeps pairs that pick each other;
     "greedy" takes the best remaining pair first; "optimal" maximizes the total similarity over one-to-one matchings.
-    Ties go to the smaller index. All use one exact sweep: C is never materialized.
+    Ties go to the smaller index. All matchings use one exact sweep: C is never materialized.
 
     Args:
         a, b: a `Dictionary`, an address ("demo:local-seed0", a path, …), an array, tensor or DataFrame
@@ -67,16 +67,16 @@ def compare(
         matching: "nearest", "mutual", "greedy" or "optimal", as described above.
         on: compare "decoder" directions, "encoder" directions, or "both" (the mean of the two cosines).
         signed: False compares |cos|, so that a direction and its negative are equal.
-        min_similarity: for "optimal": the lowest similarity of a pair; the matching is optimal under this limit.
+        min_similarity: for "optimal": the minimum similarity of a pair; the matching is optimal under this limit.
         max_gap, time_budget: for "optimal": stop at this certified relative gap, or after about this many seconds.
-        turns: number of one-to-one matchings against B turned, for the null expectation; 0 also skips the matching
-            between halves of each dictionary. None: 3 up to 4,096 latents per side, 1 beyond.
+        turns: number of one-to-one matchings with the turned B, for the null expectation; 0 also skips the matching
+            between halves of each dictionary. None means 3 up to 4,096 latents per side and 1 beyond.
         threshold: similarity above which a one-to-one pair is shared, in −1…1.
-        min_margin: leave out pairs of smaller margin (similarity minus that of either latent's best other candidate).
-        control: a dictionary that should share nothing with A and B (an SAE of a randomized model, of step 0, of
-            another layer); A and B are each compared with it in the same way.
+        min_margin: leave out pairs with a smaller margin (similarity minus that of either's best other candidate).
+        control: a dictionary that should share nothing with A and B, such as an SAE of a randomized model, of training
+            step 0 or of another layer; A and B are each compared with the control in the same way.
         allow_mismatch: permit different models or hook points; every output then says so.
-        names: two labels to show instead of the dictionaries' own.
+        names: two labels to show instead of the names of the dictionaries.
         drop_bad: drop zero and non-finite rows of inputs other than a `Dictionary` and record them, instead of raising.
         executor: a `distributed.Client`, "local:N" or a Dask scheduler's address; sweeps run there, with
             bit-identical results.
@@ -116,7 +116,7 @@ def compare(
         made = compare_loaded(left, right, matching, limits, allow_mismatch=allow_mismatch, **how)
         with_control = [compare_loaded(x, z, matching, limits, **how) for z in others for x in (left, right)]
         for c in (made, *with_control):
-            c.one_to_one(progress)  # The answer shows this matching; make it while progress is reported.
+            c.one_to_one(progress)  # The summary shows this matching; compute it while progress is reported.
     if min_margin is not None:
         made, *with_control = (without_narrow_margins(c, min_margin) for c in (made, *with_control))
     return replace(made, against_control=(with_control[0], with_control[1])) if with_control else made
@@ -137,7 +137,7 @@ def compare_loaded(
 ) -> Comparison:
     """Compare two dictionaries with distinct names under a single matching; see `compare`.
 
-    Unlike `compare`, this makes the one-to-one matching only when it is first requested.
+    Unlike `compare`, compute the one-to-one matching only when it is first requested.
     """
     notes = tuple(f"{d.name}: {note}" for d in (a, b) for note in d.notes)
     caveats = notes + require_same_space(a, b, allow_mismatch, on=on)

@@ -25,12 +25,12 @@ P = TypeVar("P", bound="PairMatchings")
 
 # Factors that convert inner products within A and within B to similarities: see `operands`.
 OWN_SCALES: dict[On, tuple[float, float]] = {"decoder": (1.0, 1.0), "encoder": (1.0, 1.0), "both": (2.0, 0.5)}
-_NEARER = 0.01  # There may be families if the mean own similarity exceeds the turned control by this much.
+_NEARER = 0.01  # Families are possible if the mean own similarity exceeds the turned control by this much.
 
 
 @dataclass(frozen=True)
 class OptimalLimits:
-    """Limits of an optimal matching: the lowest similarity of a pair, and when to stop; see `compare`."""
+    """Limits of an optimal matching, as in `compare`: minimum similarity of a pair, maximum gap and time budget."""
 
     min_similarity: float | None = None
     max_gap: float = 0.0
@@ -39,7 +39,7 @@ class OptimalLimits:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PairMatchings:
-    """Base of `Comparison`, where the attributes are described: one sweep of a pair, and the matchings made from it."""
+    """Base class of `Comparison`, which describes the attributes: one sweep of a pair, and the matchings from it."""
 
     a: Dictionary
     b: Dictionary
@@ -107,8 +107,8 @@ class PairMatchings:
     def double_counting(self, progress: Progress | None = None) -> DoubleCounting:
         """Return MMCS in both directions, the mutual, greedy and optimal one-to-one matchings, and the largest hubs.
 
-        The three matchings are computed at any size, and cached. The null expectation of those that were not requested
-        comes from a single turn of B.
+        All three matchings are computed, whatever the size, and cached. If a matching was not requested, its null
+        expectation comes from a single turn of B.
         """
         cached: dict[str, Any] = vars(self)
         if "_counts" not in cached:
@@ -124,7 +124,7 @@ class PairMatchings:
 
     @cached_property
     def _losses_if_forbidden(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return lower bounds on the fall of the optimal total if a latent's pair is forbidden: float64 [n] and [m]."""
+        """Return lower bounds on the loss in total similarity if a latent's pair is forbidden, float64 [n] and [m]."""
         if self.assignment is None or self.assignment.certificate is None:
             return np.full(self.a.n_latents, np.nan), np.full(self.b.n_latents, np.nan)
         of_a = loss_if_forbidden(*pair_operands(self.a, self.b, self.on), self.assignment)
@@ -190,10 +190,10 @@ def _made(
 
 
 def _with_expected(c: P, method: OneToOne, progress: Progress | None, own: bool) -> P:
-    """Add the null expectations of the matching: against B turned and, with `own`, between halves of each dictionary.
+    """Add the null expectations of the matching: with the turned B and, if `own`, between halves of each dictionary.
 
-    If neither dictionary's latents are closer to each other than to the other dictionary turned, the dictionaries share
-    no families, and halves would only repeat the turned expectation.
+    If neither dictionary's latents are closer to each other than to the other dictionary after turning, there are no
+    families, and halves would only repeat the turned expectation.
     """
     tick = (lambda _: None) if progress is None else partial(progress, f"chance of {method}")
     tick(0.0)
@@ -223,7 +223,7 @@ def pair_operands(a: Dictionary, b: Dictionary, on: On) -> tuple[Tensor, Tensor]
     """Return the operands of the sweep on A's device.
 
     Raises:
-        ValueError: no encoders, or encoders that read spaces of different width.
+        ValueError: no encoders, or encoders that read spaces of different widths.
     """
     b = b.to(a.device)
     for d in (a, b):

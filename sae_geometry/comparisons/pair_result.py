@@ -44,31 +44,31 @@ class Comparison(PairMatchings, PairAnswer):
         caveats: allowed mismatches and unknown spaces.
         assignment: the one-to-one matching with its certificate; None for "nearest".
         swept: the underlying sweep.
-        control_sweeps: the sweeps of A against B turned.
-        limits: lowest similarity and stopping rule of an optimal matching.
-        turns: number of matchings against B turned, for the null expectation of a one-to-one matching.
+        control_sweeps: the sweeps of A against the turned B.
+        limits: minimum similarity and stopping rule of an optimal matching.
+        turns: number of one-to-one matchings with the turned B, for the null expectation.
         threshold: similarity above which a one-to-one pair is shared.
         made: cached matchings of the same sweep.
         certainty: the margins of the pairs of the requested matching, A → B and B → A.
-        min_margin: margin below which pairs were left out; None if none were.
-        against_control: A and B each compared with the control dictionary; None without one.
+        min_margin: margin below which pairs were left out; None if no pairs were.
+        against_control: the comparisons of A and of B with the control dictionary; None if there is no control.
     """
 
     @cached_property
     def confounds(self) -> ConfoundAudit:
-        """Return the confound audit of the two dictionaries, to be read before the numbers."""
+        """Return the confound audit of the two dictionaries, to be read before the results."""
         return confound_audit(self.a, self.b)
 
     @property
     def meaning(self) -> str:
-        """Describe the matching and, for an optimal one that stopped early, its certified gap."""
+        """Describe the matching and, if an optimal matching stopped early, its certified gap."""
         if self._early_stop is not None:
             return f"best one-to-one matching found, {self._early_stop}"
         return "; ".join([methods.MEANING[self.matching], *self._limits_in_words])
 
     @property
     def _early_stop(self) -> str | None:
-        """Describe why an optimal matching stopped before it was certified; None if it did not."""
+        """Describe why an optimal matching stopped early; None if it is certified or has no certificate."""
         certificate = None if self.assignment is None else self.assignment.certificate
         if certificate is None or certificate.certified:
             return None
@@ -79,10 +79,10 @@ class Comparison(PairMatchings, PairAnswer):
 
     @property
     def _limits_in_words(self) -> list[str]:
-        """Describe the limits that the one-to-one matching was made under, if any."""
+        """Return the limits under which the one-to-one matching was computed, in words; empty if there are none."""
         said = [] if self._early_stop is None else [self._early_stop]
         if self.limits.min_similarity is not None:
-            said.append(f"no pair below {self.limits.min_similarity:g} matched")
+            said.append(f"no pair below {self.limits.min_similarity:g} was matched")
         if self.min_margin is not None:
             said.append(methods.MARGIN.format(self.min_margin))
         return said
@@ -125,7 +125,7 @@ class Comparison(PairMatchings, PairAnswer):
     def shared(self) -> pd.DataFrame:
         """Return the one-to-one pairs above the threshold, most similar first.
 
-        Columns: a_id, b_id, cosine, q_value (the larger of both directions), mutual; label and partner_label where
+        Columns: a_id, b_id, cosine, q_value (the larger of both directions), mutual; label and partner_label if
         there are labels.
         """
         return self._lists["shared"].copy()
@@ -147,10 +147,10 @@ class Comparison(PairMatchings, PairAnswer):
 
     @property
     def only_a(self) -> pd.DataFrame:
-        """Return A's latents without a one-to-one partner above the threshold, the least similar first.
+        """Return A's latents without a one-to-one partner above the threshold, those least similar to B first.
 
         Columns: latent_id, nearest_id and nearest_cosine in the other dictionary, q_value of the nearest,
-        one_to_one_cosine (nan without a partner), frequency; label and nearest_label where there are labels.
+        one_to_one_cosine (nan if there is no partner), frequency; label and nearest_label if there are labels.
         """
         return self._lists["only-a"].copy()
 
@@ -197,7 +197,7 @@ class Comparison(PairMatchings, PairAnswer):
         return pair_labels(table, self.dictionaries, signed=self.signed, threshold=self.threshold)
 
     def figures(self) -> Mapping[str, Figure]:
-        """Return the figures to save: partners, similarity, multiplicity, certainty; double_counting up to 4,096."""
+        """Return the figures to save: partners, similarity, multiplicity, certainty and, if cheap, double_counting."""
         from sae_geometry import plots
 
         paired = self.one_to_one()
@@ -217,7 +217,7 @@ class Comparison(PairMatchings, PairAnswer):
         return found
 
     def _strata(self) -> pd.DataFrame:
-        """Return the strata of both directions: a `direction` column, then the columns of `comparisons.strata`."""
+        """Return the strata of both directions: a `direction` column, followed by the columns of `strata.strata`."""
         paired, frames = self.one_to_one(), []
         sides = (("a_to_b", self.a, self.a_to_b, paired.a_to_b), ("b_to_a", self.b, self.b_to_a, paired.b_to_a))
         for direction, source, m, there in sides:
@@ -227,7 +227,7 @@ class Comparison(PairMatchings, PairAnswer):
         return pd.concat([f for f in frames if len(f)] or frames[:1], ignore_index=True)
 
     def summary(self) -> dict[str, Any]:
-        """Return everything needed to quote the result: inputs, matching, both directions, caveats, sweep report."""
+        """Return the inputs, matching, both directions, caveats and sweep report as a JSON-ready dict."""
         out: dict[str, Any] = {
             "inputs": {"a": describe_input(self.a), "b": describe_input(self.b)},
             "confounds": self.confounds.summary(),
@@ -269,17 +269,17 @@ class Comparison(PairMatchings, PairAnswer):
         return out
 
     def _interval(self, m: Matching) -> dict[str, Any] | None:
-        """Return the interval of the mean similarity over latents; None with fewer than two pairs."""
+        """Return the interval of the mean similarity over latents; None if there are fewer than two pairs."""
         return asdict(interval_over_latents(m.similarity)) if m.n_matched > 1 else None
 
     def plot_ecdf(self, ax: Axes | None = None, *, legend: bool = True) -> Axes:
-        """Draw the ECDF of similarity, both directions, nearest and one-to-one, with the null expectation."""
+        """Draw the ECDFs of nearest and one-to-one similarity in both directions, with the null expectations."""
         from sae_geometry import plots
 
         return plots.similarity_ecdf(self._curves(), ax=ax, threshold=self.threshold, legend=legend)
 
     def plot_histogram(self, ax: Axes | None = None, *, legend: bool = True) -> Axes:
-        """Draw histograms of similarity over shared bins, for the curves of `plot_ecdf`."""
+        """Draw histograms of the similarities in `plot_ecdf`, over shared bins."""
         from sae_geometry import plots
 
         return plots.similarity_histogram(self._curves(), ax=ax, threshold=self.threshold, legend=legend)
@@ -291,7 +291,7 @@ class Comparison(PairMatchings, PairAnswer):
         return plots.multiplicity_bars(self._nearest, ax=ax, legend=legend)
 
     def plot_double_counting(self, ax: Axes | None = None, *, legend: bool = True) -> Axes:
-        """Draw mean similarity and number of pairs per matching, with the null expectation."""
+        """Draw the mean similarity and the number of pairs of each matching, with the null expectation."""
         from sae_geometry import plots
 
         return plots.counting_bars(self.double_counting(), self.nearest_a_to_b, ax=ax, legend=legend)
@@ -301,7 +301,7 @@ class Comparison(PairMatchings, PairAnswer):
 
     @property
     def headline(self) -> str:
-        """Return the line that answers the question: how many latents have a one-to-one partner."""
+        """Return the line that states how many latents have a one-to-one partner above the threshold."""
         return pair_words.headline(self)
 
     @property
@@ -317,7 +317,7 @@ class Comparison(PairMatchings, PairAnswer):
         limits = ""
         if self.min_margin is not None:
             least = f"{self.min_margin:g}"
-            limits = f" Pairs that exceed the best other candidate of either latent by less than {least} were left out."
+            limits = f" Pairs less than {least} above either latent's best other candidate were left out."
         if paired.limits.min_similarity is not None:
             limits += f" No pair below {paired.limits.min_similarity:g} was matched."
         control = ""
@@ -338,7 +338,7 @@ class Comparison(PairMatchings, PairAnswer):
         return lines if self.against_control is None else [*lines, *pair_words.control_lines(self.against_control)]
 
     def details(self) -> str:
-        """Return the first screen, the confound audit, and every number with its definition."""
+        """Return the full report: the printed summary, the confound audit, and every result with its definition."""
         about = f"matching: {self.matching} — {self.meaning}; similarity: {self.a_to_b.quantity}"
         parts = [repr(self), str(self.confounds), about, *pair_words.details(self)]
         paired = self.one_to_one()
@@ -361,12 +361,10 @@ class ComparisonAnswer(Answer):
 
     @property
     def dictionaries(self) -> tuple[Dictionary, Dictionary]:
-        """Return A and B."""
         return self.comparison.dictionaries
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        """Return the caveats of the comparison."""
         return self.comparison.caveats
 
     def tables(self) -> Mapping[str, pd.DataFrame]:

@@ -1,4 +1,4 @@
-"""Text of a comparison: the first screen, hints, and the details."""
+"""Text of a comparison: the printed summary, hints, and the full report."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from sae_geometry.pairwise.mapping import plain_cosines
 from sae_geometry.pairwise.matching_result import Matching
 from sae_geometry.results.warnings import WIDTH
 
-_SAME_IDS = 0.5  # share of mutual pairs with the same id above which ids are taken to correspond
+_SAME_IDS = 0.5  # Ids are taken to correspond if more than this share of mutual pairs have the same id.
 
 
 def headline(c: PairMatchings) -> str:
-    """Return how many latents have a one-to-one partner above the threshold, with the null expectation."""
+    """Return the line that states how many latents have a one-to-one partner above the threshold."""
     there, pairs, least = _shared(c)
     measure = f", {there.quantity.removeprefix('decoder ')}" if _is_plain(there) else ""
     numbers = f"{pairs:,} of {least:,}   {percent(pairs / least)}   by chance {_by_chance(c)}"
@@ -32,13 +32,13 @@ def headline(c: PairMatchings) -> str:
 
 
 def sentences(c: PairMatchings) -> str:
-    """Return the answer in two sentences, with the null expectations."""
+    """Return two sentences: the share of latents with a one-to-one partner, and of significant latents."""
     (there, pairs, least), (forth, back) = _shared(c), c._nearest
     return (
         f"{pairs:,} of {counted(least, 'latent')} ({percent(pairs / least)}) have a one-to-one partner with a "
         f"{there.quantity} above {c.threshold:g}; {_by_chance(c)} would be expected by chance. "
-        f"{percent(forth.significant_fraction)} of A and {percent(back.significant_fraction)} of B are closer to a "
-        "partner than their own dictionary and chance explain (5% false discoveries)."
+        f"{percent(forth.significant_fraction)} of A's latents and {percent(back.significant_fraction)} of B's are "
+        "closer to a partner than their own dictionary and chance explain (5% false discoveries)."
     )
 
 
@@ -49,7 +49,7 @@ def _shared(c: PairMatchings) -> tuple[Matching, int, int]:
 
 
 def first_screen(c: PairMatchings) -> list[str]:
-    """Return the numbers of the first screen, in lines of 80 characters."""
+    """Return the lines of the printed summary, at most 80 characters each."""
     forth, back = c._nearest
     label = f"  nearest > {c.threshold:g}"
     return [
@@ -88,7 +88,7 @@ def _means(c: PairMatchings) -> list[str]:
     """Return the means of both matchings in both directions, with their null expectations."""
     (forth, back), (there, here) = c._nearest, c._paired
     name: str = "PW-MCC" if there.method == "optimal" and there.on == "decoder" else there.method
-    if there.n_matched < min(c.a.n_latents, c.b.n_latents):  # The mean is over a selection of latents.
+    if there.n_matched < min(c.a.n_latents, c.b.n_latents):  # The mean covers only some latents.
         name = f"{there.method}, {counted(there.n_matched, 'pair')}"
     rows = [
         ("mean cosine" if _is_plain(forth) else "mean similarity", "A→B", "B→A", "by chance"),
@@ -106,7 +106,7 @@ def control_lines(both: Sequence[PairMatchings]) -> list[str]:
         _, pairs, least = _shared(c)
         forth = c.nearest_a_to_b
         shares = (percent(pairs / least), _by_chance(c), percent(forth.significant_fraction))
-        rows.append((f"  {letter} with it", *shares, f"{forth.mean_similarity:.3f}"))
+        rows.append((f"  {letter} with control", *shares, f"{forth.mean_similarity:.3f}"))
     return aligned(rows)
 
 
@@ -121,7 +121,7 @@ def _is_plain(m: Matching) -> bool:
 
 
 def _by_chance(c: PairMatchings) -> str:
-    """Format the share of shared pairs expected by chance: from matchings with B turned, or a bound from the nearest.
+    """Format the share of shared pairs expected by chance: from matchings with the turned B, or as a bound.
 
     An expectation of zero is printed as a bound, "< x%", since it comes from finitely many latents.
     """
@@ -140,7 +140,7 @@ def _frequent(c: PairMatchings) -> list[str]:
 
 
 def details(c: PairMatchings) -> list[str]:
-    """Return a table of all directions with every number, followed by the definitions."""
+    """Return a table with one row per direction of each matching, followed by intervals, definitions and caveats."""
     asked, (forth, back) = (c.a_to_b, c.b_to_a), c._nearest
     matchings = [*asked, *(() if c.matching == "nearest" else c._nearest), *(x.a_to_b for x in c.against_control or ())]
     above = f"> {c.threshold:g}"
@@ -185,31 +185,31 @@ def _interval_words(both: Sequence[Matching]) -> str:
 
 def _chance_words(forth: Matching, back: Matching, threshold: float) -> str:
     text = (
-        "chance: the same against the target turned, which keeps its principal axes and inner cosines; own: the "
-        "source with itself (nearest other latent, or halves matched if there may be families); "
-        "adjusted: (mean − chance) / (1 − chance); "
-        "significant: closer than its own dictionary and the target turned explain, 5% false discoveries"
+        "chance: the same mean against the turned target, which keeps its principal axes and inner cosines; own: the "
+        "source with itself (nearest other latent, or matched halves if there may be families); "
+        "adjusted: (mean − chance) / (1 − chance); significant: share of latents closer to a partner than their own "
+        "dictionary and the turned target explain (5% false discoveries)"
     )
     above = [m.fraction_above_by_chance(threshold) for m in (forth, back)]
-    text += f"; nearest above {threshold:g} by chance: {above[0]:.2%} and {above[1]:.2%}"
+    text += f"; expected share of nearest partners above {threshold:g}: {above[0]:.2%} and {above[1]:.2%} by chance"
     if math.isnan(forth.isotropic_chance):
         return text
     isotropic = f"{forth.isotropic_chance:.3f} and {back.isotropic_chance:.3f}"
-    return f"{text}; nearest to isotropic directions: {isotropic}"
+    return f"{text}; MMCS expected against isotropic directions: {isotropic}"
 
 
 def _control_words(forth: Matching, back: Matching) -> str:
-    """Describe the fairness of the controls and the share of latents that exceeds them."""
+    """Describe the fairness of the controls and the share of latents that exceed them."""
     sides = [" and ".join(str(m.balance.get(name, "–")) for m in (forth, back)) for name in ("own", "turned")]
     beyond = " and ".join(f"{m.beyond_controls.value:.1%}" for m in (forth, back))
     return (
         f"balance (wins of the nearest among undecided latents, 0.5 if the control is fair): own {sides[0]}; "
-        f"turned {sides[1]}; beyond the controls, without a threshold (2 × wins − 1): at least {beyond}"
+        f"turned {sides[1]}; share of latents beyond the controls (2 × wins − 1, at any similarity): at least {beyond}"
     )
 
 
 def hints(c: PairMatchings) -> list[str]:
-    """Return hints about linear maps, the nearest pairs before them, and ids that seem to correspond."""
+    """Return hints about linear maps, mean cosines before the maps, and ids that seem to correspond."""
     mapped = [(letter, d) for letter, d in (("A", c.a), ("B", c.b)) if d.unmapped is not None]
     said = [f"{letter} {next(note for note in d.notes if note.startswith('mapped by'))}" for letter, d in mapped]
     if (plain := plain_means(c)) is not None:
@@ -220,7 +220,7 @@ def hints(c: PairMatchings) -> list[str]:
 
 
 def plain_means(c: PairMatchings) -> tuple[float, float] | None:
-    """Return the mean cosines of the nearest pairs before a map, both directions; None without a map of one space."""
+    """Return the mean cosines of nearest pairs before the linear map, both directions; None if these are undefined."""
     forth, back = c._nearest
     there = plain_cosines(c.a, c.b, forth.source_ids, forth.partner)
     here = plain_cosines(c.b, c.a, back.source_ids, back.partner)
@@ -235,4 +235,4 @@ def _same_ids(a: Dictionary, b: Dictionary, forth: Matching) -> str | None:
     if files[0][0] and files[0][0] == files[1][0] and all(re.match(r"(model|layer)=", f[2]) for f in files):
         return "two outputs of the same latents"
     share = float((forth.partner == forth.source_ids)[forth.mutual].mean()) if forth.mutual.any() else 0.0
-    return f"{share:.0%} of mutual pairs share ids" if share > _SAME_IDS else None
+    return f"{share:.0%} of mutual pairs have the same id" if share > _SAME_IDS else None

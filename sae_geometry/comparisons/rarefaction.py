@@ -2,9 +2,9 @@
 
 Runs correspond to samples and latents to species: each run either finds a latent or does not. The curve up to N runs is
 an exact mean (Colwell et al. 2012). Beyond N, each latent has its own detection probability, with a distribution of any
-shape (a binomial mixture, as Norris & Pollock 1998). N runs give N counts, which do not determine that distribution, so
-the interval of an extrapolation ranges over every distribution that the counts allow. No data bound the total number of
-latents from above; Chao's (1987) estimator bounds it from below.
+shape (a binomial mixture, as in Norris & Pollock 1998). The N counts of N runs do not determine that distribution, so
+the interval of an extrapolation ranges over every distribution that the counts allow. No amount of data can bound the
+total number of latents from above; Chao's (1987) estimator bounds it from below.
 """
 
 from __future__ import annotations
@@ -31,15 +31,14 @@ class Rarefaction:
     """Number of distinct latents found by k runs.
 
     Attributes:
-        incidence: int64 [N]: distinct latents found by exactly 1, 2, … N runs.
-        expected: float64 [N]: distinct latents found by 1, 2, … N runs, the mean over all choices of that many runs.
-        low, high: float64 [N]: 95% interval, by the delta method on the counts.
-        further: float64 [F], further_low, further_high: extrapolation to N + 1, … N + F runs, with an interval of at
-            least 95% coverage.
-        refusal: why nothing is extrapolated; None if something is.
-        richness: Chao2's lower bound on the total number of distinct latents, with the interval of that bound,
-            richness_low, richness_high; nan if no latent is found by exactly two runs, since the bound divides by their
-            number.
+        incidence: int64 [N]: number of distinct latents found by exactly 1, 2, … N runs.
+        expected: float64 [N]: mean number of distinct latents found by k runs, over all subsets of k = 1, 2, … N runs.
+        low, high: float64 [N]: 95% confidence limits of `expected`, by the delta method on the counts.
+        further, further_low, further_high: float64 [F], extrapolation to N + 1, … N + F runs, with confidence limits of
+            at least 95% coverage.
+        refusal: why there is no extrapolation; None if the curve is extrapolated.
+        richness, richness_low, richness_high: Chao2's lower bound on the total number of distinct latents, and the
+            confidence limits of that bound; nan if some latents are found by exactly one run but none by exactly two.
     """
 
     n_runs: int
@@ -61,12 +60,12 @@ class Rarefaction:
         return int(self.incidence.sum())
 
     def summary(self) -> dict[str, Any]:
-        """Return the numbers, JSON-ready."""
+        """Return the counts, expectations, extrapolation and lower bound as a JSON-ready dict."""
         return {
-            "means": "distinct latents (consensus groups and orphans) found by k of the runs, the mean over choices of "
-            "runs (95% intervals by the delta method on the counts); further: by more runs than there are, from a "
-            "binomial mixture fitted to the counts (95% intervals over all mixtures that the counts allow), if "
-            "further runs are like these; richness: Chao2, a lower bound on the total number",
+            "means": "distinct latents (consensus groups and orphans) in k of the runs, averaged over all subsets of k "
+            "runs (95% delta-method intervals on the counts); further: extrapolated to more runs like these, from a "
+            "binomial mixture fitted to the counts (95% intervals over all mixtures that the counts allow); "
+            "richness: Chao2, a lower bound on the total number",
             "n_runs": self.n_runs,
             "found_by_exactly": self.incidence.tolist(),
             "expected": self.expected.tolist(),
@@ -79,9 +78,9 @@ class Rarefaction:
         }
 
     def in_words(self) -> str:
-        """Return the number of distinct latents in these runs, in more, and in any number of runs."""
+        """Describe the number of distinct latents in these runs, in further runs, and in total."""
         found = counted(self.n_distinct, "distinct latent")
-        text = f"{found} in {self.n_runs} runs ({self.expected[0]:,.0f} in one on average)"
+        text = f"{found} in {self.n_runs} runs ({self.expected[0]:,.0f} in one run on average)"
         if len(self.further):
             text += (
                 f"; {self.n_runs + len(self.further)} runs like these would find {self.further[-1]:,.0f} "
@@ -99,13 +98,13 @@ class Rarefaction:
 def rarefaction(incidence: np.ndarray, *, refusal: str | None = None) -> Rarefaction:
     """Return the accumulation curve of distinct latents over runs, with its extrapolation.
 
-    With Q_k distinct latents found by exactly k of N runs, k of them find Σ_c Q_c (1 − C(N−c, k)/C(N, k)), with an
-    interval by the delta method on Q with covariance Q_i(δ_ij − Q_j/(S + Q₀)), S = ΣQ. N + g find S Σ_j π_j (1 −
-    (1−p_j)^(N+g)) / (1 − (1−p_j)^N), where π_j is the share of found latents with detection probability p_j: the
-    maximum-likelihood distribution on a fine grid of p. Its interval ranges from the minimum to the maximum over
+    With Q_c distinct latents found by exactly c of N runs, k runs find Σ_c Q_c (1 − C(N−c, k)/C(N, k)), with an
+    interval by the delta method on Q with covariance Q_i(δ_ij − Q_j/(S + Q₀)), S = ΣQ. N + g runs find S Σ_j π_j (1
+    − (1−p_j)^(N+g)) / (1 − (1−p_j)^N), where π_j is the share of found latents with detection probability p_j: the
+    maximum-likelihood distribution on a fine grid of p. The interval ranges from the minimum to the maximum over
     distributions whose N expected counts lie in the 95% Poisson intervals of Q (one linear program each), widened by
     1.96 standard errors of the number of new latents. Chao2's bound is S + Q₀ with Q₀ = (N−1)/N · Q₁²/(2Q₂); its
-    interval is Chao's log-normal one.
+    interval is Chao's log-normal interval.
 
     The curve is extrapolated to N further runs, at most 50, unless N = 2: two runs do not show how uneven detection is.
 
@@ -114,7 +113,7 @@ def rarefaction(incidence: np.ndarray, *, refusal: str | None = None) -> Rarefac
         refusal: reason not to extrapolate from these runs, if any.
 
     Raises:
-        ValueError: fewer than two runs, negative counts, or nothing found.
+        ValueError: fewer than two runs, a negative count, or no latents found.
     """
     q = np.asarray(incidence, dtype=np.float64)
     n = len(q)
@@ -151,7 +150,7 @@ def rarefaction(incidence: np.ndarray, *, refusal: str | None = None) -> Rarefac
 
 
 def _found_by(n: int, k: int) -> np.ndarray:
-    """Return the probability that k of N runs include one of the 1, 2, … N that found a latent, float64 [N]."""
+    """Return the probability that k of N runs include any of the c runs that found a latent, float64 [N], c = 1…N."""
     c = np.arange(1, n + 1)
     with np.errstate(over="ignore"):
         missed = np.where(
@@ -168,7 +167,7 @@ def _found_by(n: int, k: int) -> np.ndarray:
 
 
 def _unseen(q: np.ndarray) -> float:
-    """Return Chao2's Q₀, in its bias-corrected form if no latent is found by exactly two runs."""
+    """Return Chao2's estimate Q₀ of unseen latents, bias-corrected if no latent is found by exactly two runs."""
     n, once, twice = len(q), float(q[0]), float(q[1])
     return (n - 1) / n * (once**2 / (2 * twice) if twice > 0 else max(once * (once - 1), 0.0) / 2)
 
@@ -185,7 +184,7 @@ def _error(q: np.ndarray, richness: float, f: Callable[[np.ndarray], float]) -> 
 
 
 def _log_normal(seen: float, unseen: float, error: float) -> tuple[float, float]:
-    """Return Chao's interval, log-normal in the unseen latents, so that it never falls below the observed number."""
+    """Return Chao's interval for the total, log-normal in the unseen latents, so that it never falls below `seen`."""
     if unseen <= 0:
         return seen, seen
     factor = math.exp(1.96 * math.sqrt(math.log(1 + (error / unseen) ** 2)))
@@ -193,7 +192,7 @@ def _log_normal(seen: float, unseen: float, error: float) -> tuple[float, float]
 
 
 def _extrapolated(q: np.ndarray, more: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Extrapolate to N + 1, … N + `more` runs: return the maximum-likelihood estimate and its limits."""
+    """Return the extrapolation to N + 1, … N + `more` runs by maximum likelihood, and its confidence limits."""
     n, seen = len(q), float(q.sum())
     p = _grid(n)
     kernel = _kernel(p, n)
@@ -207,7 +206,7 @@ def _extrapolated(q: np.ndarray, more: int) -> tuple[np.ndarray, np.ndarray, np.
 
 
 def _bounds(q: np.ndarray, fitted: np.ndarray, kernel: np.ndarray, gain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the least and most new latents over mixtures whose expected counts lie in intervals around q.
+    """Return the minimum and maximum number of new latents over mixtures with expected counts in intervals around q.
 
     The 95% Poisson intervals are widened to the counts of the maximum-likelihood mixture, so that the linear program is
     feasible. A box of 95% intervals contains the ellipsoid of one degree of freedom, so any single linear function of

@@ -1,4 +1,4 @@
-"""Comparison of many runs, pair by pair, with checkpoints, locally or on a cluster."""
+"""Comparison of many runs, pair by pair, locally or on a cluster, resumable from a checkpoint folder."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def seeds(
     """Compare every ordered pair of N runs: MMCS, shared fractions, PW-MCC, recurrence, consensus, rarefaction.
 
     Each unordered pair is swept once. A latent is *found* in another run if the similarity to its one-to-one partner
-    exceeds `threshold`; recurrence counts the other runs that find it, consensus groups latents that are all partners
-    of each other, rarefaction counts distinct latents (groups and orphans) against runs.
+    exceeds `threshold`; recurrence counts the other runs that find it; consensus groups latents that are all partners
+    of each other; rarefaction counts distinct latents (groups and orphans) against the number of runs.
 
     Args:
         runs: at least two of anything `compare` takes.
-        matching: one-to-one, "optimal" (its mean is the PW-MCC), "greedy" or "mutual"; None: optimal up to 4,096
-            latents per side, greedy beyond. Every output names it.
-        on: "decoder", "encoder" or "both".
+        matching: one-to-one matching, "optimal" (its mean is the PW-MCC), "greedy" or "mutual"; None means optimal up
+            to 4,096 latents per side and greedy beyond. Every output names the matching.
+        on: compare "decoder" directions, "encoder" directions, or "both" (the mean of the two cosines).
         signed: False compares |cos|.
         threshold: similarity above which a latent counts as found and shared.
         keep: checkpoint folder: each finished pair is saved there, and an interrupted comparison resumes from it.
@@ -89,7 +89,7 @@ def seeds(
     if matching is None:
         matching = default_matching(*(d.n_latents for d in dictionaries))
     if taken := sorted({d.name for d in dictionaries} & set(COLUMNS)):
-        raise ValueError(f"{taken[0]!r} is a column of the consensus table; rename that run with NAME=ADDRESS")
+        raise ValueError(f"run name {taken[0]!r} is a column of the consensus table; rename the run with NAME=ADDRESS")
     parameters = PairParameters(matching, on, signed, threshold)
     todo = list(itertools.combinations(range(len(dictionaries)), 2))
     asked = {(i, j): (dictionaries[i], dictionaries[j], parameters) for i, j in todo}
@@ -119,7 +119,7 @@ def seeds(
 
 
 def forget_pairs(done: SeedComparison, keep: Path) -> None:
-    """Remove this comparison's pair records from the checkpoint folder; leave those of other comparisons."""
+    """Remove this comparison's pair records from the checkpoint folder; keep the records of other comparisons."""
     parameters = PairParameters(done.matching, done.on, done.signed, done.threshold)
     for a, b in itertools.combinations(done.runs, 2):
         pair_path(keep, a, b, parameters).unlink(missing_ok=True)
@@ -163,7 +163,7 @@ def _compare_pair(a: Dictionary, b: Dictionary, p: PairParameters) -> PairRecord
 
 
 def _encoder_side(a: Dictionary, b: Dictionary, p: PairParameters) -> tuple[np.ndarray, np.ndarray]:
-    """Match the encoders if decoders are compared and both runs have equally wide ones; else return empty arrays."""
+    """Match the encoders if decoders are compared and both encoders have the same width; else return empty arrays."""
     x, y = a.encoder_directions, b.encoder_directions
     if p.on != "decoder" or x is None or y is None or x.shape[1] != y.shape[1]:
         return np.empty(0, dtype=np.int32), np.empty(0)

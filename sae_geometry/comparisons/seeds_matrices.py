@@ -26,7 +26,7 @@ class SeedMatrices:
 
     Attributes:
         runs: the dictionaries.
-        matching: the one-to-one matching: "optimal" makes `paired` the PW-MCC.
+        matching: the one-to-one matching; if "optimal", `paired` is the PW-MCC.
         on, signed: compared directions, and whether similarity is the cosine or its absolute value.
         threshold: a latent is *found* in another run if the similarity to its one-to-one partner exceeds this.
         pairs: one record per unordered pair (i, j), i < j.
@@ -53,7 +53,7 @@ class SeedMatrices:
 
     @property
     def labels(self) -> list[str]:
-        """Return display names, with the seed if it is known and not part of the name."""
+        """Return the display name of each run, with the seed if it is known and not part of the name."""
         return labels_of(self.runs)
 
     @cached_property
@@ -68,7 +68,7 @@ class SeedMatrices:
 
     @cached_property
     def significant_in(self) -> tuple[np.ndarray, ...]:
-        """Return the number of other runs in which each latent's nearest is significant, int64 [n] for each run."""
+        """Return the number of other runs in which each latent's nearest partner is significant, int64 [n] per run."""
         counts = tuple(np.zeros(d.n_latents, dtype=np.int64) for d in self.runs)
         for (i, j), pair in self.pairs.items():
             first, second = np.split(pair.significant_latents, [self.runs[i].n_latents])
@@ -78,7 +78,7 @@ class SeedMatrices:
 
     @cached_property
     def chance(self) -> np.ndarray:
-        """Return the null expectation of MMCS(i → j), against run j turned."""
+        """Return the null expectation of MMCS(i → j), computed against the turned run j."""
         return self._directed("chance")
 
     @cached_property
@@ -98,7 +98,7 @@ class SeedMatrices:
 
     @cached_property
     def own(self) -> np.ndarray:
-        """Return the mean similarity of i's latents to the nearest other latent of i; equal for all j."""
+        """Return the mean similarity of i's latents to the nearest other latent of i; the same for all j."""
         return self._directed("own")
 
     @cached_property
@@ -111,7 +111,7 @@ class SeedMatrices:
 
     @cached_property
     def shared_chance(self) -> np.ndarray:
-        """Return an upper bound on the null expectation of `shared`, against run j turned.
+        """Return an upper bound on the null expectation of `shared`, computed against the turned run j.
 
         The bound is the share of i's latents whose *nearest* latent of the turned run is above the threshold; no
         one-to-one partner is closer than the nearest.
@@ -122,33 +122,33 @@ class SeedMatrices:
     def shared_by_both(self) -> np.ndarray:
         """Return the share of i's latents whose one-to-one decoder *and* encoder similarities exceed the threshold.
 
-        The two matchings are independent (Paulo & Belrose 2025); nan where a run has no encoder.
+        The two matchings are separate (Paulo & Belrose 2025). The value is nan if a run has no encoder.
         """
         return self._with_encoders(lambda dec, enc, same: (dec > self.threshold) & (enc > self.threshold))
 
     @cached_property
     def same_partner(self) -> np.ndarray:
-        """Return the share of i's latents with the same decoder and encoder partner in j; nan without encoders."""
+        """Return the share of i's latents with the same decoder and encoder partner in j; nan if one is missing."""
         return self._with_encoders(lambda dec, enc, same: same)
 
     @cached_property
     def paired(self) -> np.ndarray:
-        """Return the mean similarity of the one-to-one pairs: the PW-MCC if the matching is optimal. Symmetric."""
+        """Return the symmetric mean similarity of the one-to-one pairs: the PW-MCC if the matching is optimal."""
         return self._directed("paired")
 
     @cached_property
     def paired_chance(self) -> np.ndarray:
-        """Return the null expectation of `paired`, against the second run turned. Symmetric."""
+        """Return the symmetric null expectation of `paired`, computed against the turned second run."""
         return self._directed("paired_chance")
 
     @property
     def paired_name(self) -> str:
-        """Return "PW-MCC" for an optimal matching, "mean of greedy pairs" otherwise."""
+        """Return "PW-MCC" for an optimal matching, else a name like "mean of greedy pairs"."""
         return "PW-MCC" if self.matching == "optimal" else f"mean of {self.matching} pairs"
 
     @cached_property
     def recurrence(self) -> np.ndarray:
-        """Return at [i, k] the number of latents of run i found in exactly k = 0 … N−1 other runs, int64 [N, N]."""
+        """Return the number of latents of run i found in exactly k other runs, int64 [i, k] for k = 0 … N−1."""
         times = (self._partners[1] > self.threshold).sum(axis=1)
         each = np.split(times, self._starts[1:-1])
         return np.stack([np.bincount(t, minlength=self.n_runs) for t in each]).astype(np.int64)
@@ -185,10 +185,10 @@ class SeedMatrices:
         return strata_of_runs(self.runs, self._partners[1], self.threshold, sums)
 
     def _titled(self) -> tuple[tuple[str, np.ndarray, str], ...]:
-        """Return the matrices of `details`: title, values, format."""
+        """Return the title, values and number format of each matrix in `details`."""
         return (
             ("MMCS, row → column (double counting allowed)", self.mmcs, ".3f"),
-            ("expected by chance: the same against the column turned", self.chance, ".3f"),
+            ("MMCS expected by chance: the row against the turned column", self.chance, ".3f"),
             (
                 "share of the row's latents with a significant nearest latent in the column (5% false discoveries)",
                 self.significant,
@@ -201,7 +201,7 @@ class SeedMatrices:
                 ".1%",
             ),
             (
-                f"expected by chance, at most: the share with any latent of the column turned > {self.threshold:g}",
+                f"expected by chance, at most: share with any latent of the turned column > {self.threshold:g}",
                 self.shared_chance,
                 ".2%",
             ),
@@ -213,7 +213,7 @@ class SeedMatrices:
         return np.asarray(getattr(self, what))
 
     def _directed(self, name: str) -> np.ndarray:
-        """Return the matrix of one field of the records, which has a value per direction or one for both."""
+        """Return the matrix of one field of the pair records, which holds one value per direction or one for both."""
         out = np.full((self.n_runs, self.n_runs), np.nan)
         for (i, j), pair in self.pairs.items():
             out[i, j], out[j, i] = np.broadcast_to(getattr(pair, name), 2)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _INDENTED: Any = {"width": WIDTH, "initial_indent": "  ", "subsequent_indent": "    ", "placeholder": " …"}
-_LISTED = 100  # largest number of runs with matrices in the summary
+_LISTED = 100  # maximum number of runs for which the summary contains matrices
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -63,8 +63,8 @@ class SeedComparison(SeedMatrices, Answer):
     def interval(self, group: str, what: str = "mmcs") -> Interval:
         """Return the mean over ordered pairs of runs within one group, with its interval.
 
-        The interval is over runs if the group has at least three; with two it is over the latents of the one pair,
-        which says nothing about other seeds (no interval for "significant", nor for a single latent). In that case,
+        The interval is over runs if the group has at least three runs. With two runs, it is over the latents of the one
+        pair, which says nothing about other seeds (there is none for "significant", nor for a single latent), and
         shares have Wilson's interval: pairs above the threshold out of the largest possible number.
 
         Args:
@@ -157,7 +157,7 @@ class SeedComparison(SeedMatrices, Answer):
         )
 
     def summary(self) -> dict[str, Any]:
-        """Return everything needed to quote the result, JSON-ready; without the matrices if there are over 100 runs."""
+        """Return the matrices (up to 100 runs), intervals, consensus, rarefaction and caveats as a JSON-ready dict."""
         return {
             "inputs": {f"{k}": describe_input(d) for k, d in enumerate(self.runs)},
             "similarity": self._similarity,
@@ -184,8 +184,8 @@ class SeedComparison(SeedMatrices, Answer):
             "paired_means": f"{self.paired_name}: mean similarity of the {self.matching} one-to-one pairs",
             "paired": self._listed(self.paired),
             "paired_chance": self._listed(self.paired_chance),
-            "recurrence_means": "latents of each run found (one-to-one similarity above the threshold) in exactly "
-            "0, 1, … of the other runs",
+            "recurrence_means": "number of latents of each run found (one-to-one similarity above the threshold) "
+            "in exactly 0, 1, … other runs",
             "recurrence": self.recurrence.tolist(),
             "recurrence_shares": self.recurrence_shares.tolist(),
             "within_groups": {
@@ -197,7 +197,7 @@ class SeedComparison(SeedMatrices, Answer):
             **label_summary(self.meanings),
             "consensus": {
                 "means": "cycle-consistent groups: every two members are one-to-one partners above the threshold, or "
-                "above a lower level where the two runs' own latents do not come as close",
+                "above a lower level if the two runs' own latents are less similar than that",
                 "groups": len(self.consensus.members),
                 "found_by_exactly": self.consensus.incidence.tolist(),
                 "orphans": [len(o) for o in self.consensus.orphans],
@@ -212,7 +212,7 @@ class SeedComparison(SeedMatrices, Answer):
         return {"pairs": self.to_pandas(), "consensus": self.consensus.to_pandas(), "orphans": self._orphans()}
 
     def _orphans(self) -> pd.DataFrame:
-        """Return the orphans, with the number of other runs in which their nearest latent is significant."""
+        """Return the table of orphans, with the number of other runs in which their nearest latent is significant."""
         table = self.consensus.orphans_table()
         counts = [
             count[np.isin(run.latent_ids.cpu().numpy(), left)]
@@ -227,11 +227,11 @@ class SeedComparison(SeedMatrices, Answer):
 
     @cached_property
     def meanings(self) -> PairLabels | None:
-        """Return the labels of latents found in every run, in some runs, and in only one."""
+        """Return the labels of latents found in every run, in several runs, and in only one run."""
         return consensus_labels(self.consensus)
 
     def figures(self) -> Mapping[str, Figure]:
-        """Return the figures to save."""
+        """Return the figures to save: matrices, ridgeline, recurrence."""
         from sae_geometry import plots
 
         return {
@@ -242,7 +242,6 @@ class SeedComparison(SeedMatrices, Answer):
 
     @property
     def dictionaries(self) -> tuple[Dictionary, ...]:
-        """Return the runs."""
         return self.runs
 
     @property
@@ -259,8 +258,8 @@ class SeedComparison(SeedMatrices, Answer):
         return (
             f"We compared every pair of {counted(self.n_runs, 'run')} by {methods.measure(self.on, self.signed)}. "
             f"{methods.EXACT} {methods.matched('nearest')} {methods.matched(self.matching)} A latent is found in "
-            f"another run if the similarity to its one-to-one partner there is above {self.threshold:g}. Consensus "
-            f"groups are latents of different runs that are all partners of each other. "
+            f"another run if the similarity to its one-to-one partner there is above {self.threshold:g}. A consensus "
+            "group is a set of latents of different runs that are all partners of each other. "
             f"{methods.by_chance('the other run')} {methods.OWN_AND_TURNED}"
         )
 
@@ -270,13 +269,13 @@ class SeedComparison(SeedMatrices, Answer):
         found = self.consensus.incidence
         return (
             f"{found[-1]:,} of {counted(found.sum(), 'distinct latent')} are found in all {len(found)} runs, and "
-            f"{found[0]:,} in one only. On average, {percent(shared)} of the latents of a run have a one-to-one "
-            f"partner above {self.threshold:g} in another; {percent(chance)} would be expected by chance."
+            f"{found[0]:,} in only one. On average, {percent(shared)} of a run's latents have a one-to-one partner "
+            f"above {self.threshold:g} in another run; {percent(chance)} would be expected by chance."
         )
 
     @property
     def headline(self) -> str:
-        """Return the line that answers the question: how many latents are found in all runs."""
+        """Return the line that states how many latents are found in all runs."""
         return next(line for line in self._lines() if line.startswith("  found in all"))
 
     def _lines(self) -> list[str]:
@@ -308,7 +307,7 @@ class SeedComparison(SeedMatrices, Answer):
         return f"{'' if self.signed else 'absolute '}{self.on} cosine"
 
     def details(self) -> str:
-        """Return the first screen and every matrix, interval and test."""
+        """Return the full report: the printed summary, then every matrix, interval and test."""
         lines = [repr(self), f"{self.n_runs} runs compared pair by pair: {self._similarity}"]
         lines += [f"  {line}" for line in runs_table(self.runs[: seeds_words.SHOWN])]
         if self.n_runs > seeds_words.SHOWN:
@@ -331,16 +330,16 @@ class SeedComparison(SeedMatrices, Answer):
         return "\n".join([*lines, *(f"  caveat: {c}" for c in self.caveats)])
 
     def _unlike(self) -> str | None:
-        """Return why extrapolation from these runs would be meaningless; None if they are a sample of one kind."""
+        """Return why extrapolation from these runs would be meaningless; None if the runs are of one kind."""
         groups = list(dict.fromkeys(self.groups))
         if len(groups) > 1:
-            return f"the runs belong to {len(groups)} groups ({', '.join(ends(groups))}), not to a single one"
+            return f"the runs belong to {len(groups)} groups ({', '.join(ends(groups))}) rather than one"
         apart = [self.names[at] for at in inference.runs_apart(self.mmcs)]
-        return f"{', '.join(ends(apart))} stands apart from the other runs" if apart else None
+        return f"some runs stand apart from the others: {', '.join(ends(apart))}" if apart else None
 
     @cached_property
     def _flagged(self) -> dict[str, tuple[tuple[int, int], str, int]]:
-        """Return for each flagged check the first pair, the effect there, and the number of pairs."""
+        """Return, for each flagged check, the first flagged pair, the effect on it, and the number of flagged pairs."""
         flagged: dict[str, tuple[tuple[int, int], str, int]] = {}
         for at, pair in self.pairs.items():
             for text in pair.confounds:
@@ -350,7 +349,7 @@ class SeedComparison(SeedMatrices, Answer):
         return flagged
 
     def _confound_words(self) -> list[str]:
-        """Return the flagged confounds as wrapped text, with the first pair and the number of others for each check."""
+        """Return the flagged confounds as wrapped text: the first pair and the number of further pairs per check."""
         lines = []
         for check, ((i, j), effect, n) in self._flagged.items():
             also = f" (and {n - 1:,} more pairs)" if n > 2 else " (and one more pair)" if n == 2 else ""
@@ -363,7 +362,7 @@ class SeedComparison(SeedMatrices, Answer):
         return [[None if math.isnan(v) else float(v) for v in row] for row in matrix]
 
     def _confounds_summary(self) -> dict[str, Any]:
-        """Return the flagged confounds by pair; for many runs, the first pair and the number of pairs per check."""
+        """Return the flagged confounds by pair; above 100 runs, the first pair and the number of pairs per check."""
         names = self.names
         if self.n_runs <= _LISTED:
             return {f"{names[i]}, {names[j]}": list(p.confounds) for (i, j), p in self.pairs.items()}
@@ -374,7 +373,7 @@ class SeedComparison(SeedMatrices, Answer):
 
 
 def _spread(histogram: np.ndarray) -> tuple[list[float], list[int]]:
-    """Return the standard deviation and count of each row of a histogram over −1…1."""
+    """Return the standard deviations and counts of the similarities in each row of a histogram over −1…1."""
     middles = (np.arange(N_BINS) + 0.5) * 2 / N_BINS - 1
     counts = [int(row.sum()) for row in histogram]
     deviations = [

@@ -1,4 +1,4 @@
-"""First screen of a comparison of many runs."""
+"""Printed summary of a comparison of many runs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from sae_geometry.io.escaping import shown
 from sae_geometry.io.formatting import aligned, counted, or_dash, percent, wrap
 from sae_geometry.results.warnings import WIDTH
 
-SHOWN = 12  # largest number of runs in a printed matrix
+SHOWN = 12  # maximum number of runs in a printed matrix
 _MOST_ROWS = 5
 
 
 def found_table(incidence: np.ndarray, elsewhere: float) -> list[str]:
-    """Return a table of the number of distinct latents found in all runs, in fewer, and in one only.
+    """Return a table of the number of distinct latents found in all runs, in fewer runs, and in only one.
 
-    `elsewhere` is the share of latents found in one run whose nearest in another is significant; nan without any.
+    `elsewhere` is the share of latents in only one run whose nearest in any other is significant; nan if undefined.
     """
     n, total = len(incidence), max(int(incidence.sum()), 1)
     counts = [(n, n, f"found in all {n}")]
@@ -33,7 +33,7 @@ def found_table(incidence: np.ndarray, elsewhere: float) -> list[str]:
 
 
 def spread_table(rows: Sequence[tuple[str, np.ndarray, np.ndarray, bool]]) -> list[str]:
-    """Return the least, mean and greatest value over ordered pairs of runs, with the mean expected by chance.
+    """Return a table of the least, mean and greatest value over ordered pairs of runs, and the mean by chance.
 
     Each row has a name, values [N, N], null expectations [N, N], and whether the values are shares.
     """
@@ -52,7 +52,7 @@ def spread_table(rows: Sequence[tuple[str, np.ndarray, np.ndarray, bool]]) -> li
 
 
 def names_line(names: Sequence[str], groups: Sequence[str]) -> list[str]:
-    """Return the number of runs, their groups and names, in at most two lines."""
+    """Return the number of runs, the number of groups and the names, in at most two lines."""
     kinds = list(dict.fromkeys(groups))
     of = f" of {len(kinds)} kinds" if len(kinds) > 1 else ""
     listed = ", ".join(shown(name, 30) for name in names)

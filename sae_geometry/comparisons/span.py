@@ -40,16 +40,17 @@ class SpanOverlap(PairAnswer):
 
     Attributes:
         a, b: the dictionaries.
-        threshold: latents of A whose one-to-one partner has at most this similarity, or that have none, are unmatched.
+        threshold: a latent of A is unmatched unless its one-to-one partner has a similarity above this.
         matching: the one-to-one matching.
         unmatched: int64 [U], rows of the unmatched latents in A.
         n_nearest: the K values of k.
-        explained: float64 [U, K], share of each unmatched direction in the span of its k nearest lines of B.
-        explained_by_chance: float64 [L, K], the same against B turned, for L of the unmatched latents.
+        explained: float64 [U, K], share of each unmatched direction in the span of the k latents of B with the largest
+            |cosine| to it.
+        explained_by_chance: float64 [L, K], the same against the turned B, for a sample of L unmatched latents.
         ranks: the R values of r.
         overlap: float64 [R], mean squared cosine of the r principal angles between the leading r-dimensional subspaces
             of A's unmatched and B's matched latents.
-        overlap_by_chance: float64 [R], the same against B turned.
+        overlap_by_chance: float64 [R], the same against the turned B.
         overlap_isotropic: float64 [R], r/d, the expectation for random subspaces.
         angles: float64 [r], the principal angles in degrees at the largest rank.
         caveats: allowed mismatches and unknown spaces.
@@ -77,7 +78,7 @@ class SpanOverlap(PairAnswer):
         return pd.DataFrame({"run": self.a.name, "latent_id": ids} | columns)
 
     def summary(self) -> dict[str, Any]:
-        """Return the numbers, JSON-ready."""
+        """Return the explained shares, subspace overlaps and caveats as a JSON-ready dict."""
         return {
             "inputs": {"a": describe_input(self.a), "b": describe_input(self.b)},
             "confounds": confound_audit(self.a, self.b).summary(),
@@ -85,13 +86,13 @@ class SpanOverlap(PairAnswer):
             "one_to_one_matching": self.matching,
             "n_unmatched": len(self.unmatched),
             "n_latents": self.a.n_latents,
-            "explained_means": "share of an unmatched direction of a in the span of its k nearest lines of b (largest "
-            "absolute cosine); mean over the unmatched",
+            "explained_means": "mean share of an unmatched direction of a in the span of the k latents of b with the "
+            "largest absolute cosine to it",
             "n_nearest": list(self.n_nearest),
             "explained": _means(self.explained),
             "explained_by_chance": _means(self.explained_by_chance),
             "overlap_means": "mean squared cosine of the r principal angles between the leading subspaces of a's "
-            "unmatched latents and of b's matched ones",
+            "unmatched latents and of b's matched latents",
             "ranks": list(self.ranks),
             "overlap": self.overlap.tolist(),
             "overlap_by_chance": self.overlap_by_chance.tolist(),
@@ -101,11 +102,11 @@ class SpanOverlap(PairAnswer):
         }
 
     def tables(self) -> Mapping[str, pd.DataFrame]:
-        """Return the tables to save."""
+        """Return the table to save: span."""
         return {"span": self.to_pandas()}
 
     def figures(self) -> Mapping[str, Figure]:
-        """Return the figures to save."""
+        """Return the figure to save: span."""
         from sae_geometry import plots
 
         return {"span": plots.span_figure(self)}
@@ -115,7 +116,7 @@ class SpanOverlap(PairAnswer):
         return (
             f"We took the latents of {self.a.name} without a one-to-one partner in {self.b.name} above "
             f"{self.threshold:g}, by {methods.measure('decoder', True)}, and measured the share of each direction "
-            "that lies in the span of its k nearest lines there (largest absolute cosine). "
+            f"that lies in the span of the k latents of {self.b.name} with the largest absolute cosine to it. "
             f"{methods.matched(self.matching)} Principal angles compare the leading subspaces of these latents and of "
             f"the matched latents of {self.b.name}. {methods.EXACT} {methods.by_chance(self.b.name)}"
         )
@@ -131,8 +132,8 @@ class SpanOverlap(PairAnswer):
     def _spanned(self) -> str:
         if not len(self.unmatched):
             return "every latent has a partner"
-        shares = (percent(float(e[:, -1].mean())) for e in (self.explained, self.explained_by_chance))
-        return "the {} nearest latents span {} of such a direction; by chance {}".format(self.n_nearest[-1], *shares)
+        share, chance = (percent(float(e[:, -1].mean())) for e in (self.explained, self.explained_by_chance))
+        return f"the {self.n_nearest[-1]} nearest latents span {share} of an unmatched direction; by chance {chance}"
 
     def _lines(self) -> list[str]:
         lines = [
@@ -145,13 +146,13 @@ class SpanOverlap(PairAnswer):
             rows = [("k nearest", *(f"{k}" for k in self.n_nearest))]
             rows.append(("explained", *(f"{v:.1%}" for v in self.explained.mean(axis=0))))
             rows.append(("by chance", *(f"{v:.1%}" for v in self.explained_by_chance.mean(axis=0))))
-            lines += ["  share of each direction in the span of its k nearest lines:"]
+            lines += ["  share of each direction in the span of the k nearest latents (by |cosine|):"]
             lines += [f"    {line}" for line in aligned(rows)]
         if self.ranks:
             rows = [("rank", *(f"{r}" for r in self.ranks)), ("overlap", *(f"{v:.1%}" for v in self.overlap))]
             rows.append(("by chance", *(f"{v:.1%}" for v in self.overlap_by_chance)))
             rows.append(("isotropic", *(f"{v:.1%}" for v in self.overlap_isotropic)))
-            lines += ["  leading subspaces of the unmatched and of B's matched latents (squared cosine):"]
+            lines += ["  overlap of the leading subspaces of A's unmatched and B's matched latents:"]
             lines += [f"    {line}" for line in aligned(rows)]
         return lines
 
@@ -170,12 +171,12 @@ def span(
     A latent of A is unmatched if the similarity to its one-to-one partner (optimal up to 4,096 latents per side, greedy
     beyond) does not exceed `threshold`. With Q_k an orthonormal basis of the k latents of B with the largest absolute
     cosine to a_i, ‖Q_kᵀ a_i‖² is the share of a_i in their span. Any k directions explain some share, and the nearest
-    ones more, so the null expectation is the same measurement with B turned. Principal angles compare the leading
+    k more, so the null expectation is the same measurement with the turned B. Principal angles compare the leading
     r-dimensional subspaces (right singular vectors) of A's unmatched and B's matched latents.
 
     Args:
         a, b: anything `compare` takes.
-        threshold: similarity up to which a latent is unmatched.
+        threshold: similarity at or below which a latent is unmatched.
         n_nearest: values of k, 1…64, ascending.
         allow_mismatch: permit different models or hook points; every output then says so.
         progress: called with the current step and its completed fraction.
@@ -227,7 +228,7 @@ def span(
 
 
 def explained_by_nearest(rows: np.ndarray, others: np.ndarray, n_nearest: Sequence[int]) -> np.ndarray:
-    """Return the share of each unit row in the span of the k others with the largest |cosine|, float64 [n, K]."""
+    """Return the share of each row in the span of the k others with the largest |cosine| to it, float64 [n, K]."""
     if len(rows) == 0 or not n_nearest:
         return np.empty((len(rows), len(n_nearest)))
     most = max(n_nearest)
@@ -253,7 +254,7 @@ def _leading_subspace(rows: np.ndarray, rank: int) -> np.ndarray:
 
 
 def _angle_cosines(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return the cosines of the principal angles between the subspaces that orthonormal rows span."""
+    """Return the cosines of the principal angles between the row spaces of x and y, whose rows are orthonormal."""
     return np.clip(np.linalg.svd(x @ y.T, compute_uv=False), 0.0, 1.0)
 
 

@@ -1,4 +1,4 @@
-"""Feature splitting: the children of a narrow dictionary's latents in a wide one, and its novel latents."""
+"""Feature splitting: the children of a narrow dictionary's latents in a wide dictionary, and novel wide latents."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class SparseCombination:
 
     Attributes:
         index: int64 [n, T], the atom selected at each step; −1 once the pursuit has ended.
-        coefficient: float64 [n, T], in the combination of all T atoms; 0 where there is no atom.
-        explained: float64 [n, T], 1 − ‖p − Σ c_t w_t‖² after 1…T terms: the share of the unit direction explained.
+        coefficient: float64 [n, T], coefficient of each atom in the final combination; 0 where there is no atom.
+        explained: float64 [n, T], share of the unit direction p explained by 1…T terms: 1 − ‖p − Σ c_t w_t‖².
     """
 
     index: np.ndarray
@@ -58,15 +58,15 @@ class SplitMap(Answer):
 
     Attributes:
         narrow, wide: the dictionaries.
-        parents: the `Matching` wide → narrow: each wide latent's nearest narrow one, with its q-value. The only control
-            is the narrow dictionary turned: siblings in the wide one result from splitting, so they are no control.
-        found: bool [m], wide latents that are children: q-value at most `false_discovery_rate`, and cosine above
-            the expected maximum over isotropic directions. The others are *novel*.
-        false_discovery_rate: largest q-value of a child.
-        threshold: smallest cosine among the children; nan without any.
+        parents: the `Matching` wide → narrow: each wide latent's nearest narrow latent, with its q-value. The only
+            control is the turned narrow dictionary: siblings in the wide dictionary result from splitting.
+        found: bool [m], whether a wide latent is a child: q-value at most `false_discovery_rate`, and cosine above the
+            expected maximum over isotropic directions. The other wide latents are *novel*.
+        false_discovery_rate: maximum q-value of a child.
+        threshold: smallest cosine among the children; nan if there are no children.
         nearest_child: the `Matching` narrow → wide.
-        combination: each narrow direction as a sparse combination of wide ones.
-        close: bool [n, T], terms of the combination that are closer to the narrow latent than any latent of the
+        combination: each narrow direction as a sparse combination of wide directions.
+        close: bool [n, T], whether a term of the combination is closer to the narrow latent than any latent of the
             turned wide dictionary.
         explained_by_chance: float64 [L, T], share explained by the turned wide dictionary, for a sample of L narrow
             latents; the null for `combination.explained`.
@@ -110,7 +110,7 @@ class SplitMap(Answer):
         """Return the original ids of the wide children of one narrow latent, closest first."""
         at = np.flatnonzero(self.parents.target_ids == latent_id)
         if len(at) == 0:
-            raise ValueError(f"{self.narrow.name!r} has no latent {latent_id} (perhaps dropped as dead)")
+            raise ValueError(f"{self.narrow.name!r} has no latent {latent_id} (it may have been dropped as dead)")
         rows = np.flatnonzero(self.found & (self.parents.partner_row == at[0]))
         rows = rows[np.argsort(-self.parents.cosine[rows], kind="stable")]
         return [int(i) for i in self.parents.source_ids[rows]]
@@ -130,7 +130,7 @@ class SplitMap(Answer):
         )
 
     def parents_table(self) -> pd.DataFrame:
-        """Return one row per narrow latent.
+        """Return one row per narrow latent, with its children and its sparse combination.
 
         Columns: narrow_id, n_children, n_absorbing, nearest_wide_id, nearest_cosine; for each term t of the sparse
         combination, term_t_id, term_t_coefficient and explained_t.
@@ -151,13 +151,13 @@ class SplitMap(Answer):
         return pd.DataFrame(columns)
 
     def summary(self) -> dict[str, Any]:
-        """Return the numbers, JSON-ready."""
+        """Return the counts of children and novel latents, shares explained and caveats as a JSON-ready dict."""
         counts, chance = np.bincount(np.minimum(self.n_children, 5), minlength=6), self.explained_by_chance
         return {
             "inputs": {"narrow": describe_input(self.narrow), "wide": describe_input(self.wide)},
             "confounds": confound_audit(self.narrow, self.wide).summary(),
             "child_means": "a wide latent whose signed decoder cosine to its nearest narrow latent, its parent, is "
-            "higher than the narrow dictionary turned explains and than isotropic directions reach on average",
+            "higher than the turned narrow dictionary explains and than the nearest isotropic direction on average",
             "false_discovery_rate": self.false_discovery_rate,
             "smallest_cosine_of_a_child": self.threshold,
             "wide_to_narrow": self.parents.summary(),
@@ -170,8 +170,8 @@ class SplitMap(Answer):
             "absorbing_means": "a term of a narrow latent's sparse combination that is closer to it than expected by "
             "chance and is a child of another narrow latent",
             "narrow_latents_with_absorbing_wide_latents": int((self.n_absorbing > 0).sum()),
-            "explained_means": "share of the narrow direction explained by 1, 2, … wide directions, non-negative "
-            "coefficients, orthogonal matching pursuit; mean over narrow latents",
+            "explained_means": "mean share of a narrow direction explained by 1, 2, … wide directions with "
+            "non-negative coefficients (orthogonal matching pursuit)",
             "explained": self.combination.explained.mean(axis=0).tolist(),
             "explained_by_chance": self.explained_by_chance.mean(axis=0).tolist(),
             "narrow_latents_in_the_null": len(chance),
@@ -180,7 +180,7 @@ class SplitMap(Answer):
         }
 
     def tables(self) -> Mapping[str, pd.DataFrame]:
-        """Return the tables to save: split (one row per wide latent), parents (one row per narrow one)."""
+        """Return the tables to save: split (one row per wide latent), parents (one row per narrow latent)."""
         return {"split": self.to_pandas(), "parents": self.parents_table()}
 
     @cached_property
@@ -190,7 +190,7 @@ class SplitMap(Answer):
         return pair_labels(table, self.dictionaries, names=("closest children", "other children", "novel"))
 
     def figures(self) -> Mapping[str, Figure]:
-        """Return the figures to save."""
+        """Return the figure to save: splitting."""
         from sae_geometry import plots
 
         return {"splitting": plots.splitting_figure(self)}
@@ -204,10 +204,10 @@ class SplitMap(Answer):
     def method(self) -> str:
         narrow, wide, n_terms = self.narrow.name, self.wide.name, self.combination.index.shape[1]
         return (
-            f"We took the nearest latent of {narrow} to each latent of {wide} by {methods.measure('decoder', True)}. "
-            f"{methods.significant(f'the nearest latent of {narrow} turned', self.false_discovery_rate)} It is the "
-            "latent's parent if it is significant and closer than expected of the nearest among as many isotropic "
-            f"directions; a latent without a parent is novel. Each direction of {narrow} was approximated by a "
+            f"For each latent of {wide} we found the nearest latent of {narrow} by {methods.measure('decoder', True)}. "
+            f"{methods.significant(f'the nearest latent of the turned {narrow}', self.false_discovery_rate)} A nearest "
+            "latent is the parent if it is significant and closer than the nearest of as many isotropic directions is "
+            f"expected to be; a latent without a parent is novel. Each direction of {narrow} was approximated by a "
             f"non-negative combination of up to {n_terms} directions of {wide} (orthogonal matching pursuit). "
             f"{methods.EXACT} {methods.by_chance(wide)}"
         )
@@ -218,7 +218,7 @@ class SplitMap(Answer):
             f"{int(self.found.sum()):,} of {counted(self.wide.n_latents, 'latent')} of {self.wide.name} are children "
             f"of a latent of {self.narrow.name}, and {self.n_novel:,} are novel. Of "
             f"{counted(self.narrow.n_latents, 'narrow latent')}, {int((self.n_children > 1).sum()):,} have several "
-            f"children and {int((self.n_children == 0).sum()):,} none."
+            f"children and {int((self.n_children == 0).sum()):,} have none."
         )
 
     def _lines(self) -> list[str]:
@@ -234,15 +234,15 @@ class SplitMap(Answer):
             f"({self.false_discovery_rate:.0%} false discoveries)",
             f"  narrow latents: {split:,} with several children, {kept:,} with one, {none:,} with none",
             f"  {counted(int((self.n_absorbing > 0).sum()), 'narrow latent')} partly absorbed",
-            "  share of a narrow direction in a non-negative combination of wide ones:",
+            "  share of a narrow direction explained by a non-negative combination:",
             *(f"    {line}" for line in aligned(rows)),
         ]
 
     def _definitions(self) -> list[str]:
-        farthest = f"; the farthest at {self.threshold:.3f}" if self.found.any() else ""
+        farthest = f"; the lowest cosine is {self.threshold:.3f}" if self.found.any() else ""
         return [
             f"  children: closer to their parent than expected by chance{farthest}",
-            "  partly absorbed: another latent's child is close to them and a term of their combination",
+            "  partly absorbed: another latent's child is a close term of the latent's combination",
             *(f"  {d.name}: {d.alive.describe()}" for d in self.dictionaries),
         ]
 
@@ -256,20 +256,20 @@ def split(
     allow_mismatch: bool = False,
     progress: Progress | None = None,
 ) -> SplitMap:
-    """Map a narrow dictionary's latents to a wide one: children, absorption, novel latents.
+    """Map a narrow dictionary's latents to a wide dictionary: children, absorption, novel latents.
 
     Each wide latent's *parent* is its nearest narrow latent, argmax_i cos(narrow_i, wide_j); it is a *child* if that
-    cosine wins against the narrow dictionary turned (target-decoy competition with a controlled false discovery rate)
+    cosine wins against the turned narrow dictionary (target-decoy competition with a controlled false discovery rate)
     and exceeds what the nearest of as many isotropic directions reaches on average, and *novel* otherwise. Each narrow
     direction p is then approximated by Σ c_t w_t, c ≥ 0, over at most `n_terms` wide directions by orthogonal matching
-    pursuit: the next w has the largest inner product with the residual (by an exact sweep over all of them), and all
-    coefficients are refitted. The share explained is 1 − ‖p − Σ c_t w_t‖²; its null expectation is that of the wide
-    dictionary turned.
+    pursuit: the next w has the largest inner product with the residual (by an exact sweep over the dictionary), and all
+    coefficients are refitted. The share explained is 1 − ‖p − Σ c_t w_t‖²; its null expectation comes from the turned
+    wide dictionary.
 
     Args:
-        narrow, wide: anything `compare` takes; `narrow` has no more latents than `wide`.
-        false_discovery_rate: of the children, in (0, 1).
-        n_terms: largest number of terms T, at least 1.
+        narrow, wide: anything `compare` takes; `narrow` must not have more latents than `wide`.
+        false_discovery_rate: false discovery rate among the children, in (0, 1).
+        n_terms: maximum number of terms T, at least 1.
         allow_mismatch: permit different models or hook points; every output then says so.
         progress: called with the current step and its completed fraction.
 
@@ -289,7 +289,7 @@ def split(
             f"{counted(small.n_latents, 'latent')} and {large.name!r} has {large.n_latents:,}; swap the two"
         )
     if n_terms < 1:
-        raise ValueError(f"n_terms (the number of wide latents that may combine) must be at least 1; got {n_terms}")
+        raise ValueError(f"n_terms (the maximum number of terms in a combination) must be at least 1; got {n_terms}")
     if not 0 < false_discovery_rate < 1:
         raise ValueError(f"false_discovery_rate must lie between 0 and 1; got {false_discovery_rate}")
     notes = tuple(f"{d.name}: {note}" for d in (small, large) for note in d.notes)
@@ -324,11 +324,11 @@ def split(
 def sparse_combinations(
     parents: Tensor, atoms: Tensor, n_terms: int, *, progress: Progress | None = None
 ) -> SparseCombination:
-    """Approximate each parent by a non-negative combination of at most `n_terms` atoms: orthogonal matching pursuit.
+    """Approximate each parent by a non-negative combination of at most `n_terms` atoms.
 
-    Each step selects the atom with the largest inner product with the residual (the first of equals) by an exact
-    sweep over all atoms; the coefficients of all selected atoms are then refitted by non-negative least squares. The
-    pursuit ends when no atom has a positive inner product with the residual. All rows must have unit length.
+    In orthogonal matching pursuit, each step selects the atom with the largest inner product with the residual (the
+    first in a tie) by an exact sweep; the coefficients of all selected atoms are then refitted by non-negative least
+    squares. The pursuit ends when all inner products are zero or negative. All rows must have unit length.
     """
     p = parents.double().cpu().numpy()
     w = atoms.cpu().numpy()
@@ -362,14 +362,14 @@ def sparse_combinations(
 
 
 def _close(narrow: Dictionary, wide: Dictionary, combination: SparseCombination, turned: np.ndarray) -> np.ndarray:
-    """Return whether each term is closer to its narrow latent than any latent of the wide dictionary turned."""
+    """Return whether each term is closer to its narrow latent than any latent of the turned wide dictionary."""
     p, w = narrow.directions.cpu().numpy(), wide.directions.cpu().numpy()
     cosines = [(p * w[term]).sum(axis=1, dtype=np.float64) for term in combination.index.T]
     return (combination.index >= 0) & (np.stack(cosines, axis=1) > turned[:, None])
 
 
 def _explained_by_chance(parents: Tensor, atoms: Tensor, n_terms: int) -> np.ndarray:
-    """Return the share explained by the wide dictionary turned, for up to 512 evenly spaced parents."""
+    """Return the share explained by the turned wide dictionary, for up to 512 evenly spaced parents."""
     rows = np.unique(np.linspace(0, len(parents) - 1, _NULL_LATENTS).round().astype(int))
     others = turned(atoms, principal_axes(atoms), seed=0)
     return sparse_combinations(parents[torch.from_numpy(rows).to(parents.device)], others, n_terms).explained

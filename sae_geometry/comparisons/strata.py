@@ -18,19 +18,19 @@ from sae_geometry.pairwise.pair_record import N_BANDS
 SPARSER = "all but the densest 1%"
 RARE = 1e-4  # Latents that fire on at most this share of tokens are rare.
 _DECADES = (0.0, 1e-5, RARE, 1e-3, 1e-2, 1e-1, 1.0)
-_CROWDING = 4  # number of equally sized strata
-_FEWEST = 20  # smallest number of latents per crowding stratum
+_CROWDING = 4  # number of crowding strata, all of the same size
+_FEWEST = 20  # minimum number of latents per crowding stratum
 
 
 def strata(source: Dictionary, m: Matching, paired: Matching, threshold: float) -> pd.DataFrame:
     """Return one row per stratum of the source's latents: decades of firing frequency, if known, and crowding.
 
-    Crowding is the mean similarity of ranks 2 to 9 among all candidates of a latent: see `nulls.crowd`.
+    Crowding is a latent's mean similarity to its candidates of ranks 2 to 9: see `nulls.crowd`.
 
     Returns:
         Columns: by ("frequency", "all but the densest 1%" or "crowding"), low, high (frequencies equal to `low` are
-        excluded), n, mean (of the matched), above (share above the threshold), significant (share), shared (share with
-        a one-to-one partner above the threshold).
+        excluded), n, mean (over matched latents), above (share above the threshold), significant (share), shared (share
+        with a one-to-one partner above the threshold).
     """
     groups = []
     if source.frequency is not None:
@@ -51,7 +51,7 @@ def strata(source: Dictionary, m: Matching, paired: Matching, threshold: float) 
 
 
 def _bands(frequency: np.ndarray) -> list[tuple[str, float, float, np.ndarray]]:
-    """Return name, bounds and members of each decade of frequency, and of all latents but the densest 1%."""
+    """Return the name, bounds and members of each decade of frequency, and of all latents but the densest 1%."""
     found = [("frequency", a, b, (frequency > a) & (frequency <= b)) for a, b in itertools.pairwise(_DECADES)]
     n_dense = math.ceil(len(frequency) / 100)
     members = np.ones(len(frequency), dtype=bool)
@@ -61,7 +61,7 @@ def _bands(frequency: np.ndarray) -> list[tuple[str, float, float, np.ndarray]]:
 
 
 def strata_lines(rows: pd.DataFrame, columns: Mapping[str, str]) -> list[str]:
-    """Return one line of text per stratum of firing frequency; no lines if frequencies are unknown.
+    """Return one line of text per stratum of firing frequency; an empty list if frequencies are unknown.
 
     Args:
         rows: as returned by `strata` or `strata_of_runs`.
@@ -92,7 +92,7 @@ def strata_of_runs(
     """Return one row per stratum of the latents of all runs with known frequencies.
 
     Args:
-        similarity: float64 [L, N], similarity to the one-to-one partner in each run; nan where there is none.
+        similarity: float64 [L, N], similarity to the one-to-one partner in each run; nan where there is no partner.
         threshold: similarity above which a latent is found in another run.
         sums: float64 [N, bands, 2], `band_sums` of each run, summed over the other runs.
 
@@ -118,7 +118,7 @@ def strata_of_runs(
 
 
 def rare_shares(source: Dictionary, m: Matching) -> tuple[float, float] | None:
-    """Return the shares of frequent and of rare latents that are significant; None unless both are known to exist."""
+    """Return the shares of frequent and of rare latents that are significant; None unless both kinds exist."""
     if source.frequency is None:
         return None
     often = source.frequency.cpu().numpy() > RARE
@@ -128,15 +128,16 @@ def rare_shares(source: Dictionary, m: Matching) -> tuple[float, float] | None:
 
 
 def rare_words(source: Dictionary, m: Matching) -> str | None:
-    """Describe the shares of frequent and of rare latents that are significant; None as for `rare_shares`."""
+    """Describe the shares of frequent and of rare latents that are significant; None if `rare_shares` is None."""
     shares = rare_shares(source, m)
     if shares is None or source.frequency is None:
         return None
     often = source.frequency.cpu().numpy() > RARE
     missing = ~m.significant
-    rare = f"; {(missing & ~often).sum() / missing.sum():.0%} of insignificant ones are rare" if missing.any() else ""
+    share = f"{(missing & ~often).sum() / missing.sum():.0%}" if missing.any() else ""
+    rare = f"; {share} of the latents that are not significant are rare" if share else ""
     frequent = counted(int(often.sum()), "latent")
     return (
         f"{source.name}: of {frequent} firing on more than {RARE:g} of tokens, {shares[0]:.0%} are "
-        f"significant; of {(~often).sum():,} rarer ones, {shares[1]:.0%}{rare}"
+        f"significant; of {(~often).sum():,} rarer latents, {shares[1]:.0%}{rare}"
     )

@@ -54,7 +54,7 @@ class WithinComparison(Answer):
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        """Return the caveats of the comparison."""
+        """Return the notes on the dictionary and the doubts about the controls."""
         return (*self.dictionary.notes, *self.nearest.doubts)
 
     @property
@@ -64,7 +64,6 @@ class WithinComparison(Answer):
 
     @property
     def dictionaries(self) -> tuple[Dictionary]:
-        """Return the dictionary."""
         return (self.dictionary,)
 
     def to_pandas(self) -> pd.DataFrame:
@@ -84,19 +83,19 @@ class WithinComparison(Answer):
 
     @cached_property
     def meanings(self) -> PairLabels | None:
-        """Return the labels of latents whose nearest is above the threshold, below chance, or in between."""
+        """Return the labels by similarity to the nearest: above the threshold, at or below chance, or in between."""
         names, m = ("most alike", "in between", "below chance"), self.nearest
         groups = np.where(m.similarity > self.threshold, names[0], np.where(m.similarity > m.chance, *names[1:]))
         return pair_labels(m.to_pandas(), self.dictionaries, groups=groups, names=names)
 
     def figures(self) -> Mapping[str, Figure]:
-        """Return the figure to save."""
+        """Return the figure to save: within."""
         from sae_geometry import plots
 
         return {"within": plots.similarity_figure([self.nearest], threshold=self.threshold)}
 
     def summary(self) -> dict[str, Any]:
-        """Return the numbers, JSON-ready."""
+        """Return the similarities, coherence and caveats as a JSON-ready dict."""
         return {
             "inputs": {"a": describe_input(self.dictionary)},
             "self": "excluded by index",
@@ -128,10 +127,10 @@ class WithinComparison(Answer):
         return " ".join(
             [
                 f"We compared the latents of {name} with each other by {methods.measure('decoder', self.signed)}: each "
-                "with its nearest other latent, itself excluded by its index.",
+                "with its nearest other latent (the latent itself is excluded by index).",
                 methods.EXACT,
                 methods.by_chance(name),
-                methods.significant(f"the nearest latent of {name} turned"),
+                methods.significant(f"the nearest latent of the turned {name}"),
             ]
         )
 
@@ -147,7 +146,7 @@ class WithinComparison(Answer):
 
     def _definitions(self) -> list[str]:
         return [
-            "  self excluded by index; by chance: the dictionary turned; isotropic directions would give "
+            "  self excluded by index; by chance: against the turned dictionary; isotropic directions would give "
             f"{or_dash(self.nearest.isotropic_chance, '.3f')}",
             f"  {self.dictionary.alive.describe()}",
         ]
@@ -156,9 +155,9 @@ class WithinComparison(Answer):
     def sentences(self) -> str:
         m = self.nearest
         return (
-            f"A latent of {self.dictionary.name} and its nearest other latent have a mean {m.quantity} of "
+            f"The mean {m.quantity} of a latent of {self.dictionary.name} to its nearest other latent is "
             f"{or_dash(m.mmcs, '.3f')}; {or_dash(m.chance, '.3f')} would be expected by chance. "
-            f"{percent(m.fraction_above(self.threshold))} of latents have another one above {self.threshold:g}."
+            f"{percent(m.fraction_above(self.threshold))} of latents have another latent above {self.threshold:g}."
         )
 
 
@@ -184,7 +183,8 @@ def within(
     check_threshold(threshold)
     d = as_dictionary(a)
     tick = None if progress is None else lambda share: progress("similarities", share)
-    spread = coherence(d.directions, progress)  # First, since its longer lists meet a memory limit at once.
+    # Coherence runs first: its lists are longer, so a memory limit that is too low raises before the sweep.
+    spread = coherence(d.directions, progress)
     swept = listing_sweep(d.directions, None, LISTED, absolute=not signed, progress=tick)
     both = replace(swept, cols=swept.rows)
     controls, _ = turned_controls(d.directions, d.directions, both, How(not signed), progress)

@@ -49,7 +49,7 @@ def test_json_is_the_report_and_fits_the_schema(run):
 def test_words_give_both_formulas_and_the_proof(run):
     result = run("match", A, B)
     assert result.exit_code == 0, result.stderr
-    for part in ("PW-MCC 0.", "; absolute 0.", "optimal, proven", "cosine > 0.7", "with the same partner"):
+    for part in ("PW-MCC 0.", "; absolute 0.", "proven optimal", "cosine > 0.7", "with the same partner"):
         assert part in result.stdout
     assert len(result.stdout.splitlines()) <= 20
     assert {"match.json", "matches.parquet", "report.html", "shared.csv", "only-a.csv", "only-b.csv"} <= {

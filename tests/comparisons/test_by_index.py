@@ -60,7 +60,7 @@ def test_it_shows_its_thresholds_and_the_artifact(planted):
         "at least 0.9",
         "45 70.3%",
         "L1 penalty produce spurious only-B",
-        "BatchTopK ones produce fewer",
+        "BatchTopK crosscoders have fewer",
     ):
         assert part in text
     summary = planted[2].summary()
@@ -108,7 +108,7 @@ def test_ids_count_not_rows():
 @pytest.mark.parametrize(
     ("b", "how", "said"),
     [
-        (np.eye(4, 8), {}, "their ids do not correspond"),
+        (np.eye(4, 8), {}, "ids do not correspond"),
         (np.eye(6, 8), {"cuts": (0.9, 0.1)}, "0 ≤ low < high ≤ 1; got 0.9 and 0.1"),
     ],
 )
@@ -154,7 +154,7 @@ def test_compare_proposes_it_where_ids_correspond(rng):
     assert [d.name for d in sg.compare(*sides, turns=0).dictionaries] == [
         f"{CROSSCODER.name} model={i}" for i in (0, 1)
     ]
-    assert "(--pairing index): 100% of mutual pairs share ids" in repr(sg.compare(make(a, "a"), make(near, "b")))
+    assert "(--pairing index): 100% of mutual pairs have the same id" in repr(sg.compare(make(a, "a"), make(near, "b")))
     assert "(--pairing index): two outputs of the same latents" in repr(sg.compare(*sides))
     assert "--pairing index" not in sg.compare(make(a, "a"), make(shuffled, "b")).details()
 

@@ -149,7 +149,7 @@ def test_wrong_use_is_refused(planted, tmp_path):
     with pytest.raises(ValueError, match="spans 5 runs"):
         planted.consensus.save(tmp_path / "x.safetensors", min_runs=5)
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(ValueError, match="partner and similarity must be"):
+    with pytest.raises(ValueError, match="partner and similarity must have shape"):
         consensus(planted.runs, np.zeros((3, 4), dtype=np.int64), np.zeros((3, 4)), threshold=0.5)
 
 

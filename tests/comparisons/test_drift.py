@@ -109,9 +109,9 @@ def test_a_demo_is_followed_from_its_earlier_states() -> None:
 
 
 def test_what_cannot_be_followed(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not states of one run"):
+    with pytest.raises(ValueError, match="not checkpoints of the same run"):
         sg.drift(["demo:local-seed0", "demo:local-narrow-seed0"])
-    with pytest.raises(ValueError, match="at least two states"):
+    with pytest.raises(ValueError, match="at least two checkpoints"):
         sg.drift(["demo:local-seed0"])
     with pytest.raises(ValueError, match="has no checkpoints"):
         sg.drift(tmp_path)

@@ -77,9 +77,9 @@ def test_one_failed_run_is_named(n):
     assert np.mean([apart for _, apart, _ in found]) >= 0.95
     matrix = one_failed()[1](np.random.default_rng(0), n)
     note = interval_over_runs(matrix, names=[f"seed{k}" for k in range(n)]).note
-    assert note.startswith("seed0 stands apart, at ")
+    assert note.startswith("seed0 stands apart: mean similarity ")
     assert f"the other {n - 1} runs" in note
-    apart, rest = (float(part.split()[0]) for part in note.split(" at ")[1:])
+    apart, rest = (float(note.split(before)[1].split()[0]) for before in ("mean similarity ", "against "))
     assert (apart, rest) == (pytest.approx(0.1, abs=0.02), pytest.approx(0.8, abs=0.02))
 
 

@@ -70,7 +70,7 @@ def test_a_planted_vector_has_the_smallest_p_and_the_next_has_not(rng):
     assert found.p_value[0, 0] == 1 / 200
     assert found.p_value[0, 1] > 0.05
     assert 0.2 < found.expected[0] < 0.5
-    assert "at least 0.005" in found.details()
+    assert "the minimum is 0.005" in found.details()
     assert found.headline == "  vectors with a latent at p ≤ 0.05: 1 of 1"
 
 

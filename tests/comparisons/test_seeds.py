@@ -134,7 +134,7 @@ def test_a_kind_of_one_run_has_a_dash_and_no_nan(three):
     kinds = ["x", "x", "y"]
     runs = [replace(d, metadata={"kind": kind}) for d, kind in zip(three, kinds, strict=True)]
     text = repr(sg.seeds(runs, matching="mutual"))
-    assert "within x − within y: –; no test: y has one run" in text
+    assert "within x − within y: –; no test: y has only one run" in text
     assert "nan" not in text
 
 
