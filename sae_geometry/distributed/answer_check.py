@@ -71,7 +71,7 @@ def _check(task: Task, tile: Tile, answer: Any) -> None:
     _check_account(answer.report)
     two_sided = (task.columns or task.within) and not tile.within
     if (answer.cols is not None) != two_sided:
-        raise ValueError("its lists of the columns are missing, or were not requested")
+        raise ValueError("its column lists are missing, or were not requested")
     bias = None if task.column_bias is None else task.column_bias[slice(*tile.cols)]
     _check_lists(answer.rows, task, a, b, start=tile.cols[0], bias=bias, within=tile.within)
     if answer.cols is not None:
@@ -96,7 +96,7 @@ def _check_lists(
         raise ValueError("its lists have partners outside the tile")
     longest = x.norm(dim=1).cpu().numpy().astype(np.float64)[:, None] * float(y.norm(dim=1).max()) * (1 + 1e-5)
     if not (np.abs(cosine[:, :n_partners]) <= longest).all():
-        raise ValueError("its cosines are not finite, or larger than these rows allow")
+        raise ValueError("its cosines are not finite, or are larger than these rows allow")
     step = max(1, AT_ONCE // task.k)
     for at in range(0, len(x), step):
         part = slice(at, at + step), slice(n_partners)
@@ -110,7 +110,7 @@ def _check_lists(
     cosines, indices = found.cosine.cpu().numpy(), found.index.cpu().numpy()
     for at, row in enumerate(rows):
         mine = (indices[at] >= 0) & ~(within & (indices[at] == row))
-        n = min(n_partners, int(mine.sum()))  # Within a tile, a row is among its own partners.
+        n = min(n_partners, int(mine.sum()))  # A sweep within one dictionary may also list the row itself.
         same = np.array_equal(indices[at][mine][:n], index[row, :n] - start)
         if not same or not np.array_equal(cosines[at][mine][:n], cosine[row, :n]):
             raise ValueError("the partners of a row differ from those computed in this process")

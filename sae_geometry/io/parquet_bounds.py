@@ -10,13 +10,13 @@ from typing import IO, Any
 
 from sae_geometry.io.parquet_footer import Chunk, column_chunks, page_sizes
 
-# A table may take a fixed number of bytes in memory plus a multiple of its file's size. Its strings are in memory up to
-# two and a half times while a data frame is built.
+# A table may take a fixed number of bytes in memory plus a multiple of its file's size. While a data frame is built,
+# memory holds up to two and a half copies of its strings.
 _ALWAYS, _TIMES, _COPIES = 64 << 20, 10, 2.5
 _A_VALUE = 16  # bytes of a value in memory, including its mask or offset
 _MOST_COLUMNS, _MOST_CHUNKS = 1000, 100_000
-_MOST_PAGES = 100_000  # maximum pages per column chunk
-_LONGEST_TEXT = 1 << 20  # in bytes
+_MOST_PAGES = 100_000  # maximum number of pages per column chunk
+_LONGEST_TEXT = 1 << 20  # maximum length of a string, in bytes
 
 
 def check_parquet(file: IO[bytes], times: int = _TIMES, most_columns: int = _MOST_COLUMNS) -> None:
@@ -36,7 +36,7 @@ def check_parquet(file: IO[bytes], times: int = _TIMES, most_columns: int = _MOS
     _refuse_above(most, _A_VALUE * about.num_rows * about.num_columns)
     unpacked = 0
     for chunk in chunks:
-        unpacked += _unpacked_bytes(file, chunk, most) if chunk.n_values else 0  # Readers skip a chunk without values.
+        unpacked += _unpacked_bytes(file, chunk, most) if chunk.n_values else 0  # Readers skip chunks without values.
         _refuse_above(most, unpacked)
     texts = [c.path for c in map(about.schema.column, range(about.num_columns)) if c.physical_type == "BYTE_ARRAY"]
     if texts:
@@ -47,7 +47,7 @@ def check_parquet(file: IO[bytes], times: int = _TIMES, most_columns: int = _MOS
 
 
 def _bytes_of_texts(array: Any) -> int:
-    """Return the bytes of all strings, nested ones included, once each value has its own copy."""
+    """Return the bytes of all strings, including nested strings, if no two values share a copy."""
     import pyarrow.compute as pc
     import pyarrow.types as t
 
@@ -66,11 +66,11 @@ def _bytes_of_texts(array: Any) -> int:
 
 def _refuse_above(most: int, needed: int) -> None:
     if needed > most:
-        raise ValueError(f"its table takes at least {needed:,} bytes of memory; its size allows for {most:,}")
+        raise ValueError(f"its table takes at least {needed:,} bytes of memory; the limit for its size is {most:,}")
 
 
 def _unpacked_bytes(file: IO[bytes], chunk: Chunk, most: int) -> int:
-    """Return the unpacked bytes of a column chunk's pages; stop adding them up above `most`."""
+    """Return the unpacked bytes of a column chunk's pages; stop counting once they exceed `most`."""
     at, total = chunk.start, 0
     for _ in range(_MOST_PAGES):
         if at >= chunk.start + chunk.n_bytes or total > most:

@@ -13,12 +13,13 @@ _TAIL = 8  # bytes at the end of the file: the footer's size and the format's na
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12
 _WHOLE = (_I16, _I32, _I64)
 _Struct = dict[tuple[int, int], Any]
-"""The values of a struct by field and type. A reader ignores a field whose type is not the expected one."""
+"""Values of a struct by field and type. Readers ignore a field of an unexpected type."""
 
 _ROW_GROUPS, _COLUMNS, _COLUMN, _N_ROWS = (4, _LIST), (1, _LIST), (3, _STRUCT), (3, _I64)
 _VALUES, _PACKED, _DATA, _DICTIONARY = (5, _I64), (7, _I64), (9, _I64), (11, _I64)
 _PAGE_UNPACKED, _PAGE_PACKED = (2, _I32), (3, _I32)
-# Types of list elements by depth and field. pyarrow trusts the format, not the list, for the type of its elements.
+# Element types that the Parquet specification prescribes for each list, by (depth, field). pyarrow assumes them and
+# ignores the type in the list's header, so they are checked here.
 _ELEMENTS = {
     (0, 2): (_STRUCT,), (0, 4): (_STRUCT,), (0, 5): (_STRUCT,), (0, 7): (_STRUCT,), (1, 1): (_STRUCT,),
     (1, 4): (_STRUCT,), (3, 2): _WHOLE, (3, 3): (_BINARY,), (3, 8): (_STRUCT,), (3, 13): (_STRUCT,),
@@ -27,7 +28,7 @@ _ELEMENTS = {
 
 
 class Chunk(NamedTuple):
-    """A column of one row group: the numbers of its rows and values, and the position and bytes of its pages."""
+    """Column of one row group: the numbers of rows and of values, and the offset and size in bytes of the pages."""
 
     n_rows: int
     n_values: int
@@ -78,7 +79,7 @@ def page_sizes(file: IO[bytes], at: int) -> tuple[int, int]:
 
 
 class _Compact:
-    """Cursor over bytes of the compact protocol. All methods raise ValueError for other bytes."""
+    """Cursor over bytes in Thrift's compact protocol. All methods raise ValueError if the bytes are malformed."""
 
     def __init__(self, raw: bytes) -> None:
         self.raw, self.at = raw, 0
@@ -111,7 +112,7 @@ class _Compact:
             return self._whole()
         if kind == _STRUCT:
             return self.struct(depth + 1)
-        if kind in (_TRUE, _FALSE, _BYTE):  # Only in a list does a boolean take a byte.
+        if kind in (_TRUE, _FALSE, _BYTE):  # A boolean takes a byte only in a list.
             return self._byte()
         if kind == _DOUBLE:
             self.at += 8

@@ -41,7 +41,7 @@ def test_tables_join_and_the_later_column_wins(tmp_path):
     ("name", "text", "says"),
     [
         ("a.csv", "id,x\n1,2\n", "needs a column `latent`"),
-        ("a.csv", "latent,x\n1,2\n1,3\n3,1\n3,1\n", r"a\.csv: latent 1 has several rows \(2 too many in total"),
+        ("a.csv", "latent,x\n1,2\n1,3\n3,1\n3,1\n", r"a\.csv: latent 1 has more than one row \(2 surplus rows"),
         ("a.csv", "latent,x\n1.5,2\n", "row 1: '1.5' is not a latent id"),
         ("a.csv", "latent,x\n0,1\n-1,2\n", r"a\.csv: .* of 0 or more; got -1"),
         ("a.jsonl", "{", "cannot be read as jsonl"),
