@@ -19,7 +19,7 @@ def cache(
     run: Annotated[
         str | None, typer.Argument(metavar="RUN", help="Only this run, as ENTITY/PROJECT/RUN. [default: all runs]")
     ] = None,
-    clear: Annotated[bool, typer.Option("--clear", help="Remove the files of RUN or, if omitted, all.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove the files of RUN, or all files without RUN.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --clear: do not ask for confirmation.")] = False,
     as_json: o.AsJson = False,
 ) -> None:

@@ -21,8 +21,8 @@ def estimate(
         Literal["nearest", "mutual", "greedy", "optimal"] | None,
         typer.Option(help="Matching to assume for compare or seeds. [default: the command's own]"),
     ] = None,
-    n_neighbors: Annotated[int, typer.Option(help="Neighbors per point for umap, including the point.")] = 15,
-    terms: Annotated[int, typer.Option(metavar="T", help="Maximum number of wide latents per fit of split.")] = 4,
+    n_neighbors: Annotated[int, typer.Option(help="For umap: neighbors per point, including the point itself.")] = 15,
+    terms: Annotated[int, typer.Option(metavar="T", help="For split: maximum wide latents per combination.")] = 4,
     workers: Annotated[
         int | None, typer.Option(metavar="M", min=1, help="Also estimate the cost on M Dask workers.")
     ] = None,

@@ -38,7 +38,7 @@ def flow(
             "--map",
             metavar="FILE",
             help="File (or FILE::KEY) with a linear map [d_in, d_out] to apply before normalization. Give one map for "
-            "all layers, or one per step for its earlier layer (repeat the option, or give a pattern).",
+            "all layers, or one per step for the earlier layer (repeat the option, or give a pattern).",
         ),
     ] = None,
     map_side: Annotated[

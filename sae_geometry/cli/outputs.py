@@ -69,7 +69,7 @@ def claimed_folder(out: Path | None, command: str, names: list[str], *, resume: 
 
 
 def say_screen(result: Result) -> None:
-    """Print a result's summary, followed by as many lines of labels as the limit on its length allows."""
+    """Print a result's summary and as many labels below it as fit on `SCREEN` lines."""
     from sae_geometry.results.warnings import SCREEN
 
     answer, meanings = result.answer(), result.meanings

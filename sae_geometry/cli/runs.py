@@ -14,7 +14,7 @@ from sae_geometry.io.formatting import aligned
 
 
 def runs(
-    project: Annotated[str, typer.Argument(metavar="ENTITY/PROJECT", help="Project of Weights & Biases, or demo.")],
+    project: Annotated[str, typer.Argument(metavar="ENTITY/PROJECT", help="Weights & Biases project, or demo.")],
     kind: Annotated[
         Literal["local", "e2e", "e2e+ds"] | None, typer.Option(help="Only runs trained with this kind of loss.")
     ] = None,

@@ -119,7 +119,7 @@ def _remaining_time(speaker: Speaker, n_pairs: int, progress: Progress | None) -
 
 
 def _in_words(seconds: float) -> str:
-    """Return a duration in words: "12 minutes", "7 hours", "3 days"."""
+    """Return a duration in words, such as "12 minutes" or "7 hours"."""
     for size, word in ((86_400, "days"), (3600, "hours")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {word}"

@@ -52,7 +52,7 @@ def umap(
         typer.Option(help="Cluster the layout, or the neighbors in the original space."),
     ] = "picture",
     min_region_size: Annotated[
-        int | None, typer.Option(metavar="N", help="Minimum latents per region. [default: 1% of all, at least 10]")
+        int | None, typer.Option(metavar="N", help="Minimum region size in latents. [default: 1% of all, at least 10]")
     ] = None,
     stability: Annotated[
         bool,

@@ -100,7 +100,7 @@ def cluster_plan(
 
     Args:
         rate: multiplications per second of one worker.
-        bandwidth: bytes per second of the client's link.
+        bandwidth: bytes per second of the client's network link.
         whole_pairs: number of pairs of dictionaries that workers may run whole; if there are fewer pairs than workers,
             sweeps are split into tiles instead.
 
@@ -154,7 +154,7 @@ class _Model:
         return float(total)
 
     def seconds(self, workers: int, rate: float, bandwidth: float) -> tuple[float, float]:
-        """Return the seconds of arithmetic and network. In the last round of whole pairs, workers may idle."""
+        """Return the seconds of arithmetic and of the network. In the last round of whole pairs, workers may idle."""
         if self.whole_pairs >= workers:
             rounds = -(-self.whole_pairs // workers)
             done = sum(p.pairs for p in self.passes) * self.d_in * rounds / self.whole_pairs

@@ -43,9 +43,9 @@ class Estimate:
     Attributes:
         n_sweeps: number of passes over a similarity matrix.
         flops: number of multiplications and additions, without the blocks that symmetry saves.
-        bytes_read: bytes that the products read if every row block is multiplied once with the other side.
+        bytes_read: number of bytes that the products read if every row block is multiplied once with the other side.
         memory: largest memory of any sweep in bytes, excluding inputs.
-        seconds: expected seconds of the sweeps, from a probe of the largest one, and of the matchings.
+        seconds: expected seconds of the sweeps (from a probe of the largest sweep) and of the matchings.
         writing: expected seconds to write tables, figures and the report.
         probe_seconds: seconds that the probe took.
         device, screen, why: device and screen of the largest sweep, and the reason for that screen.
@@ -205,7 +205,7 @@ def _probe(job: Job, plan: SweepPlan, budget: float, memory: int | None) -> tupl
     """Return the fixed seconds of a sweep, and its seconds per multiplication.
 
     The sweep is timed on more and more rows until `budget` seconds are spent. The fixed part is the time to prepare
-    the other side and to finish its lists.
+    the columns and to finish their lists.
     """
     a, others = job.a, job.a if job.b is None else job.b
     options = {"screen": _SCREENS[plan.screen], "threads": plan.threads, "blocks": plan.blocks, "columns": job.columns,

@@ -65,7 +65,7 @@ class Question:
 
     @property
     def encoders(self) -> list[Tensor]:
-        """Return the encoder directions if all dictionaries have them in the same width, else an empty list."""
+        """Return the encoder directions, or an empty list unless all dictionaries have encoders of the same width."""
         found = [d.encoder_directions for d in self.dictionaries if d.encoder_directions is not None]
         same = len({e.shape[1] for e in found}) == 1
         return found if same and len(found) == len(self.dictionaries) else []
@@ -73,7 +73,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Asked:
-    """Costs of a command: its limits on dictionaries, its sweeps, the work not estimated, and the time of matchings."""
+    """Costs of a command: its numbers of dictionaries, its sweeps, the work not estimated, and seconds of matchings."""
 
     least: int
     most: int | None
@@ -186,7 +186,7 @@ def _umap(q: Question) -> list[Job]:
 
 VERBS: dict[Verb, Asked] = {
     "compare": Asked(2, None, _compare, "other matchings, and statistics", _pairs_solving),
-    "match": Asked(2, 2, _match, "further sweeps of the matchings with the turned B and between halves",
+    "match": Asked(2, 2, _match, "further sweeps of the matchings with the turned B and between halves of a dictionary",
                    lambda q: 3 * _solving(q.rows[0], q.rows[1], "optimal")),
     "within": Asked(1, None, lambda q: [job for x in q.rows for job in _within(x)], "mean |cosine|, spectrum"),
     "seeds": Asked(2, None, _seeds, "the consensus", _pairs_solving),

@@ -14,7 +14,7 @@ from sae_geometry.kernels.topk_merge import Lists, merge_into, no_lists
 from sae_geometry.kernels.types import Best, Sweep, SweepReport, Task
 
 Sent = tuple[np.ndarray, np.ndarray]
-"""Signed cosines (float64) and indices (int32) of partner lists, 12 bytes per partner. They determine the scores."""
+"""Partner lists as signed cosines (float64) and indices (int32), 12 bytes per partner, from which scores follow."""
 
 AT_ONCE = 1 << 16  # number of list entries merged at once
 

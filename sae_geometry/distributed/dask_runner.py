@@ -40,7 +40,7 @@ class DaskRunner:
         self._held.forget()
 
     def __call__(self, task: Task, screen: ScreenName) -> Sweep | None:
-        """Run the sweep on the workers; return None if it is too small, or its results exceed the memory limit."""
+        """Run the sweep on the workers; return None if the sweep is too small or its results are too large."""
         if float(len(task.a)) * len(task.others) * task.a.shape[1] < self.smallest:
             return None
         start = time.perf_counter()

@@ -28,7 +28,7 @@ from sae_geometry.sources.layouts.read import Latents
 from sae_geometry.sources.resolve import parse_address
 
 There = Callable[[], Future]
-"""A function that returns the future of an operand on the workers, and resends the operand if they have lost it."""
+"""Function that returns the future of an operand on the workers, and resends the operand if the workers lost it."""
 
 _LOOK = 5  # seconds between checks for live workers
 KEPT = 1 << 30  # bytes of operands cached on the workers between sweeps
@@ -94,7 +94,7 @@ class Held:
         return future
 
     def _make_room(self, size: int, together: int) -> None:
-        """Evict the least recently used operands until `size` more bytes fit; keep the operands needed together."""
+        """Evict the least recently used operands until `size` more bytes fit; keep those needed together."""
         while len(self._there) >= together and size + sum(held for _, held in self._there.values()) > KEPT:
             del self._there[next(iter(self._there))]
 

@@ -34,7 +34,7 @@ _NO_WORKERS = 60  # seconds to wait for workers to come back
 _LOOK = 5.0  # seconds between counts of the workers
 _TRIES = 5  # maximum attempts at a task that lost its operands or its worker
 _SUSPECT = 2  # losses after which a task is presumed too large and split
-_IN_FLIGHT = 2  # tasks per worker, so that none idles and few are suspected when a worker dies
+_IN_FLIGHT = 2  # tasks in flight per worker: enough to keep it busy, and few to suspect if it dies
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Cluster:
         return all(value == expected for value in found.values()) and set(at_once.values()) <= {threads}
 
     def each(self, pieces: Sequence[T], job: Job[T]) -> Iterator[tuple[T, Any]]:
-        """Yield every task, or the smaller tasks it was split into, with its answer as it completes.
+        """Yield each completed task with its answer; a task that was split is replaced by its parts.
 
         Raises:
             ClusterError: the scheduler or all workers were lost.

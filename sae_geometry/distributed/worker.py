@@ -41,7 +41,7 @@ def sweep_tile(
 ) -> TileAnswer:
     """Sweep one tile on this worker; raise CeilingError or MemoryError if it is too large.
 
-    `question` holds the device and the arguments of `sweep`. If its `memory` is None, the worker's default applies.
+    `question` holds the device and the arguments of `sweep`. If `memory` is None there, the worker's default applies.
     """
     device, note = placed(question["device"])
     own = None if bias is None else bias[slice(*tile.cols)]
@@ -130,7 +130,7 @@ def wanted(asked: Device, here: str) -> Device:
 
 
 def placed(asked: Device) -> tuple[str, str]:
-    """Return the device on which this worker runs a task that requests `asked`, and a note for the report or ""."""
+    """Return the device on which this worker runs a task that requests `asked`, and a note ("" if none)."""
     if asked != "cpu" and torch.cuda.is_available():
         return "cuda", ""
     return "cpu", NO_GPU if asked == "cuda" else ""

@@ -179,7 +179,7 @@ def _unlocked(descriptor: int | None) -> None:
 
 
 def _may_be_replaced(folder: Path) -> bool:
-    """Return whether this folder can be exchanged without an effect on mounts, current folders or other users."""
+    """Return whether this folder can be exchanged without affecting mounts, current folders or other users."""
     here = Path.cwd()
     owned = not hasattr(os, "geteuid") or folder.stat().st_uid == os.geteuid()
     writable = os.access(folder.parent, os.W_OK | os.X_OK)
@@ -195,7 +195,7 @@ def _holds_only_ours(folder: Path) -> bool:
 
 
 def _is_of(record: dict[str, str] | None, folder: Path, name: str) -> bool:
-    """Return whether a file is the summary of these results, an unchanged file in its list, or our explorer page."""
+    """Return whether a file is the summary of these results, an unchanged file that it lists, or our explorer page."""
     return record is not None and (
         name == SUMMARY or (name in record and is_ours(folder, name, record[name])) or is_page(folder, name)
     )

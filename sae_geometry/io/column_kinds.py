@@ -45,7 +45,7 @@ def check_columns(
 
 
 def _kind(column: pd.Series[Any]) -> str:
-    """Return the kind of a column's values as a noun: "integers", "no values", "values of another kind"."""
+    """Return a name for the kind of a column's values, such as "integers" or "no values"."""
     from pandas.api import types
 
     if column.isna().all():

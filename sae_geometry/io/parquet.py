@@ -21,7 +21,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with path.open("wb") as file:  # pandas before version 3 treats a file as a path.
+    with path.open("wb") as file:  # pandas before version 3 treats an open file as a path.
         pq.write_table(pa.Table.from_pandas(table, preserve_index=False), file)
 
 

@@ -1,4 +1,4 @@
-"""Read the sizes that bound the memory of a Parquet file from its footer and page headers, without pyarrow.
+"""Read the sizes that bound the memory of a Parquet file from the footer and page headers, without pyarrow.
 
 pyarrow crashes, instead of raising, if the description of a column chunk contradicts its schema. The footer and the
 page headers are structs of Thrift's compact protocol, https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md.
@@ -46,20 +46,20 @@ def column_chunks(file: IO[bytes]) -> list[Chunk]:
     file.seek(max(0, end))
     size = int.from_bytes(file.read(4), "little")
     if not 0 < size <= min(end, _MOST_FOOTER):
-        raise ValueError(f"its footer claims to have {size:,} bytes")
+        raise ValueError(f"the footer claims to have {size:,} bytes")
     file.seek(end - size)
     footer = _Compact(file.read(size)).struct(0)
     try:
         return [_chunk(group[_N_ROWS], column[_COLUMN]) for group in footer[_ROW_GROUPS] for column in group[_COLUMNS]]
     except KeyError:
-        raise ValueError("a part of its footer is missing") from None
+        raise ValueError("a part of the footer is missing") from None
 
 
 def _chunk(n_rows: int, column: _Struct) -> Chunk:
     start = min(column.get(_DICTIONARY) or column[_DATA], column[_DATA])
     chunk = Chunk(n_rows, column[_VALUES], start, column[_PACKED])
     if min(chunk) < 0:
-        raise ValueError("a number in its footer is negative")
+        raise ValueError("a number in the footer is negative")
     return chunk
 
 
@@ -87,7 +87,7 @@ class _Compact:
     def struct(self, depth: int) -> _Struct:
         """Return the fields of a struct, with None for strings, booleans and doubles."""
         if depth > _DEEPEST:
-            raise ValueError("its footer or a page header is nested too deeply")
+            raise ValueError("the footer or a page header is nested too deeply")
         found: _Struct = {}
         field = 0
         while (head := self._byte()) != 0:
@@ -104,7 +104,7 @@ class _Compact:
         kind = head & 15
         n = head >> 4 if head >> 4 < 15 else self._varint()
         if expected is not None and kind not in expected:
-            raise ValueError("a list in its footer or a page header holds values of the wrong type")
+            raise ValueError("a list in the footer or a page header holds values of the wrong type")
         return [self._value(kind, depth) for _ in range(n)]
 
     def _value(self, kind: int, depth: int) -> Any:
@@ -120,7 +120,7 @@ class _Compact:
             length = self._varint()  # Reading the length also moves the cursor.
             self.at += length
         else:
-            raise ValueError("its footer or a page header has a field of unknown type")
+            raise ValueError("the footer or a page header has a field of unknown type")
         return None
 
     def _whole(self) -> int:
@@ -134,10 +134,10 @@ class _Compact:
             value |= (byte & 127) << shift
             if byte < 128:
                 return value
-        raise ValueError("a number in its footer or a page header is too long")
+        raise ValueError("a number in the footer or a page header is too long")
 
     def _byte(self) -> int:
         if self.at >= len(self.raw):
-            raise ValueError("its footer or a page header is cut off")
+            raise ValueError("the footer or a page header is cut off")
         self.at += 1
         return self.raw[self.at - 1]

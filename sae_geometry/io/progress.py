@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _SECONDS = 0.25  # minimum seconds between two updates in a notebook
 Progress = Callable[[str, float], None]
-"""Function to call with the name of the current step and the share of it that is done, in [0, 1]."""
+"""Callback that takes the name of the current step and the completed share of the step, in [0, 1]."""
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 SUMMARY = "summary.json"
-"""Name of the summary of a results folder. It records every other file that was written with it."""
+"""Name of a results folder's summary, which records every other file of the results."""
 
 READY = ".sae-geometry-ready"
 """Name of the subfolder with complete new results that are being moved into the results folder file by file."""
@@ -19,7 +19,7 @@ READY = ".sae-geometry-ready"
 PAGE = "explorer.html"
 """Name of the explorer page. It is added to finished results, so the record omits it; it has its own checksum."""
 
-_MOST_JSON = 256 << 20  # maximum size of a JSON file in bytes; the summary of a thousand runs takes two million
+_MOST_JSON = 256 << 20  # maximum size of a JSON file in bytes; the summary of a thousand runs takes 2 MB
 _MOST_NAME = 255  # maximum length of a file name in a record, in characters
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SEAL = "<!-- sha256 of the above: {} -->\n"

@@ -147,7 +147,7 @@ def encoder_rows(
             "drop_bad=True (--drop-bad) to set them to zero and record them"
         )
     notes = [f"{counted(len(silent), 'latent')} with a zero encoder row ({some_ids(silent)})"] if silent else []
-    notes += [f"{counted(len(broken), 'encoder row')} not finite, set to zero ({some_ids(broken)})"] if broken else []
+    notes += [f"{counted(len(broken), 'encoder row')} with NaN or inf, zeroed ({some_ids(broken)})"] if broken else []
     return unit, notes
 
 

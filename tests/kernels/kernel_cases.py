@@ -14,7 +14,7 @@ from sae_geometry.kernels.screens.int8 import int8_time
 from sae_geometry.kernels.sweep import sweep
 from sae_geometry.kernels.types import Best, Sweep
 
-no_int8 = pytest.mark.skipif(int8_time() is None, reason="this torch has no exact int8 product")
+no_int8 = pytest.mark.skipif(int8_time() is None, reason="this build of PyTorch has no exact int8 product")
 SCREENS = ("cpu", "torch", pytest.param("int8", marks=no_int8))
 
 

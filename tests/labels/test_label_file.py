@@ -76,7 +76,7 @@ def test_labels_stay_with_their_latents_through_select():
 
 
 def test_labels_of_another_dictionary_are_refused():
-    with pytest.raises(ValueError, match=r"up to 4, but those of 'd' are 0…3: these are the labels of another"):
+    with pytest.raises(ValueError, match=r"up to 4, but 'd' has ids 0…3: the labels belong to another"):
         dictionary().labeled(labels(name=list("abcde")))
     with pytest.raises(ValueError, match="labels none of the 2 latents"):
         dictionary().select([2, 3]).labeled(labels(name=["a"]))

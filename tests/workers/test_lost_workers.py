@@ -138,9 +138,7 @@ def test_a_cluster_left_without_workers_is_one_sentence(monkeypatch):
     monkeypatch.setattr(cluster, "_NO_WORKERS", 0.05)
     there = SimpleNamespace(address="tcp://there:1", identity=None)
     deserted = cluster.Cluster(SimpleNamespace(scheduler=there, nthreads=lambda **_: {}))
-    with pytest.raises(
-        ClusterError, match="no workers are left at tcp://there:1; start some and rerun the command"
-    ):
+    with pytest.raises(ClusterError, match="no workers are left at tcp://there:1; start some and rerun the command"):
         deserted._next(SimpleQueue())
 
     def silent(*_, callback_timeout):
