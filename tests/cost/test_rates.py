@@ -107,7 +107,7 @@ def test_the_verdict_says_what_to_do() -> None:
     assert "install a build of PyTorch with CUDA" in verdict(device={"cuda": "unused: built without CUDA"})
     wrong = verdict(checks={"sweep, cpu": "exact", "cuda, fp16": "WRONG: rows"})
     assert wrong.startswith("Wrong results on this machine (cuda, fp16)")
-    assert "open an issue" in wrong
+    assert "into an issue" in wrong
 
 
 @pytest.mark.usefixtures("gpu")
