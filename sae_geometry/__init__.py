@@ -5,7 +5,7 @@
 >>> c.a_to_b.mmcs > c.a_to_b.chance + 0.2
 True
 
-The public names below are imported when they are first used, so importing the package imports nothing heavy.
+The public names are imported on first use, so that importing the package itself is fast.
 """
 
 from __future__ import annotations

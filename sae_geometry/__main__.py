@@ -1,4 +1,4 @@
-"""Entry point of `python -m sae_geometry`, which is the same as `sae-geometry`."""
+"""Run the `sae-geometry` program for `python -m sae_geometry`."""
 
 from sae_geometry.cli import main
 

@@ -1,7 +1,7 @@
 """The `Dictionary` class: unit decoder directions with the id of every latent.
 
-All results are computed from a `Dictionary`. It is frozen, and its rows are float32 unit vectors. Every row carries the
-index of its latent in the file, so that results refer to latent ids, never to positions.
+All results are computed from a `Dictionary`. The class is frozen, and its rows are float32 unit vectors. Each row
+has the id of its latent, the index in the file, so that results refer to latent ids, never to row numbers.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from sae_geometry.io.weights import (
     vector,
 )
 
-_LONGEST_NOTE = 1000  # maximum characters of a note
+_LONGEST_NOTE = 1000  # maximum length of a note, in characters
 _PER_LATENT = (
     "directions", "encoder_directions", "latent_ids", "decoder_norms", "encoder_bias", "threshold", "frequency",
     "alive_mask",
@@ -54,23 +54,23 @@ class Dictionary:
 
     Attributes:
         directions: float32 [n_latents, d_in]; row i is decoder direction i divided by its Euclidean norm.
-        encoder_directions: unit encoder directions, [n_latents, d_encoder], or None if there is no encoder. For an
-            ordinary SAE d_encoder = d_in. A zero encoder row stays zero.
+        encoder_directions: unit encoder directions, [n_latents, d_encoder]; None if there is no encoder. For an
+            ordinary SAE, d_encoder = d_in. A zero encoder row stays zero.
         latent_ids: int64 [n_latents], the index of each latent in its file.
         decoder_norms: float32 [n_latents], Euclidean norms before normalization, in the file's own units.
-        encoder_bias: float32 [n_latents], in the file's own units, or None.
-        decoder_bias: float32 [d_in], in the file's own units, or None.
-        threshold: float32 [n_latents], pre-activation above which a JumpReLU latent fires, or None.
-        frequency: float64 [n_latents], share of tokens on which the latent fires, or None.
-        alive_mask: bool [n_latents], or None if unknown.
-        alive: counts of dead latents, with their source.
+        encoder_bias: float32 [n_latents], in the file's own units; None if unknown.
+        decoder_bias: float32 [d_in], in the file's own units; None if unknown.
+        threshold: float32 [n_latents], pre-activation above which a JumpReLU latent fires; None if unknown.
+        frequency: float64 [n_latents], share of tokens on which the latent fires; None if unknown.
+        alive_mask: bool [n_latents], True for alive latents; None if unknown.
+        alive: counts of alive and dead latents, and the source of the counts.
         name: short label for tables and figures. Like hook_point, model and layout, it is escaped and cut to 200
             characters (`io.escaping.shown`).
         hook_point: hook point in the model, for example "blocks.6.hook_resid_pre"; None if unknown.
         model: name of the model; None if unknown.
-        address: address it was loaded from; None if made in memory.
-        layout: checkpoint layout it was read from; None if made in memory.
-        labels: tokens, explanations and other labels by original latent id (`labeled`); None if it has none.
+        address: address from which the dictionary was loaded; None if it was built in memory.
+        layout: layout of the checkpoint from which it was read; None if it was built in memory.
+        labels: tokens, explanations and other labels by original latent id (`labeled`); None if there are none.
         metadata: other information from the source (kind, seed, metrics), read-only.
         notes: warnings to show with results (assumptions made while reading, dropped rows).
         unmapped: the dictionary before a linear map (`sae_geometry.mapped`); None if no map was applied.
@@ -136,7 +136,7 @@ class Dictionary:
 
         Args:
             weight: [n_latents, d_in] with `latent_axis=0`, [d_in, n_latents] with `latent_axis=1`; a torch tensor,
-                numpy array or anything `torch.as_tensor` takes, of any real floating type.
+                numpy array or anything that `torch.as_tensor` accepts, of any real floating type.
             latent_axis: axis of `weight` that indexes latents; it is never guessed.
             encoder: the encoder weight, if there is one.
             encoder_latent_axis: axis of `encoder` that indexes latents; `latent_axis` by default.
@@ -146,8 +146,8 @@ class Dictionary:
             decoder_bias: [d_in], recorded as given.
             threshold: [n_latents], recorded as given.
             frequency: [n_latents], share of tokens on which each latent fires.
-            alive: bool [n_latents], or the ids of the alive latents. Recorded, not applied: see `keep_alive`.
-            alive_source, n_tokens: source of `alive`, and the number of tokens over which it was counted.
+            alive: bool [n_latents], or the ids of the alive latents. Dead latents stay until `keep_alive`.
+            alive_source, n_tokens: source of `alive`, and the number of tokens over which firing was counted.
             drop_bad: drop latents whose decoder row is zero, NaN or infinite, and record their ids, instead of
                 raising.
 
@@ -170,7 +170,7 @@ class Dictionary:
             encoder_directions, more = encoder_rows(encoder, axis, bad, name=name, drop_bad=drop_bad)
             notes = [*notes, *more]
         if bad.all():
-            raise ValueError(f"all decoder rows of {name!r} ({n:,}) are zero or not finite: none has a direction")
+            raise ValueError(f"all {n:,} decoder rows of {name!r} are zero or not finite, so none has a direction")
         if bad.any() and not drop_bad:
             raise ValueError(bad_rows_message(name, w, bad))
         freq = None if frequency is None else shares(frequency, n)
@@ -212,8 +212,8 @@ class Dictionary:
     def fingerprint(self) -> str:
         """Return the SHA-256 (hex) of shapes, decoder directions, encoder directions and latent ids.
 
-        It covers exactly the values on which results depend: weights under another name or address have the same
-        fingerprint, and so does a raw file whose decoder rows differ only by powers of two.
+        It covers exactly the values on which results depend: the same weights under another name or address, or with
+        decoder rows scaled by powers of two, have the same fingerprint.
         """
         digest = hashlib.sha256()
         for tag, tensor in (
@@ -245,7 +245,7 @@ class Dictionary:
         return replace(self, labels=labels, **picked)
 
     def keep_alive(self) -> Dictionary:
-        """Return the dictionary without latents known to be dead, or itself if there are none.
+        """Return the dictionary without the latents known to be dead, or the same dictionary if there are none.
 
         Raises:
             ValueError: every latent is known to be dead.
@@ -255,7 +255,7 @@ class Dictionary:
         if not bool(self.alive_mask.any()):
             raise ValueError(
                 f"all {counted(self.n_latents, 'latent')} of {self.name!r} are dead according to {self.alive.source}; "
-                'load it with latents="all" (--latents all) to look at them'
+                'load it with latents="all" (--latents all) to keep them'
             )
         dropped = int((~self.alive_mask).sum())
         kept = self.select(self.alive_mask)
@@ -273,7 +273,7 @@ class Dictionary:
         if self.threshold is None:
             raise ValueError(
                 f"{self.name!r} has no thresholds to fold (layout {self.layout or 'unknown'}); only JumpReLU SAEs have "
-                "them: leave out fold=True (--fold)"
+                "thresholds: leave out fold=True (--fold)"
             )
         bad = (~(self.threshold > 0)).nonzero().flatten()
         if len(bad):
@@ -300,19 +300,20 @@ class Dictionary:
         return replace(self, name=name)
 
     def labeled(self, labels: Labels) -> Dictionary:
-        """Return the dictionary with these labels joined to its own; they never change a similarity.
+        """Return the dictionary with these labels joined to its own. Labels never change a similarity.
 
-        If no frequency is known, a `density` of every latent becomes the frequency and shows which are alive.
+        If no frequency is known, a `density` of every latent becomes the frequency; a latent with a density of 0 is
+        then dead, unless an `alive_mask` says otherwise.
 
         Raises:
-            ValueError: an id exceeds those of the dictionary's file, or no latent of the dictionary is labeled.
+            ValueError: an id is too large for the dictionary's file, or no latent of the dictionary is labeled.
         """
         ids, own = labels.frame.index, self.latent_ids.numpy()
         source = next(iter(labels.sources.values()), "the table")
         if len(ids) and int(ids.max()) >= self.alive.n_total:
             raise ValueError(
-                f"{source} labels latents up to {int(ids.max()):,}, but those of {self.name!r} are "
-                f"0…{self.alive.n_total - 1:,}: these are the labels of another dictionary"
+                f"{source} labels latents up to {int(ids.max()):,}, but {self.name!r} has ids "
+                f"0…{self.alive.n_total - 1:,}: the labels belong to another dictionary"
             )
         mine = labels.select(own)
         if mine.frame.empty:

@@ -183,5 +183,5 @@ def test_a_file_s_frequencies_outside_0_to_1_are_named(
 
 
 def test_a_dictionary_of_no_directions_at_all() -> None:
-    with pytest.raises(ValueError, match=r"all decoder rows of .* \(4\) are .* none has a direction"):
+    with pytest.raises(ValueError, match=r"all 4 decoder rows of .* are .* none has a direction"):
         Dictionary.from_decoder(W * 0, latent_axis=0, drop_bad=True)

@@ -1,7 +1,7 @@
 """The command line, a thin layer over the public functions.
 
-Results go to stdout, everything else (resolved addresses, progress, paths) to stderr. Heavy imports are deferred until
-a command runs.
+Results go to stdout; everything else (resolved addresses, progress, paths) goes to stderr. Heavy imports are deferred
+until a command runs.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from sae_geometry.cli.question import question
 def agreement(
     a: o.FirstRun,
     b: o.SecondRun,
-    threshold: Annotated[float, typer.Option(metavar="X", help="Count cosines above X as high.")] = 0.7,
+    threshold: Annotated[float, typer.Option(metavar="X", help="Cosine above which directions count as alike.")] = 0.7,
     *,
     shared: o.Shared,
 ) -> None:

@@ -17,16 +17,16 @@ _LISTED = 40  # maximum number of files to list
 
 def cache(
     run: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="One run, entity/project/run. [default: all runs]")
+        str | None, typer.Argument(metavar="RUN", help="Only this run, as ENTITY/PROJECT/RUN. [default: all runs]")
     ] = None,
-    clear: Annotated[bool, typer.Option("--clear", help="Remove the files of RUN, or the whole cache.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove the files of RUN, or all files without RUN.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --clear: do not ask for confirmation.")] = False,
     as_json: o.AsJson = False,
 ) -> None:
     """Show or clear the runs fetched from Weights & Biases.
 
     W&B files are in $SAE_GEOMETRY_CACHE or, if that is not set, in the user's cache folder. Hugging Face files are in
-    Hugging Face's own cache. --clear lists the files that it removes, and removes only files that it wrote.
+    Hugging Face's own cache. --clear first lists the files, and removes only those that sae-geometry wrote.
     """
     from sae_geometry.sources import cache_root, cached_runs
     from sae_geometry.sources.cache import partial_bytes

@@ -18,17 +18,17 @@ def compare(
     b: o.SecondRun,
     matching: Annotated[
         Literal["nearest", "mutual", "greedy", "optimal"],
-        typer.Option(help="How to pair latents; with nearest, several may share a partner."),
+        typer.Option(help="How to pair latents; with nearest, several latents may share a partner."),
     ] = "nearest",
     on: o.On = "decoder",
     threshold: o.Threshold = 0.7,
     absolute: o.Absolute = False,
     min_similarity: Annotated[
-        float | None, typer.Option(metavar="X", help="With --matching optimal: match nothing below X.")
+        float | None, typer.Option(metavar="X", help="With --matching optimal: minimum similarity of a pair.")
     ] = None,
     min_margin: Annotated[
         float | None,
-        typer.Option(metavar="X", help="Leave out pairs less than X above the best other candidate of either latent."),
+        typer.Option(metavar="X", help="Minimum margin of a pair over the best other candidate of either latent."),
     ] = None,
     control: Annotated[
         str | None,
@@ -43,8 +43,8 @@ def compare(
         typer.Option(
             metavar="N",
             min=0,
-            help="How often to turn B at random for the one-to-one matching expected by chance. [default: 3 up to "
-            "4,096 latents per side, else 1]",
+            help="Number of random turns of B for the null expectation of one-to-one matching. [default: 3 up to 4,096 "
+            "latents per side, else 1]",
         ),
     ] = None,
     pairing: Annotated[
@@ -55,14 +55,14 @@ def compare(
         tuple[float, float] | None,
         typer.Option(
             metavar="LOW HIGH",
-            help="With --pairing index: a latent is only in A up to the relative decoder norm LOW, and only in B from "
-            "HIGH. [default: 0.1 0.9]",
+            help="With --pairing index: a latent is only in A if its relative decoder norm is at most LOW, and only in "
+            "B if it is at least HIGH. [default: 0.1 0.9]",
         ),
     ] = None,
     map_file: o.Map = None,
     map_side: o.MapSide = None,
     fail_under: Annotated[
-        float | None, typer.Option(metavar="X", help="Exit 3 if the mean similarity in either direction is below X.")
+        float | None, typer.Option(metavar="X", help="Exit with status 3 if a direction's mean similarity is below X.")
     ] = None,
     *,
     shared: o.Shared,
@@ -82,7 +82,7 @@ def compare(
     }  # fmt: skip
     idle = ", ".join(option for option, given in by_cosine.items() if given)
     if pairing == "index" and idle:
-        raise ValueError(f"--pairing index compares the decoder directions of the same ids: leave out {idle}")
+        raise ValueError(f"--pairing index compares decoder directions of latents with the same id: leave out {idle}")
     if pairing != "index" and cuts is not None:
         raise ValueError("--cuts applies only to --pairing index: add --pairing index, or leave out --cuts")
     with question(shared, "compare", [a, b] if control is None else [a, b, control], matching=matching, on=on) as work:
@@ -91,7 +91,7 @@ def compare(
         if pairing == "index":
             paired = sg.compare_by_index(left, right, cuts=cuts or CUTS, threshold=threshold, **work.how)
             work.finish(paired)
-            require_at_least(fail_under, paired.mean_cosine, "mean similarity (the same ids)")
+            require_at_least(fail_under, paired.mean_cosine, "mean similarity of latents with the same id")
             return
         result = sg.compare(
             left,

@@ -30,13 +30,13 @@ class Speaker:
             say(without_secrets(text), err=True)
 
     def resolved(self, text: str) -> None:
-        """Print an address with its resolved form ("typed → resolved") if they differ."""
+        """Print an address and its resolved form, given as "typed → resolved", if they differ."""
         typed, _, found = text.partition(" → ")
         if typed != found:
             self.note(shown(text, _LONGEST))
 
     def bar(self) -> AbstractContextManager[Progress | None]:
-        """Return a context with a progress callback, or with None if quiet or if stderr is not a terminal."""
+        """Return a context manager that yields a progress callback, or None if quiet or if stderr is not a terminal."""
         return nullcontext() if self.quiet or not sys.stderr.isatty() else progress_bars()
 
 

@@ -21,14 +21,14 @@ def drift(
         str, typer.Argument(metavar="RUN", help="A folder, W&B run or demo with checkpoints named samples_N.pt.")
     ],
     final: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="The final state. [default: the run's last checkpoint]")
+        str | None, typer.Option(metavar="ADDRESS", help="Address of the final checkpoint. [default: the run's last]")
     ] = None,
     threshold: Annotated[
         float,
         typer.Option(metavar="X", help="A latent is born once its cosine to its final direction stays at or above X."),
     ] = 0.9,
     still: Annotated[
-        float, typer.Option(metavar="X", help="Largest 1 − cosine between checkpoints of a latent that is still.")
+        float, typer.Option(metavar="X", help="A latent is unmoved once 1 − cosine to the next checkpoint stays ≤ X.")
     ] = 1e-5,
     *,
     shared: o.Shared,
@@ -42,8 +42,8 @@ def drift(
 
     states: list[str] = []
 
-    def last_state(speaker: Speaker) -> list[Dictionary]:
-        """Load the last state. For a dry run, repeat it for each state, since all have the same size."""
+    def last_checkpoint(speaker: Speaker) -> list[Dictionary]:
+        """Load the last checkpoint; for a dry run, return it once per checkpoint, since all have the same size."""
         places = [run] if final is None else [run, final]
         first, *rest = (with_axis(place, shared.latent_axis) for place in places)
         states.extend([*checkpoints(first, echo=speaker.resolved), *rest])
@@ -51,7 +51,7 @@ def drift(
             last = load(states[-1], "all", drop_bad=shared.drop_bad, echo=speaker.resolved, progress=progress)
         return [last] * (len(states) if shared.dry_run else 1)
 
-    with question(shared._replace(latents="all"), "drift", last_state) as work:
+    with question(shared._replace(latents="all"), "drift", last_checkpoint) as work:
         result = sg.drift(
             states[:-1], work.dictionaries[0], threshold=threshold, still=still, drop_bad=shared.drop_bad,
             echo=work.speaker.resolved, progress=work.progress,

@@ -15,19 +15,19 @@ def estimate(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Addresses of one or more dictionaries.")],
     verb: Annotated[
         Literal["compare", "match", "within", "seeds", "agreement", "span", "split", "truth", "umap", "drift", "flow"],
-        typer.Option("--for", help="The command to estimate."),
+        typer.Option("--for", help="Command whose cost to estimate."),
     ] = "compare",
     matching: Annotated[
         Literal["nearest", "mutual", "greedy", "optimal"] | None,
-        typer.Option(help="The matching of compare or seeds. [default: the command's own]"),
+        typer.Option(help="Matching to assume for compare or seeds. [default: the command's own]"),
     ] = None,
-    n_neighbors: Annotated[int, typer.Option(help="Neighbors for umap, including the point itself.")] = 15,
-    terms: Annotated[int, typer.Option(metavar="T", help="The --terms of split.")] = 4,
+    n_neighbors: Annotated[int, typer.Option(help="For umap: neighbors per point, including the point itself.")] = 15,
+    terms: Annotated[int, typer.Option(metavar="T", help="For split: maximum wide latents per combination.")] = 4,
     workers: Annotated[
         int | None, typer.Option(metavar="M", min=1, help="Also estimate the cost on M Dask workers.")
     ] = None,
     bandwidth: Annotated[
-        float, typer.Option(metavar="GBIT", min=0.001, help="Network bandwidth in Gbit/s; with --workers.")
+        float, typer.Option(metavar="GBIT", min=0.001, help="With --workers: network bandwidth in Gbit/s.")
     ] = 10.0,
     latents: o.Latents = "alive",
     as_json: o.AsJson = False,
@@ -38,9 +38,9 @@ def estimate(
     drop_bad: o.DropBad = False,
     latent_axis: o.LatentAxis = None,
 ) -> None:
-    """Estimate the cost of a question on this device: operations, bytes, memory, and time from a one-second probe.
+    """Estimate the cost of a command on this device: operations, bytes, memory, and time from a one-second probe.
 
-    Equivalent to the command's own --dry-run. For drift, give the checkpoints of one run, in order.
+    Each command prints the same estimate with --dry-run. For drift, give the checkpoints of one run, in order.
     """
     shared = o.Shared(latents=latents, drop_bad=drop_bad, latent_axis=latent_axis)
     dictionaries = load_all(runs, Speaker(quiet), shared)

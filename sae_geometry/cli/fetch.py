@@ -20,7 +20,7 @@ def fetch(
 ) -> None:
     """Download a checkpoint's files, verify them, and print their paths; damaged files are downloaded again.
 
-    W&B files go to $SAE_GEOMETRY_CACHE (see `sae-geometry cache`), Hugging Face files to its own cache.
+    W&B files go to $SAE_GEOMETRY_CACHE (see `sae-geometry cache`), Hugging Face files to Hugging Face's own cache.
     """
     import sae_geometry as sg
 

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 def flow(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN...", help="Layers of one model, first layer first; patterns are expanded."),
+        typer.Argument(metavar="RUN...", help="Addresses of one model's layers, in order; patterns are expanded."),
     ],
     on: Annotated[
         Literal["writes", "reads"],
         typer.Option(help="Compare each layer's decoder with the next layer's decoder (writes) or encoder (reads)."),
     ] = "writes",
     threshold: Annotated[
-        float | None, typer.Option(metavar="X", help="Smallest cosine of an edge. [default: 0.5; 0 with --on reads]")
+        float | None, typer.Option(metavar="X", help="Minimum cosine of an edge. [default: 0.5; 0 with --on reads]")
     ] = None,
     fdr: Annotated[float, typer.Option(metavar="Q", help="False discovery rate per step, between 0 and 1.")] = 0.05,
     fold: Annotated[
@@ -37,14 +37,14 @@ def flow(
         typer.Option(
             "--map",
             metavar="FILE",
-            help="A linear map [d_in, d_out], applied before normalizing; FILE::KEY. Give one for all layers, "
-            "or one per step for its earlier layer (repeat the option, or give a pattern).",
+            help="File (or FILE::KEY) with a linear map [d_in, d_out] to apply before normalization. Give one map for "
+            "all layers, or one per step for the earlier layer (repeat the option, or give a pattern).",
         ),
     ] = None,
     map_side: Annotated[
         Literal["first", "both"] | None,
         typer.Option(
-            help="Map the earlier layer of each step, or all layers. [default: first with several maps, else both]"
+            help="Map the earlier layer of each step, or all layers. [default: both for one map, first for several]"
         ),
     ] = None,
     html: Annotated[
@@ -71,13 +71,13 @@ def flow(
 def _mapped(
     layers: list[Dictionary], files: list[str], side: Literal["first", "both"] | None
 ) -> tuple[list[Dictionary], list[tuple[str, Any]]]:
-    """Return the layers, mapped if one map applies to all of them; otherwise also return the map of each step."""
+    """Return the layers and one map per step. If one map applies to all layers, return mapped layers and no maps."""
     from sae_geometry.pairwise.mapping import mapped
     from sae_geometry.sources.vectors import read_matrix
 
     if not files:
         if side is not None:
-            raise ValueError("--map-side applies to --map: add --map FILE, or leave it out")
+            raise ValueError("--map-side applies only with --map: add --map FILE, or leave out --map-side")
         return layers, []
     steps, both = len(layers) - 1, side == "both" or (side is None and len(files) == 1)
     if len(files) != 1 and (both or len(files) != steps):

@@ -1,4 +1,4 @@
-"""Help pages: commands grouped by purpose, and a separate section for options of input and machine."""
+"""Help pages with commands grouped by purpose, and with input and machine options in their own section."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Program(TyperGroup):
 
 
 class Question(TyperCommand):
-    """Command whose help separates its own options from those of input and machine."""
+    """Command whose help lists input and machine options separately from its other options."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the parameters in up to three sections."""

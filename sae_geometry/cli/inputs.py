@@ -32,7 +32,7 @@ def load_all(addresses: list[str], speaker: Speaker, shared: Shared) -> list[Dic
 
 
 def expand_all(addresses: list[str]) -> list[str]:
-    """Return the addresses with patterns such as `layers.{0..11}` expanded."""
+    """Return the addresses, with each pattern such as `layers.{0..11}` expanded."""
     from sae_geometry.sources.listing import expanded
 
     return [one for address in addresses for one in expanded(address)]
@@ -47,7 +47,7 @@ def map_of(
     """
     if file is None:
         if side is not None:
-            raise ValueError("--map-side applies to --map: add --map FILE, or leave it out")
+            raise ValueError("--map-side applies only with --map: add --map FILE, or leave out --map-side")
         return first, lambda d: d
     from sae_geometry.pairwise.mapping import mapped, may_share_a_space
     from sae_geometry.sources.vectors import read_matrix
@@ -62,7 +62,7 @@ def map_of(
 
 
 def with_axis(address: str, latent_axis: int | None) -> str:
-    """Add --latent-axis to the address unless it specifies an axis, so that the address is complete."""
+    """Return the address with the axis of --latent-axis appended, unless it already specifies an axis."""
     if latent_axis is None or "::latent_axis=" in address:
         return address
     return f"{address}::latent_axis={latent_axis}"
@@ -80,7 +80,7 @@ def say_plan(
     """Print the estimated cost of a command on stdout.
 
     Args:
-        workers: number of Dask workers for which to estimate the cost as well.
+        workers: number of Dask workers; if given, also print the cost on a cluster of this size.
         bandwidth: network bandwidth to the workers in bytes per second.
         how: further arguments of `estimate`.
     """

@@ -39,7 +39,7 @@ _FROM_ARRAY = re.compile(
 
 
 def report_errors(command: Callable[P, None]) -> Callable[P, None]:
-    """Decorate a command to exit with one line per error, or with a traceback if SAE_GEOMETRY_DEBUG=1."""
+    """Decorate a command so that an error ends it with one line, or with a traceback if SAE_GEOMETRY_DEBUG=1."""
 
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -93,8 +93,8 @@ def in_options(text: str) -> str:
 def _as_file(found: re.Match[str]) -> str:
     """Translate advice to call `Dictionary.from_decoder` into advice for the command line."""
     if found[1] == "…":
-        return "save only the decoder as a .npy file and give that, with ::latent_axis=1 if its columns are latents"
-    return f"save it alone as a .npy file and give that with ::latent_axis={found[1]}, the axis that indexes latents"
+        return "save only the decoder as .npy and give that file, with ::latent_axis=1 if its columns are latents"
+    return f"save only the decoder as .npy and give that file with ::latent_axis={found[1]}, the axis of its latents"
 
 
 def _option(argument: str, value: str) -> str:
@@ -110,7 +110,7 @@ def _exit_code(error: Exception) -> int:
 
 
 def require_at_least(limit: float | None, reached: float, what: str) -> None:
-    """Exit with an error if --fail-under is given and the value is below it."""
+    """Exit with an error if the value `reached` is below the `limit` that --fail-under sets."""
     if limit is not None and not reached >= limit:
         say_error(f"{what} is {reached:.4f}, below --fail-under {limit}")
         raise typer.Exit(UNDER)
@@ -146,18 +146,18 @@ def _raise(_number: int, _frame: FrameType | None) -> None:
 
 
 def _again(lost: Any) -> bool:
-    """Resend the signal behind an ignored exception; return whether there was one."""
+    """Resend the signal that caused an ignored exception; return False if no signal caused it."""
     number = {KeyboardInterrupt: signal.SIGINT, TerminatedError: signal.SIGTERM}.get(lost.exc_type)
     if number is None:
         return False
-    # A `threading.Timer` would wait for its thread to start, and the next signal could come in that wait.
+    # A `threading.Timer` would wait for its thread to start, and the next signal could arrive during that wait.
     _thread.start_new_thread(_send_soon, (number,))
     return True
 
 
 def _send_soon(number: signal.Signals) -> None:
     time.sleep(_SOON)
-    if hasattr(signal, "pthread_kill"):  # Only this wakes a waiting main thread.
+    if hasattr(signal, "pthread_kill"):  # Only `pthread_kill` wakes a waiting main thread.
         signal.pthread_kill(threading.main_thread().ident or 0, number)
     else:
         signal.raise_signal(number)

@@ -20,18 +20,20 @@ def match(
     thresholds: Annotated[
         list[float] | None,
         typer.Option(
-            "--threshold", metavar="T", help="Threshold for shared latents; repeatable. [default: 0, 0.05, …, 0.95]"
+            "--threshold",
+            metavar="T",
+            help="Threshold for shared latents; can be repeated. [default: 0, 0.05, …, 0.95]",
         ),
     ] = None,
     max_gap: Annotated[
-        float, typer.Option(metavar="X", help="Stop at this relative optimality gap.", show_default=False)
+        float, typer.Option(metavar="X", help="Stop once the relative optimality gap is at most X.", show_default=False)
     ] = 0.0,
     time_budget: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="Stop each matching after about this time and report its gap."),
+        typer.Option(metavar="SECONDS", help="Stop each matching after about this time and report its optimality gap."),
     ] = None,
     fail_under: Annotated[
-        float | None, typer.Option(metavar="X", help="Exit 3 if the signed PW-MCC is below X.")
+        float | None, typer.Option(metavar="X", help="Exit with status 3 if the signed PW-MCC is below X.")
     ] = None,
     *,
     shared: o.Shared,
@@ -39,8 +41,7 @@ def match(
     """Match two dictionaries one to one, optimally: signed and absolute PW-MCC, every pair, shared latents.
 
     Writes report.html, match.json, matches.parquet, shared.csv, only-a.csv, only-b.csv, summary.json and figures/. The
-    schema of match.json is sae_geometry/schemas/match.schema.json. Ctrl-C ends the current matching and reports its
-    gap.
+    schema of match.json is sae_geometry/schemas/match.schema.json. Ctrl-C stops a matching and reports its gap.
     """
     import sae_geometry as sg
     from sae_geometry.cost.estimate import matching_bytes

@@ -29,13 +29,15 @@ def nearest(
         list[str],
         typer.Argument(metavar="RUN...", help="Dictionaries, patterns (layers.{0..11}), folders or repositories."),
     ],
-    k: Annotated[int, typer.Option("-k", "--top", metavar="K", help="Latents per vector, 1 to 64.")] = 10,
+    k: Annotated[int, typer.Option("-k", "--top", metavar="K", help="Latents to list per vector, 1 to 64.")] = 10,
     absolute: o.Absolute = False,
     map_file: o.Map = None,
     map_side: o.MapSide = None,
     turns: Annotated[
         int | None,
-        typer.Option(metavar="N", min=0, help="Random turns for p-values. [default: 999, fewer for many vectors]"),
+        typer.Option(
+            metavar="N", min=0, help="Random turns drawn for p-values. [default: 999, fewer for many vectors]"
+        ),
     ] = None,
     *,
     shared: o.Shared,

@@ -37,12 +37,12 @@ def _set(context: Any, option: Any, value: Any) -> Any:
 
 
 Run = Annotated[
-    str, typer.Argument(metavar="RUN", help="An address: demo:NAME, a path, …; NAME=ADDRESS sets its label.")
+    str, typer.Argument(metavar="RUN", help="Address (demo:NAME, a path, …); NAME=ADDRESS sets the run's label.")
 ]
 FirstRun = Annotated[
-    str, typer.Argument(metavar="A", help="The first dictionary's address; NAME=ADDRESS sets its label.")
+    str, typer.Argument(metavar="A", help="Address of the first dictionary; NAME=ADDRESS sets its label.")
 ]
-SecondRun = Annotated[str, typer.Argument(metavar="B", help="The second dictionary's address.")]
+SecondRun = Annotated[str, typer.Argument(metavar="B", help="Address of the second dictionary.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print only errors on stderr.")]
 OnDevice = Annotated[
@@ -52,11 +52,11 @@ Memory = Annotated[
     str | None,
     typer.Option(
         "--memory", metavar="SIZE", callback=_set,
-        help="Memory limit per sweep, excluding inputs: 500MB, 2GB. [default: 256MB; 2GB on a GPU]",
+        help="Memory limit per sweep, excluding inputs, such as 500MB or 2GB. [default: 256MB; 2GB on a GPU]",
     ),
 ]  # fmt: skip
 Offline = Annotated[
-    bool, typer.Option("--offline", callback=_set, help="Use no network: demos, local files and caches only.")
+    bool, typer.Option("--offline", callback=_set, help="Use only demos, local files and caches, not the network.")
 ]
 Latents = Annotated[
     Literal["alive", "all"],
@@ -71,24 +71,24 @@ LatentAxis = Annotated[
         "--latent-axis",
         min=0,
         max=1,
-        help="Axis of stored decoders that indexes latents, if a file does not say; or add ::latent_axis=1.",
+        help="Axis of the decoder that indexes latents, if a file does not say; or add ::latent_axis=1.",
     ),
 ]
-Absolute = Annotated[bool, typer.Option("--absolute", help="Compare |cosine| instead of the signed cosine.")]
+Absolute = Annotated[bool, typer.Option("--absolute", help="Compare absolute instead of signed cosines.")]
 On = Annotated[
     Literal["decoder", "encoder", "both"],
     typer.Option("--on", help="Compare decoder or encoder directions, or the mean of both cosines."),
 ]
 Map = Annotated[
     str | None,
-    typer.Option("--map", metavar="FILE", help="A linear map [d_in, d_out], applied before normalizing; FILE::KEY."),
+    typer.Option("--map", metavar="FILE", help="Linear map [d_in, d_out], applied before normalizing: FILE[::KEY]."),
 ]
 MapSide = Annotated[
     Literal["first", "both"] | None,
     typer.Option(
         "--map-side",
-        help="Map only the first dictionary (into the space of the others), or all. [default: both if all may share a "
-        "space, else first]",
+        help="Map only the first dictionary (into the space of the others), or all dictionaries. [default: both if all "
+        "may share a space, else first]",
     ),
 ]
 Threshold = Annotated[
@@ -112,10 +112,10 @@ class Shared(NamedTuple):
     out: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--out", metavar="DIR", help="Folder for the results. [default: a new one named after the inputs]"
+            "-o", "--out", metavar="DIR", help="Folder for the results. [default: a new folder named after the inputs]"
         ),
     ] = None
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder's contents.")] = False
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier results in the folder.")] = False
     formats: Annotated[list[Format], typer.Option("--format", help="Figure format; may be given more than once.")] = (
         PNG_AND_PDF
     )
@@ -131,13 +131,13 @@ class Shared(NamedTuple):
     dask: Annotated[
         str | None,
         typer.Option(
-            metavar="WHERE", help="Compute on Dask: local:N worker processes, or a scheduler at tcp://HOST:PORT."
+            metavar="WHERE", help="Compute on Dask workers: local:N starts N processes, tcp://HOST:PORT is a scheduler."
         ),
     ] = None
     dask_load: Annotated[
         bool,
         typer.Option(
-            "--dask-load", help="Let a Dask worker load the runs from their addresses, if it finds the same weights."
+            "--dask-load", help="Let Dask workers load runs from their addresses, if they find the same weights there."
         ),
     ] = False
     offline: Offline = False
@@ -147,23 +147,25 @@ class Shared(NamedTuple):
     ] = None
     unembed: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="Show the tokens that latents promote: a model's folder or hf://org/model."),
+        typer.Option(
+            metavar="MODEL", help="Show the tokens that latents promote in a model: folder or hf://org/model."
+        ),
     ] = None
     labels: Annotated[
         list[str] | None,
         typer.Option(
             metavar="TABLE",
-            help="Show labels: neuronpedia[:MODEL/SOURCE], or a CSV, Parquet or JSON lines file with a column latent; "
-            "NAME=TABLE names the run. May be given more than once.",
+            help='Show labels: neuronpedia[:MODEL/SOURCE] or a CSV, Parquet or JSON Lines file with a "latent" column. '
+            "NAME=TABLE applies to run NAME only. May be given more than once.",
         ),
     ] = None
 
 
 def with_shared(*, without: Sequence[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add the shared options to those of a command, which receives them as `shared`.
+    """Decorate a command with the shared options, which it receives as its argument `shared`.
 
     Args:
-        without: shared options that the command lacks; it receives their defaults.
+        without: shared options to leave out; the command receives their default values.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sae_geometry.results.result import Result
 
 
-_STEM = 44  # maximum bytes of the input names in a folder name
+_STEM = 44  # maximum length of the input names in a folder name
 
 
 def folder_names(out: Path | None, command: str, names: list[str]) -> Iterator[Path]:
@@ -69,7 +69,7 @@ def claimed_folder(out: Path | None, command: str, names: list[str], *, resume: 
 
 
 def say_screen(result: Result) -> None:
-    """Print the answer and, below it, as many labels as fit on the first screen."""
+    """Print a result's summary and as many labels below it as fit on `SCREEN` lines."""
     from sae_geometry.results.warnings import SCREEN
 
     answer, meanings = result.answer(), result.meanings
@@ -82,7 +82,7 @@ def say_screen(result: Result) -> None:
 
 
 def page_writer(n_runs: int) -> Callable[[Path], object]:
-    """Return the function that adds the explorer; raise if plotly is missing or there are too many runs."""
+    """Return the function that adds the explorer page; raise if plotly is missing or there are too many runs."""
     from sae_geometry.explorer import add_page, require_plotly
     from sae_geometry.matching.defaults import MOST_RUNS
 
@@ -105,7 +105,7 @@ def saved_line(folder: Path) -> str:
 
 
 def logged_line(folder: Path, project: str) -> str:
-    """Log a results folder to W&B and return a line that says where; on failure, print one sentence and exit 1."""
+    """Log a results folder to W&B and return a line with the run's URL or path; if this fails, print why and exit."""
     from sae_geometry.results.wandb_log import LoggingError, log_wandb
 
     try:

@@ -14,14 +14,14 @@ from sae_geometry.cli.question import question
 @o.with_shared(without=("dry_run", "unembed", "labels"))
 def project(
     embedding: Annotated[
-        Path, typer.Argument(metavar="EMBEDDING", help="A results folder of sae-geometry umap; it is not changed.")
+        Path, typer.Argument(metavar="EMBEDDING", help="Results folder of sae-geometry umap; it is not changed.")
     ],
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="One or more addresses to place in it.")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Addresses of the dictionaries to place.")],
     seed: Annotated[int, typer.Option(help="Random seed; the same seed and version give the same positions.")] = 0,
     *,
     shared: o.Shared,
 ) -> None:
-    """Place further dictionaries in a saved UMAP, whose points stay where they are.
+    """Place further dictionaries in a saved UMAP without moving its points.
 
     Writes report.html, umap.parquet, neuronpedia.csv, summary.json and figures/.
     """

@@ -1,4 +1,4 @@
-"""Run the steps that all questions share: check options, load, plan, save, print and log."""
+"""Run the steps that most commands share: check options, load, plan, save, print and log."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Work:
 
     Attributes:
         folder: results folder, locked for this process.
-        progress: progress callback, or None to draw nothing.
+        progress: progress callback; None if no progress is drawn.
         end_bar: function that ends the progress bar, to call before anything is printed.
     """
 
@@ -43,7 +43,7 @@ class Work:
 
     @property
     def how(self) -> dict[str, Any]:
-        """The keyword arguments that all functions of several dictionaries take."""
+        """The keyword arguments that every comparison of several dictionaries takes."""
         return {"allow_mismatch": self.shared.allow_mismatch, "progress": self.progress}
 
     def finish(
@@ -54,10 +54,10 @@ class Work:
         add: Callable[[Path], object] | None = None,
         record: str = "summary.json",
     ) -> None:
-        """Save the result, print its answer (with --json, the saved JSON) and its folder, and log it if requested.
+        """Save the result, print its summary (with --json, the saved JSON) and its folder, and log it if requested.
 
         Args:
-            figures, add: arguments of `save`.
+            figures, add: passed to `save`.
             record: the file that --json prints.
         """
         from sae_geometry.results.store import save
@@ -95,8 +95,8 @@ def question(
     """Check the options, load the dictionaries, and yield a `Work`; with --dry-run print the cost and exit.
 
     Args:
-        inputs: addresses, or a function that loads the dictionaries if not all of them fit in memory.
-        names: function that returns the names for the folder's name; by default those of the dictionaries.
+        inputs: addresses, or a function that loads dictionaries (for commands that do not load all of them at once).
+        names: function that returns the names to use in the folder's name; by default, the dictionaries' names.
     """
     from sae_geometry.distributed import settings
     from sae_geometry.io.atomic_folder import check_folder, check_writable

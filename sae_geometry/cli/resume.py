@@ -20,13 +20,13 @@ def kept_pairs(folder: Path, *, usual: Path, resume: bool, speaker: Speaker) -> 
     """Yield the folder for the finished pairs of the results in `folder`; after an error, print how to resume.
 
     Args:
-        usual: folder that the command would choose by default; if `folder` is another one, the hint adds -o.
+        usual: folder that the command would choose by default; if `folder` differs, the hint includes -o.
 
     Raises:
         FileExistsError: pairs of an interrupted run exist, and `resume` is not set.
     """
     kept = checkpoint_folder(folder)
-    for half in kept.glob(".pair-*"):  # A process was killed while it wrote this.
+    for half in kept.glob(".pair-*"):  # A process was killed while it was writing this file.
         half.unlink()
     done = _in_words(kept)
     if done and not resume:
@@ -48,7 +48,7 @@ def kept_pairs(folder: Path, *, usual: Path, resume: bool, speaker: Speaker) -> 
 
 
 def checkpoint_folder(folder: Path) -> Path:
-    """Return the folder for finished pairs: next to `folder`, or in the cache if its parent is not writable.
+    """Return the folder for finished pairs: next to `folder` or, if its parent is not writable, in the cache.
 
     The parent of a mount point, for example, may be in a read-only file system.
     """
@@ -63,6 +63,5 @@ def checkpoint_folder(folder: Path) -> Path:
 
 
 def _in_words(kept: Path) -> str:
-    """Return the number of finished pairs in words, such as "3 finished pairs", or "" if there are none."""
     n = sum(not p.name.startswith(".") for p in kept.glob("*.npz"))
     return counted(n, "finished pair") if n else ""

@@ -14,7 +14,7 @@ from sae_geometry.io.formatting import aligned
 
 
 def runs(
-    project: Annotated[str, typer.Argument(metavar="ENTITY/PROJECT", help="A Weights & Biases project, or demo.")],
+    project: Annotated[str, typer.Argument(metavar="ENTITY/PROJECT", help="Weights & Biases project, or demo.")],
     kind: Annotated[
         Literal["local", "e2e", "e2e+ds"] | None, typer.Option(help="Only runs trained with this kind of loss.")
     ] = None,
@@ -25,7 +25,7 @@ def runs(
     ] = None,
     similar_to: Annotated[
         str | None,
-        typer.Option(metavar="RUN", help="Only the closest run, by --by, of each other kind at the same layer."),
+        typer.Option(metavar="RUN", help="Only the run closest to RUN, by --by, of each other kind at RUN's layer."),
     ] = None,
     by: Annotated[
         Literal["ce", "l0", "alive"], typer.Option(help="Metric of --similar-to: CE increase, L0 or alive latents.")
@@ -34,7 +34,7 @@ def runs(
 ) -> None:
     """List the runs of a project: kind, layer, L0, CE increase, alive latents, seed.
 
-    Public projects need no key; for others set WANDB_API_KEY or run `wandb login`.
+    Public projects need no key; for private projects, set WANDB_API_KEY or run `wandb login`.
     """
     import sae_geometry as sg
 

@@ -27,11 +27,11 @@ _LONG = 60.0  # shortest remaining time worth reporting, in seconds
 @o.with_shared()
 def seeds(
     runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Two or more addresses; NAME=ADDRESS labels one.")
+        list[str], typer.Argument(metavar="RUN...", help="Two or more addresses; NAME=ADDRESS sets a run's label.")
     ],
     matching: Annotated[
         Literal["mutual", "greedy", "optimal"] | None,
-        typer.Option(help="The one-to-one matching. [default: optimal up to 4,096 latents per side, greedy beyond]"),
+        typer.Option(help="One-to-one matching. [default: optimal up to 4,096 latents per side, greedy beyond]"),
     ] = None,
     on: o.On = "decoder",
     threshold: Annotated[
@@ -47,8 +47,8 @@ def seeds(
     """Compare every ordered pair of many runs: MMCS, shared latents, PW-MCC, recurrence, consensus, rarefaction.
 
     Writes report.html, pairs.parquet, consensus.parquet, consensus.safetensors, orphans.parquet, summary.json and
-    figures/. Finished pairs are saved in a folder NAME.pairs next to the results (in the cache if that place is not
-    writable) until all are done. After an interruption, --resume continues from them.
+    figures/. Finished pairs are saved in a folder NAME.pairs next to the results (or in the cache if that place is
+    not writable) until all are done. After an interruption, --resume continues from the saved pairs.
     """
     import sae_geometry as sg
     from sae_geometry.comparisons.seeds import forget_pairs
@@ -56,7 +56,7 @@ def seeds(
     runs = expand_all(runs)
     if len(runs) < 2:
         raise ValueError(
-            f"seeds compares two or more runs; got {len(runs)}: give more addresses, or use within for one"
+            f"seeds compares two or more runs; got {len(runs)}: give more addresses, or use the within command"
         )
     with (
         question(shared, "seeds", runs, names=_names, resume=resume, matching=matching, on=on) as work,
@@ -119,7 +119,7 @@ def _remaining_time(speaker: Speaker, n_pairs: int, progress: Progress | None) -
 
 
 def _in_words(seconds: float) -> str:
-    """Return a duration in words: "12 minutes", "7 hours", "3 days"."""
+    """Return a duration in words, such as "12 minutes" or "7 hours"."""
     for size, word in ((86_400, "days"), (3600, "hours")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {word}"

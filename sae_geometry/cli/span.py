@@ -15,7 +15,7 @@ def span(
     a: o.FirstRun,
     b: o.SecondRun,
     threshold: Annotated[
-        float, typer.Option(metavar="X", help="Unmatched latents have no one-to-one partner above X.")
+        float, typer.Option(metavar="X", help="Latents without a one-to-one partner above X are unmatched.")
     ] = 0.7,
     *,
     shared: o.Shared,

@@ -15,7 +15,7 @@ def split(
     narrow: Annotated[str, typer.Argument(metavar="NARROW", help="Address of the dictionary with fewer latents.")],
     wide: Annotated[str, typer.Argument(metavar="WIDE", help="Address of the dictionary with more latents.")],
     terms: Annotated[
-        int, typer.Option(metavar="T", help="Maximum number of wide latents in the combination for a narrow one.")
+        int, typer.Option(metavar="T", help="Maximum number of wide latents in the combination for a narrow latent.")
     ] = 4,
     fdr: Annotated[float, typer.Option(metavar="Q", help="False discovery rate for children, between 0 and 1.")] = 0.05,
     *,

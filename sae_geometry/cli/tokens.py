@@ -14,7 +14,7 @@ from sae_geometry.cli.question import question
 def tokens(
     run: o.Run,
     k: Annotated[
-        int, typer.Option("--top", metavar="K", min=1, max=64, help="Tokens listed per latent and sign.")
+        int, typer.Option("--top", metavar="K", min=1, max=64, help="Tokens to list per latent and sign.")
     ] = 10,
     *,
     shared: o.Shared,

@@ -15,7 +15,7 @@ def truth(
     a: o.FirstRun,
     features: Annotated[
         str,
-        typer.Argument(metavar="FEATURES", help="Address of the true features, an array with one per row."),
+        typer.Argument(metavar="FEATURES", help="Address of the true features, an array with one feature per row."),
     ],
     threshold: Annotated[
         float, typer.Option(metavar="X", help="Similarity above which a latent recovers a feature.")

@@ -26,10 +26,10 @@ class Color(StrEnum):
 
 @o.with_shared()
 def umap(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="One or more addresses, embedded together.")],
-    n_neighbors: Annotated[int, typer.Option(help="Size of the neighborhood, including the point itself.")] = 15,
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Addresses of dictionaries to embed together.")],
+    n_neighbors: Annotated[int, typer.Option(help="Neighbors per point, including the point itself.")] = 15,
     min_dist: Annotated[float, typer.Option(help="Minimum distance between points in the layout.")] = 0.1,
-    seed: Annotated[int, typer.Option(help="The same seed, backend and version give the same layout.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed; the layout also depends on backend and version.")] = 0,
     n_epochs: Annotated[
         int | None, typer.Option(metavar="N", help="Optimization epochs. [default: the backend's choice]")
     ] = None,
@@ -41,7 +41,7 @@ def umap(
         Literal["okabe-ito", "e2e"], typer.Option(help="Color scheme; e2e colors by kind, as in the paper.")
     ] = "okabe-ito",
     color: Annotated[
-        list[Color] | None, typer.Option(help="Add a figure with points colored by this; may be given more than once.")
+        list[Color] | None, typer.Option(help="Add a figure colored by this quantity; may be given more than once.")
     ] = None,
     threshold: o.Threshold = 0.7,
     regions: Annotated[
@@ -52,7 +52,7 @@ def umap(
         typer.Option(help="Cluster the layout, or the neighbors in the original space."),
     ] = "picture",
     min_region_size: Annotated[
-        int | None, typer.Option(metavar="N", help="Minimum latents per region. [default: 1% of all, at least 10]")
+        int | None, typer.Option(metavar="N", help="Minimum region size in latents. [default: 1% of all, at least 10]")
     ] = None,
     stability: Annotated[
         bool,
@@ -64,7 +64,7 @@ def umap(
     *,
     shared: o.Shared,
 ) -> None:
-    """Compute one UMAP of one or more dictionaries from exact cosine neighbors, and measure its quality.
+    """Compute a joint UMAP of one or more dictionaries from exact cosine neighbors, and measure its quality.
 
     Writes report.html, umap.parquet, regions.json, neuronpedia.csv, summary.json and figures/, and with --html
     explorer.html.

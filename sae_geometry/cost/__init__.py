@@ -1,1 +1,1 @@
-"""Estimates of the cost of a question on this machine and on a cluster, and a diagnosis of this machine."""
+"""Cost estimates for a command, on this machine or on a cluster, and a diagnosis of this machine."""

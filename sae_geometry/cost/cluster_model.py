@@ -1,10 +1,10 @@
-"""Cost model of a comparison on M Dask workers, with the time of arithmetic and network.
+"""Cost model of a comparison on M Dask workers: the time for arithmetic, and the time for network traffic.
 
 A sweep of n × m latents of width d takes n·m·d multiplications (half within one dictionary), divided evenly among the
-workers. Each worker receives every operand whole (4·d bytes per latent) unless it has it already, and returns the lists
-of its tiles (12 bytes per partner; rows come from one tile, columns from every tile). If there are at least as many
-pairs of dictionaries as workers, pairs are not split. More workers take less time for arithmetic but need more network
-traffic, so beyond some number they are slower.
+workers. Each worker receives every whole operand (4·d bytes per latent) that it has not cached, and returns the lists
+of its tiles (12 bytes per partner; a row's list comes from one tile, a column's from every tile). If there are at least
+as many pairs of dictionaries as workers, pairs are not split. More workers take less time for arithmetic but need more
+network traffic, so beyond some number they are slower.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def cluster_plan(
 
     Args:
         rate: multiplications per second of one worker.
-        bandwidth: bytes per second of the client's link.
+        bandwidth: bytes per second of the client's network link.
         whole_pairs: number of pairs of dictionaries that workers may run whole; if there are fewer pairs than workers,
             sweeps are split into tiles instead.
 
@@ -136,7 +136,6 @@ class _Model:
     whole_pairs: int
 
     def tiles(self, p: Pass, workers: int) -> int:
-        """Return the number of tiles of a pass."""
         if self.whole_pairs >= workers:
             return 1
         most = max(1, p.n // LEAST)
@@ -155,7 +154,7 @@ class _Model:
         return float(total)
 
     def seconds(self, workers: int, rate: float, bandwidth: float) -> tuple[float, float]:
-        """Return the seconds of arithmetic and network. Whole pairs run in rounds; workers may idle in the last."""
+        """Return the seconds of arithmetic and of the network. In the last round of whole pairs, workers may idle."""
         if self.whole_pairs >= workers:
             rounds = -(-self.whole_pairs // workers)
             done = sum(p.pairs for p in self.passes) * self.d_in * rounds / self.whole_pairs
@@ -171,7 +170,7 @@ class _Model:
 
     @cached_property
     def operands(self) -> tuple[float, float]:
-        """Return the bytes sent to a worker, which caches recent operands, and the peak of its cached bytes."""
+        """Return the bytes sent to a worker, which caches recent operands, and the peak bytes in its cache."""
         held: dict[int, float] = {}
         sent = most = 0.0
         for p in self.passes:

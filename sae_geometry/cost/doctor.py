@@ -25,12 +25,12 @@ _ON_CUDA: tuple[ScreenName, ...] = ("torch", "fp16", "tf32")
 _FUSED: tuple[ScreenName, ...] = ("triton", "triton-fp16", "triton-tf32")
 _EXTRAS = {"interactive": "plotly", "dask": "distributed"}
 _EXTRAS_ON_CUDA = {"cu13": "cuml"}
-_CUDA_TORCH = "install a torch with CUDA (pytorch.org/get-started)"
+_CUDA_TORCH = "install a build of PyTorch with CUDA (pytorch.org/get-started)"
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Result of a diagnosis.
+    """Diagnosis of a machine: its software, its device, and the exactness and rates of its sweeps.
 
     Attributes:
         sections: mappings of strings named "software", "extras", "device", "back ends" and "checks". An extra is
@@ -57,9 +57,8 @@ class Diagnosis:
         checks, device = self.sections["checks"], self.sections["device"]
         wrong = [name for name, text in checks.items() if text.startswith("WRONG")]
         if wrong:
-            return (
-                f"Wrong answers on this machine ({'; '.join(wrong)}): do not use it, and open an issue with this text."
-            )
+            text = "do not use sae-geometry here, and paste this text into an issue."
+            return f"Wrong results on this machine ({'; '.join(wrong)}): {text}"
         on = "CPU and GPU" if any(name.startswith("cuda") for name in checks) else "CPU"
         if device["cuda"].startswith("unused"):
             return f"Works, exact on the {on}, but the GPU is unused: {_CUDA_TORCH}."
@@ -80,7 +79,7 @@ class Diagnosis:
 
 
 def diagnose() -> Diagnosis:
-    """Run the reference suite with every screen on the CPU and any GPU, and measure the rates of the better device."""
+    """Run the reference suite with every screen on the CPU and any GPU, and measure rates on the GPU, else the CPU."""
     engine, version, why = choose_backend("auto")
     cuda = torch.cuda.is_available()
     fused = _FUSED if cuda and importlib.util.find_spec("triton") else ()
@@ -115,7 +114,8 @@ def _device() -> dict[str, str]:
         card = torch.cuda.get_device_properties(0)
         found["cuda"] = f"{card.name}, {card.total_memory / 2**30:.0f} GiB, compute {card.major}.{card.minor}"
     elif shutil.which("nvidia-smi"):
-        found["cuda"] = f"unused: this torch ({torch.__version__}) has no CUDA, or its driver is too old"
+        why = "was built without CUDA, or the GPU driver is too old for it"
+        found["cuda"] = f"unused: PyTorch {torch.__version__} {why}"
     if torch.backends.mps.is_available():
         found["mps"] = "available"
     return found

@@ -1,4 +1,4 @@
-"""Estimate the cost of a question on this machine: operations, memory, and time from a short probe."""
+"""Estimate the cost of a command on this machine: operations, memory, and time from a short probe."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ _SCREENS: dict[str, ScreenName] = {
 }
 _ALWAYS = "reading the inputs"
 _WRITING = 3.0, 1.5e-5  # seconds to write tables, figures and report on two cores: fixed, and per latent
-# Peak memory of an optimal matching in bytes: a fixed part for code that it loads and compiles, and per candidate.
+# Peak memory of an optimal matching in bytes: a fixed part for loaded and compiled code, and a part per candidate.
 _LOADED, _PER_CANDIDATE = 300_000_000, 125
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Estimated cost of a question.
+    """Estimated cost of a command.
 
     Attributes:
-        n_sweeps: passes over a similarity matrix.
+        n_sweeps: number of passes over a similarity matrix.
         flops: number of multiplications and additions, without the blocks that symmetry saves.
-        bytes_read: bytes that the products read if every row block is multiplied once with the other side.
+        bytes_read: number of bytes that the products read if every row block is multiplied once with the other side.
         memory: largest memory of any sweep in bytes, excluding inputs.
-        seconds: expected seconds of the sweeps, from a probe of the largest one, and of the matchings.
+        seconds: expected seconds of the sweeps (from a probe of the largest sweep) and of the matchings.
         writing: expected seconds to write tables, figures and the report.
         probe_seconds: seconds that the probe took.
-        device, screen, why: where and how the largest sweep would run.
+        device, screen, why: device and screen of the largest sweep, and the reason for that screen.
         leaves_out: description of the work that is not estimated.
         passes: the sweeps, in order of execution.
         whole_pairs: number of dictionary pairs that workers of a cluster may run whole; 0 if none.
@@ -101,10 +101,10 @@ def estimate(
         dictionaries: anything that `compare` takes, or a list: two or more for "compare" and "seeds" (every pair), two
             for "match", "agreement", "span", "split" and "truth", one or more for "within" (each) and "umap"
             (together), the checkpoints of a run for "drift", and the layers for "flow".
-        verb: name of the question.
+        verb: name of the command.
         matching: matching for "compare" and "seeds"; None for their default.
         n_neighbors: number of neighbors for "umap", including the point itself.
-        n_terms: number of terms for "split".
+        n_terms: maximum number of wide latents per combination for "split".
         on: "decoder", "encoder" or "both", for "compare" and "seeds".
         probe_seconds: approximate duration of the probe.
 
@@ -139,7 +139,7 @@ def estimate(
     jobs = asked.jobs(question)
     largest = max(jobs, key=lambda job: job.multiplications / job.times)
     lists = max(jobs, key=lambda job: _listed(job, cpu_threads()))
-    memory = listing_memory(lists.a, lists.b, lists.k) if lists.k > 1 else None  # `listing_sweep` uses this.
+    memory = listing_memory(lists.a, lists.b, lists.k) if lists.k > 1 else None  # `listing_sweep` uses this limit.
     plan_sweep(lists.a, lists.b, lists.k, columns=lists.columns, memory=memory)  # Raise if the limit is too low.
     plan = plan_sweep(largest.a, largest.b, largest.k, columns=largest.columns, memory=memory)
     start = time.perf_counter()
@@ -204,8 +204,8 @@ def _bytes_read(job: Job, plan: SweepPlan) -> float:
 def _probe(job: Job, plan: SweepPlan, budget: float, memory: int | None) -> tuple[float, float]:
     """Return the fixed seconds of a sweep, and its seconds per multiplication.
 
-    The sweep is timed on more and more of its rows until time is up. The fixed part prepares the other side and
-    finishes its lists.
+    The sweep is timed on more and more rows until `budget` seconds are spent. The fixed part is the time to prepare
+    the columns and to finish their lists.
     """
     a, others = job.a, job.a if job.b is None else job.b
     options = {"screen": _SCREENS[plan.screen], "threads": plan.threads, "blocks": plan.blocks, "columns": job.columns,
@@ -229,7 +229,7 @@ def _probe(job: Job, plan: SweepPlan, budget: float, memory: int | None) -> tupl
 
 
 def _drift(states: list[Tensor], budget: float, leaves_out: str) -> Estimate:
-    """Estimate the cost of drift: the row-wise cosines of each checkpoint with the last and the next one."""
+    """Estimate the cost of drift: row-wise cosines of each checkpoint with the last and the next checkpoint."""
     x = states[-1]
     part = x[: min(len(x), 4096)]
     start, rounds = time.perf_counter(), 0

@@ -1,4 +1,4 @@
-"""Table of the sweeps and other costs of every question."""
+"""Table of the sweeps and other costs of every command."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class Job:
 
     @property
     def multiplications(self) -> float:
-        """Return the multiplications: n·m·d per sweep, half of that within one dictionary."""
+        """Return the number of multiplications: n·m·d per sweep, or half as many within one dictionary."""
         n, d = self.a.shape
         return self.times * (float(n * n * d) / 2 if self.b is None else float(n * self.b.shape[0] * d))
 
 
 @dataclass(frozen=True)
 class Question:
-    """Parameters of the question to estimate."""
+    """Parameters of the command whose cost is estimated."""
 
     dictionaries: tuple[Dictionary, ...]
     matching: MatchingName | None
@@ -65,7 +65,7 @@ class Question:
 
     @property
     def encoders(self) -> list[Tensor]:
-        """Return the encoder directions if all dictionaries have them in the same width, else an empty list."""
+        """Return the encoder directions, or an empty list unless all dictionaries have encoders of the same width."""
         found = [d.encoder_directions for d in self.dictionaries if d.encoder_directions is not None]
         same = len({e.shape[1] for e in found}) == 1
         return found if same and len(found) == len(self.dictionaries) else []
@@ -73,7 +73,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Asked:
-    """One verb: how many dictionaries it takes, its sweeps, the work not estimated, and its matchings' seconds."""
+    """Costs of a command: its numbers of dictionaries, its sweeps, the work not estimated, and seconds of matchings."""
 
     least: int
     most: int | None
@@ -97,7 +97,7 @@ def _within(x: Tensor) -> list[Job]:
 
 
 def _paired(a: Tensor, b: Tensor, matching: str | None) -> list[Job]:
-    """Return the sweeps of a one-to-one matching if nearest partners are already known."""
+    """Return the additional sweeps of a one-to-one matching once the nearest partners are known."""
     if matching == "greedy":
         return [Job(a, b, _GREEDY_K)]
     if matching == "optimal":
@@ -126,7 +126,7 @@ def _default_matching(q: Question) -> OneToOne:
 def _compare(q: Question) -> list[Job]:
     pairs = list(combinations(q.rows, 2))
     jobs = [job for a, b in pairs for job in (*_nearest(a, b), *_paired(a, b, q.matching or "nearest"))]
-    # The null expectation of a one-to-one matching sweeps halves, but greedy reuses the lists of the own control.
+    # The null expectation of a one-to-one matching sweeps halves; greedy reuses the lists within each dictionary.
     swept = [x for pair in pairs if _method(*pair, q.matching) != "greedy" for x in pair if len(x) > 1]
     return [*jobs, *(Job(x[: len(x) // 2], x[len(x) // 2 :], _GREEDY_K) for x in swept)]
 
@@ -174,7 +174,7 @@ def _flow(q: Question) -> list[Job]:
 
 
 def _umap(q: Question) -> list[Job]:
-    """Return the sweeps for neighbors, as many as the evidence needs, and for partners across runs."""
+    """Return the sweeps for neighbors (as many as the quality measures need) and for partners across runs."""
     k, pairs = max(q.n_neighbors - 1, EVIDENCE_K), list(combinations(q.rows, 2))
     return [
         *(Job(x, None, k) for x in q.rows),
@@ -185,19 +185,19 @@ def _umap(q: Question) -> list[Job]:
 
 
 VERBS: dict[Verb, Asked] = {
-    "compare": Asked(2, None, _compare, "its other matchings and statistics", _pairs_solving),
-    "match": Asked(2, 2, _match, "further sweeps of the matchings with B turned and between halves",
+    "compare": Asked(2, None, _compare, "other matchings, and statistics", _pairs_solving),
+    "match": Asked(2, 2, _match, "further sweeps of the matchings with the turned B and between halves of a dictionary",
                    lambda q: 3 * _solving(q.rows[0], q.rows[1], "optimal")),
     "within": Asked(1, None, lambda q: [job for x in q.rows for job in _within(x)], "mean |cosine|, spectrum"),
     "seeds": Asked(2, None, _seeds, "the consensus", _pairs_solving),
-    "agreement": Asked(2, 2, _agreement, "its statistics"),
-    "span": Asked(2, 2, _span, "principal angles, also with B turned; the sweep over unmatched latents is counted as "
-                  "if all latents were unmatched", _pairs_solving),
-    "split": Asked(2, 2, _split, "the fits of the combinations, also with the wide dictionary turned"),
+    "agreement": Asked(2, 2, _agreement, "statistics"),
+    "span": Asked(2, 2, _span, "principal angles, also with the turned B; the sweep over unmatched latents is counted "
+                  "as if all latents were unmatched", _pairs_solving),
+    "split": Asked(2, 2, _split, "the fits of the combinations, also with the turned wide dictionary"),
     "flow": Asked(2, None, _flow, "chains", lambda q: sum(_solving(a, b) for a, b in pairwise(q.rows))),
     "truth": Asked(2, 2, lambda q: [*_nearest(q.rows[0], q.rows[1]), *_paired(q.rows[0], q.rows[1], "optimal")],
                    "the scores", lambda q: _solving(q.rows[0], q.rows[1], "optimal")),
-    "umap": Asked(1, None, _umap, "the layout that UMAP optimizes from these neighbors, and its evidence",
+    "umap": Asked(1, None, _umap, "the layout that UMAP optimizes from these neighbors, and its quality",
                   lambda q: sum(_PER_PAIR[_method(a, b, None)] * len(a) * len(b) for a, b in combinations(q.rows, 2))),
     "drift": Asked(2, None, lambda _: [], "nothing else that takes long"),
 }  # fmt: skip

@@ -36,7 +36,7 @@ class Card:
     bandwidth: float
 
 
-# These are the makers' figures without sparsity, for fp16 with float32 accumulation.
+# These are the manufacturers' figures without sparsity; those for fp16 use float32 accumulation.
 CARDS = (
     Card("NVIDIA A100-SXM4-40GB", 19.5e12, 156e12, 312e12, 1555e9),
     Card("NVIDIA A100-SXM4-80GB", 19.5e12, 156e12, 312e12, 2039e9),
@@ -61,8 +61,8 @@ class Rate:
     """One measured rate.
 
     Attributes:
-        of_roof: minimum time by the data sheet over measured time; None without a known data sheet.
-        over_product: measured time over the time of the product alone; None for products alone.
+        of_roof: share of the roofline: the data sheet's minimum time over the measured time; None if no sheet is known.
+        over_product: measured time divided by that of the product alone; None for a product alone.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Rates:
-    """All rates for one device and one shape; `card` is the name of its data sheet, or None."""
+    """Rates for one device and one shape; `card` names the device's data sheet, None if it is unknown."""
 
     device: str
     card: str | None
@@ -95,12 +95,12 @@ class Rates:
 
 
 def known_card(name: str) -> Card | None:
-    """Return the card with this driver name, or None."""
+    """Return the data sheet of the card with this driver name; None if it is unknown."""
     return next((c for c in CARDS if name == c.name or name.startswith(c.name + "-")), None)
 
 
 def roof_seconds(shape: tuple[int, int, int], precision: Precision, card: Card) -> float:
-    """Return the minimum seconds to multiply [n, d] by [m, d]ᵀ on a card, limited by arithmetic or reading."""
+    """Return the minimum seconds to multiply [n, d] by [m, d]ᵀ on a card, limited by arithmetic or memory."""
     n, m, d = shape
     size = 2 if precision == "fp16" else 4
     operations = {"float32": card.float32, "tf32": card.tf32, "fp16": card.fp16}[precision]
@@ -131,7 +131,7 @@ def measure_rates(device: str, screens: Sequence[ScreenName], rows: int | None =
 def _products_alone(
     a: Tensor, b: Tensor, precisions: Sequence[Precision]
 ) -> tuple[dict[str, tuple[Precision, Callable[[], object]]], dict[Precision, str]]:
-    """Return blockwise products by name, and per precision the name of the one to compare the sweep with."""
+    """Return blockwise products by name, and for each precision the name of the product to compare a sweep with."""
     if a.device.type != "cpu":
         blocks = device_blocks(len(a), len(b), 1, 1 << 31)
         named = {p: f"{p} product alone" for p in precisions}

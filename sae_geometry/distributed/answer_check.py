@@ -1,6 +1,6 @@
 """Check the answers of Dask workers, and recompute a sample of their rows.
 
-A worker with another version or faulty memory can return wrong answers without an error. Its lists must have the shape
+A worker with another version or faulty memory can return wrong answers without an error. The lists must have the shape
 of the tile, partners within the tile and possible cosines, and a few random rows must be bit-identical to a sweep in
 this process. This does not protect against a malicious worker, since its answers are unpickled here.
 """
@@ -52,7 +52,7 @@ def _check_account(account: SweepReport | Entry) -> None:
         value = getattr(account, name)
         if kind is not None and not (isinstance(value, kind) and (kind is str or value >= 0)):
             expected = "a string" if kind is str else "a number of 0 or more"
-            raise ValueError(f"its report says {name}={value!r:.40}; expected {expected}")
+            raise ValueError(f"the report says {name}={value!r:.40}; expected {expected}")
 
 
 def _check(task: Task, tile: Tile, answer: Any) -> None:
@@ -63,15 +63,15 @@ def _check(task: Task, tile: Tile, answer: Any) -> None:
     ):
         raise ValueError(f"expected a TileAnswer; got {type(answer).__name__}")
     if answer.version != own_version():
-        raise ValueError(f"it comes from sae-geometry {answer.version!r:.40}, but this process has {own_version()!r}")
+        raise ValueError(f"the worker has sae-geometry {answer.version!r:.40}, but this process has {own_version()!r}")
     a, b = task.a[slice(*tile.rows)], task.others[slice(*tile.cols)]
     said = (answer.report.n_rows, answer.report.n_cols, answer.report.d_in, answer.report.k)
     if said != (len(a), len(b), a.shape[1], task.k):
-        raise ValueError("its report belongs to another sweep")
+        raise ValueError("the report belongs to another sweep")
     _check_account(answer.report)
     two_sided = (task.columns or task.within) and not tile.within
     if (answer.cols is not None) != two_sided:
-        raise ValueError("its lists of the columns are missing, or were not requested")
+        raise ValueError("the column lists are missing, or were not requested")
     bias = None if task.column_bias is None else task.column_bias[slice(*tile.cols)]
     _check_lists(answer.rows, task, a, b, start=tile.cols[0], bias=bias, within=tile.within)
     if answer.cols is not None:
@@ -85,18 +85,18 @@ def _check_lists(
     cosine, index = sent
     shape = (len(x), task.k)
     if not type(cosine) is type(index) is np.ndarray:  # The checks below would ignore masked values.
-        raise ValueError("its lists are not plain NumPy arrays")
+        raise ValueError("the lists are not plain NumPy arrays")
     if cosine.shape != shape or index.shape != shape or not (cosine.dtype == np.float64 and index.dtype == np.int32):
-        raise ValueError("its lists have the wrong shape or type")
+        raise ValueError("the lists have the wrong shape or type")
     there = index >= 0
     n_partners = min(task.k, len(y) - within)
     if (there != (np.arange(task.k) < n_partners)).any():
-        raise ValueError("its lists have the wrong number of partners")
+        raise ValueError("the lists have the wrong number of partners")
     if (index[there] < start).any() or (index[there] >= start + len(y)).any():
-        raise ValueError("its lists have partners outside the tile")
+        raise ValueError("the lists have partners outside the tile")
     longest = x.norm(dim=1).cpu().numpy().astype(np.float64)[:, None] * float(y.norm(dim=1).max()) * (1 + 1e-5)
     if not (np.abs(cosine[:, :n_partners]) <= longest).all():
-        raise ValueError("its cosines are not finite, or larger than these rows allow")
+        raise ValueError("the cosines are not finite, or are larger than these rows allow")
     step = max(1, AT_ONCE // task.k)
     for at in range(0, len(x), step):
         part = slice(at, at + step), slice(n_partners)
@@ -110,7 +110,7 @@ def _check_lists(
     cosines, indices = found.cosine.cpu().numpy(), found.index.cpu().numpy()
     for at, row in enumerate(rows):
         mine = (indices[at] >= 0) & ~(within & (indices[at] == row))
-        n = min(n_partners, int(mine.sum()))  # Within a tile, a row is among its own partners.
+        n = min(n_partners, int(mine.sum()))  # A sweep within one dictionary may also list the row itself.
         same = np.array_equal(indices[at][mine][:n], index[row, :n] - start)
         if not same or not np.array_equal(cosines[at][mine][:n], cosine[row, :n]):
             raise ValueError("the partners of a row differ from those computed in this process")
@@ -125,4 +125,4 @@ def _check_order(
         score = score - bias.cpu().numpy()[index - start]
     fall, rise = np.diff(score, axis=1), np.diff(index, axis=1)
     if not ((fall < 0) | ((fall == 0) & (rise > 0))).all() or (np.diff(np.sort(index, axis=1), axis=1) == 0).any():
-        raise ValueError("its lists are not in order, or list a partner twice")
+        raise ValueError("the lists are not in order, or contain a partner twice")

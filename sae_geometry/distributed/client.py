@@ -60,7 +60,7 @@ def settings(
     Raises:
         ValueError: the memory is not a size, the device is unknown, or the executor is not an `Executor`.
         ImportError: Dask is not installed.
-        ClusterError: no scheduler answers at the address, or it has no workers.
+        ClusterError: no scheduler responds at the address, or the scheduler has no workers.
 
     Example:
         >>> import sae_geometry as sg
@@ -120,7 +120,7 @@ def _opened(address: str) -> Iterator[Client]:
         except ClusterError:
             raise
         except (OSError, TimeoutError):
-            raise ClusterError(f"no Dask scheduler answers at {address}; start one, or check the address") from None
+            raise ClusterError(f"no Dask scheduler responds at {address}; start one, or check the address") from None
         except (TypeError, ValueError, RuntimeError) as error:  # The address or the TLS settings are wrong.
             raise ValueError(
                 f"Dask cannot connect to {address} ({error}): give an address such as tcp://host:port; in Dask's "
@@ -140,10 +140,10 @@ def _opened(address: str) -> Iterator[Client]:
 
 
 def _meet(address: str) -> None:
-    """Check that a Dask scheduler answers at an address, since distributed's own handshake has no timeout.
+    """Check that a Dask scheduler responds at an address, since distributed's own handshake has no timeout.
 
     Raises:
-        OSError, TimeoutError: no answer within `_WAIT` seconds.
+        OSError, TimeoutError: no response within `_WAIT` seconds.
         ClusterError: the server at the address is not a scheduler.
         TypeError, ValueError, RuntimeError: Dask's configuration does not fit the address.
     """
@@ -168,7 +168,7 @@ def _meet(address: str) -> None:
             found = thread.submit(asyncio.run, asyncio.wait_for(kind(), _WAIT)).result()
         except (OSError, TimeoutError, TypeError, ValueError, RuntimeError):
             raise
-        except Exception:  # Dask's parsers may raise anything for another protocol.
+        except Exception:  # Dask's parsers may raise any exception for another protocol.
             found = "server of another kind"
     if found != "Scheduler":
         raise ClusterError(

@@ -14,7 +14,7 @@ from sae_geometry.kernels.topk_merge import Lists, merge_into, no_lists
 from sae_geometry.kernels.types import Best, Sweep, SweepReport, Task
 
 Sent = tuple[np.ndarray, np.ndarray]
-"""Signed cosines (float64) and indices (int32) of lists, which determine the scores; 12 bytes per partner."""
+"""Partner lists as signed cosines (float64) and indices (int32), 12 bytes per partner, from which scores follow."""
 
 AT_ONCE = 1 << 16  # number of list entries merged at once
 
@@ -26,7 +26,7 @@ def to_send(best: Best, start: int) -> Sent:
 
 
 def take_in(lists: Lists, sent: Sent, start: int, *, absolute: bool, bias: np.ndarray | None) -> None:
-    """Merge received lists into those of the rows from `start` on, in chunks.
+    """Merge received lists, in chunks, into the lists of the rows from `start` on.
 
     Scores are not transferred but recomputed, by the same operations as on the worker.
     """

@@ -16,21 +16,14 @@ from sae_geometry.distributed.errors import NotLoadedError
 from sae_geometry.distributed.operands import Held
 from sae_geometry.distributed.pairs import Pair, Work, one_by_one
 from sae_geometry.distributed.scheduler import Cluster, Job
-from sae_geometry.distributed.worker import (
-    Device,
-    arithmetic,
-    blas_threads,
-    call_with_pair,
-    sweep_tile,
-    wanted,
-)
+from sae_geometry.distributed.worker import Device, arithmetic, blas_threads, call_with_pair, sweep_tile, wanted
 from sae_geometry.kernels.ledger import Entry, enter
 from sae_geometry.kernels.settings import current
 from sae_geometry.kernels.tiles import LEAST, WORTH, Tile, cut, halves, pieces_for
 from sae_geometry.kernels.types import ScreenName, Sweep, Task
 
 T = TypeVar("T")
-SMALLEST = 2e10  # multiplications below which a local sweep is faster (benchmarks/RESULTS_distributed.md)
+SMALLEST = 2e10  # number of multiplications below which a local sweep is faster (benchmarks/RESULTS_distributed.md)
 
 
 class DaskRunner:
@@ -47,7 +40,7 @@ class DaskRunner:
         self._held.forget()
 
     def __call__(self, task: Task, screen: ScreenName) -> Sweep | None:
-        """Run the sweep on the workers; return None if it is too small, or its results exceed the memory limit."""
+        """Run the sweep on the workers; return None if the sweep is too small or its results are too large."""
         if float(len(task.a)) * len(task.others) * task.a.shape[1] < self.smallest:
             return None
         start = time.perf_counter()
@@ -120,7 +113,7 @@ class DaskRunner:
         yield from one_by_one(work, dictionaries, too_much, parameters)
 
     def _resend(self, error: Exception) -> None:
-        """Have operands sent again when the workers next need them."""
+        """Forget the operands on the workers, so that they are resent when needed."""
         if isinstance(error, NotLoadedError):
             self._held.load_no_more()
         else:

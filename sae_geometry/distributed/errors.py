@@ -17,7 +17,7 @@ class NotLoadedError(RuntimeError):
 
 def lost(address: str) -> ClusterError:
     """Return the error to raise when the scheduler is lost."""
-    return ClusterError(f"the Dask scheduler at {address} was lost; start it again and run the same command")
+    return ClusterError(f"the Dask scheduler at {address} was lost; restart it and rerun the command")
 
 
 def wrong_answer(why: str) -> ClusterError:

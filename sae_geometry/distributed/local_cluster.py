@@ -1,10 +1,10 @@
-"""A Dask scheduler and workers on this machine, in separate processes that end with this one.
+"""A Dask scheduler and workers on this machine, in separate processes that end when this process ends.
 
 The scheduler is a process rather than a thread, so that its output on exit does not mix with the command's, and so that
 only this process handles Ctrl-C, which a terminal sends to all processes of a command. All ports are on 127.0.0.1 and
 require TLS with a certificate that only the processes of this cluster have, so other accounts cannot connect.
 
-The scheduler's process runs this file as a script, so its top level imports nothing from the package.
+The scheduler's process runs this file as a script, so the module's top level imports nothing from the package.
 """
 
 from __future__ import annotations

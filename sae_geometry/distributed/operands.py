@@ -28,14 +28,14 @@ from sae_geometry.sources.layouts.read import Latents
 from sae_geometry.sources.resolve import parse_address
 
 There = Callable[[], Future]
-"""A function that returns the future of an operand on the workers, and resends the operand if they have lost it."""
+"""Function that returns the future of an operand on the workers, and resends the operand if the workers lost it."""
 
 _LOOK = 5  # seconds between checks for live workers
 KEPT = 1 << 30  # bytes of operands cached on the workers between sweeps
 
 
 class Held:
-    """Cache of references to operands on the workers, which receive them or load those of `load` themselves."""
+    """Cache of references to operands on the workers, which load the dictionaries in `load` and receive all others."""
 
     def __init__(self, client: Client, load: Sequence[Dictionary] = ()) -> None:
         self._client = client
@@ -79,7 +79,7 @@ class Held:
         self._there.clear()
 
     def load_no_more(self) -> None:
-        """Send all operands from now on, since one of the workers could not load them."""
+        """Send all operands from now on, since a worker could not load a dictionary."""
         self._loadable.clear()
         self.forget()
 
@@ -94,7 +94,7 @@ class Held:
         return future
 
     def _make_room(self, size: int, together: int) -> None:
-        """Evict the least recently used operands until one more fits, except those needed together."""
+        """Evict the least recently used operands until `size` more bytes fit; keep those needed together."""
         while len(self._there) >= together and size + sum(held for _, held in self._there.values()) > KEPT:
             del self._there[next(iter(self._there))]
 
@@ -115,7 +115,7 @@ class Held:
                     return False
 
     def _loaded(self, name: str) -> Future | None:
-        """Have a worker load the array with its dictionary; return None if that is disabled or fails."""
+        """Have a worker load the array with its dictionary; return None if loading is disabled or fails."""
         if name not in self._loadable:
             return None
         where = self._loadable[name]
@@ -147,7 +147,7 @@ class Reference:
 
 
 def reference(d: Dictionary) -> Reference | None:
-    """Return a reference by which a worker can load this dictionary, or None if it has no valid address."""
+    """Return a reference by which a worker can load this dictionary; None if the dictionary has no valid address."""
     if d.address is None:
         return None
     try:
@@ -168,10 +168,10 @@ def reference(d: Dictionary) -> Reference | None:
 
 
 def load_weights(wanted: Reference) -> tuple[np.ndarray, np.ndarray | None]:
-    """Load the decoder and encoder directions from the address, on a worker; raise NotLoadedError if that fails."""
+    """Return the decoder and encoder directions, loaded on a worker; raise NotLoadedError if loading fails."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # The client has already warned.
+            warnings.simplefilter("ignore")  # The client has already shown these warnings.
             found = load(
                 wanted.address, wanted.latents, drop_bad=wanted.drop_bad, encoder=wanted.encoder, offline=wanted.offline
             )

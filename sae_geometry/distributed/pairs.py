@@ -16,7 +16,7 @@ Work = Callable[[Dictionary, Dictionary, Any], T]
 def spread(
     work: Work[T], dictionaries: Sequence[Dictionary], todo: Sequence[Pair], parameters: Any
 ) -> Iterator[tuple[Pair, T]]:
-    """Yield each pair with its `work(a, b, parameters)`, in any order if they run on a cluster.
+    """Yield each pair with the result of `work(a, b, parameters)`; on a cluster, in any order.
 
     `work` must be a module-level function, so that workers can import it.
     """
@@ -27,6 +27,6 @@ def spread(
 def one_by_one(
     work: Work[T], dictionaries: Sequence[Dictionary], todo: Sequence[Pair], parameters: Any
 ) -> Iterator[tuple[Pair, T]]:
-    """Run the pairs of `spread` in this process, in the given order."""
+    """Run pairs in this process, in the given order; yield each with its result."""
     for i, j in todo:
         yield (i, j), work(dictionaries[i], dictionaries[j], parameters)

@@ -1,8 +1,7 @@
 """Submit tasks to a client's workers, and recover from failures.
 
 Dask schedules tasks and reassigns those of a worker that dies. This module resends data that only the dead worker had,
-splits a task that exceeds a worker's memory, and raises an error of one sentence if the scheduler is lost or no workers
-come back.
+splits a task that exceeds a worker's memory, and raises ClusterError if the scheduler is lost or no workers come back.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _NO_WORKERS = 60  # seconds to wait for workers to come back
 _LOOK = 5.0  # seconds between counts of the workers
 _TRIES = 5  # maximum attempts at a task that lost its operands or its worker
 _SUSPECT = 2  # losses after which a task is presumed too large and split
-_IN_FLIGHT = 2  # tasks per worker, so that none idles and few are suspected when a worker dies
+_IN_FLIGHT = 2  # tasks in flight per worker: enough to keep it busy, and few to suspect if it dies
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class Cluster:
         self._address = str(client.scheduler.address) if client.scheduler is not None else "its address"
 
     def n_workers(self) -> int:
-        """Return the number of workers, at least 1, since one may be starting."""
+        """Return the number of workers, but at least 1, since a worker may be starting."""
         return max(1, len(self._or_lost(self._client.nthreads)))
 
     def all_are(self, what: Callable[[], Any], expected: Any, threads: int) -> bool:
@@ -90,7 +89,7 @@ class Cluster:
         return all(value == expected for value in found.values()) and set(at_once.values()) <= {threads}
 
     def each(self, pieces: Sequence[T], job: Job[T]) -> Iterator[tuple[T, Any]]:
-        """Yield every task, or the smaller tasks it was split into, with its answer as it completes.
+        """Yield each completed task with its answer; a task that was split is replaced by its parts.
 
         Raises:
             ClusterError: the scheduler or all workers were lost.
@@ -110,7 +109,6 @@ class Cluster:
                 self._client.cancel(list(flight.out))
 
     def _send(self, flight: _Flight[T], job: Job[T], window: int) -> None:
-        """Submit tasks until `window` of them are in flight."""
         while flight.waiting and len(flight.out) < window:
             piece, tries = flight.waiting.popleft()
             try:
@@ -126,11 +124,11 @@ class Cluster:
         piece, tries = flight.out.pop(future)
         try:
             answer = future.result(timeout=_NO_WORKERS)
-        except TimeoutError:  # Its worker died before the transfer. Retry if workers remain.
+        except TimeoutError:  # The worker died before the transfer. Retry if workers remain.
             flight.watch(future, piece, tries)
         except (MemoryError, CeilingError, KilledWorker, EnvironmentMismatchError) as error:
             flight.put_first(self._cut(piece, tries, error, job))
-        except (CancelledError, NotLoadedError) as error:  # Its operands were lost.
+        except (CancelledError, NotLoadedError) as error:  # The operands on the workers were lost.
             flight.put_first(self._again(piece, tries, error, job))
         else:
             future.release()
@@ -149,7 +147,7 @@ class Cluster:
                 until = until or time.monotonic() + _NO_WORKERS
                 if time.monotonic() > until:
                     raise ClusterError(
-                        f"no workers are left at {self._address}; start some and run the command again"
+                        f"no workers are left at {self._address}; start some and rerun the command"
                     ) from None
 
     def _cut(self, piece: T, tries: int, error: Exception, job: Job[T]) -> list[tuple[T, int]]:
@@ -166,7 +164,7 @@ class Cluster:
         ) from None
 
     def _again(self, piece: T, tries: int, error: Exception, job: Job[T]) -> list[tuple[T, int]]:
-        """Return the tasks to resubmit for a lost one; raise if the scheduler is lost or retries are exhausted."""
+        """Return the tasks to resubmit for a lost task; raise if the scheduler is lost or retries are exhausted."""
         self._still_there()
         job.resend(error)
         if tries >= _SUSPECT:  # The task itself may kill the workers that hold its operands.
@@ -176,12 +174,12 @@ class Cluster:
         if tries == _TRIES:
             if not isinstance(error, OSError | CancelledError | NotLoadedError):
                 raise error
-            raise ClusterError(f"the workers at {self._address} die whenever they return; see their logs") from error
+            raise ClusterError(f"the workers at {self._address} die each time they return; see their logs") from error
         time.sleep(0.1 * tries)
         return [(piece, tries + 1)]
 
     def _or_lost(self, step: Callable[[], T]) -> T:
-        """Run a cluster operation; if it fails because the scheduler is lost, raise that error instead."""
+        """Run a cluster operation; if it fails because the scheduler is lost, raise ClusterError."""
         try:
             return step()
         except Exception:
@@ -189,7 +187,7 @@ class Cluster:
             raise
 
     def _still_there(self) -> None:
-        """Raise if the scheduler does not answer within a few seconds."""
+        """Raise ClusterError if the scheduler does not respond within a few seconds."""
         until = time.monotonic() + _GRACE
         while self._client.status != "running":
             if time.monotonic() > until or self._client.status == "closed":

@@ -24,13 +24,13 @@ from sae_geometry.kernels.tiles import Tile
 from sae_geometry.kernels.types import ScreenName, Sweep
 
 NO_GPU = "on the CPU of workers that have no GPU"
-_ALLOCATOR = "DefaultCPUAllocator"  # allocator name in torch's out-of-memory errors
+_ALLOCATOR = "DefaultCPUAllocator"  # name of the allocator in PyTorch's out-of-memory errors
 _WEIGHTS = ("directions", "encoder_directions")  # nearly all bytes of a dictionary
 
 
 @dataclass(frozen=True)
 class PairOutcome:
-    """Result of a pair, with the ledger entries of its sweeps."""
+    """Result of comparing one pair, with the ledger entries of its sweeps."""
 
     answer: Any
     sweeps: tuple[Entry, ...]
@@ -41,7 +41,7 @@ def sweep_tile(
 ) -> TileAnswer:
     """Sweep one tile on this worker; raise CeilingError or MemoryError if it is too large.
 
-    `question` holds the device and the arguments of `sweep`. If its `memory` is None, the worker's default applies.
+    `question` holds the device and the arguments of `sweep`. If `memory` is None there, the worker's default applies.
     """
     device, note = placed(question["device"])
     own = None if bias is None else bias[slice(*tile.cols)]
@@ -130,7 +130,7 @@ def wanted(asked: Device, here: str) -> Device:
 
 
 def placed(asked: Device) -> tuple[str, str]:
-    """Return the device that this worker uses for a requested one, and a note for the report, or ""."""
+    """Return the device on which this worker runs a task that requests `asked`, and a note ("" if none)."""
     if asked != "cpu" and torch.cuda.is_available():
         return "cuda", ""
     return "cpu", NO_GPU if asked == "cuda" else ""
@@ -148,7 +148,7 @@ def screen_on(device: str, screen: ScreenName) -> ScreenName:
 
 
 def ways(device: str, threads: int) -> Iterator[tuple[str, int]]:
-    """Yield devices and numbers of threads to try until the memory suffices: a GPU, then fewer and fewer CPU threads.
+    """Yield devices and numbers of threads to try until the memory suffices: the GPU, if any, then fewer CPU threads.
 
     Example:
         >>> list(ways("cuda", 6))
@@ -163,7 +163,7 @@ def ways(device: str, threads: int) -> Iterator[tuple[str, int]]:
 
 @contextmanager
 def translate_oom() -> Iterator[None]:
-    """Translate all out-of-memory errors of torch to `MemoryError`."""
+    """Translate PyTorch's out-of-memory errors to `MemoryError`."""
     try:
         yield
     except RuntimeError as error:
@@ -205,7 +205,7 @@ def blas_threads() -> int:
 
 
 def own_version() -> str:
-    """Return the version of this package, or a phrase if it is not installed as a package."""
+    """Return the version of this package, or "not installed as a package"."""
     try:
         return version("sae-geometry")
     except PackageNotFoundError:

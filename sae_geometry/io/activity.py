@@ -33,7 +33,7 @@ class Alive:
     bad_ids: tuple[int, ...] = ()
 
     def describe(self) -> str:
-        """Describe the counts: "1,491 of 1,536 alive (frequency > 0 over 102,400 tokens); 45 dead dropped"."""
+        """Return the counts as text: "1,491 of 1,536 alive (frequency > 0 over 102,400 tokens); 45 dead dropped"."""
         if self.n_dead is None:
             which = "whether the latent is" if self.n_total == 1 else f"which of the {self.n_total:,} latents are"
             text = f"{which} alive is unknown; none dropped"

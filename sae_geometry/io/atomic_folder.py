@@ -1,7 +1,7 @@
-"""Write a folder of results atomically: whenever the process ends, the folder is unchanged or complete.
+"""Write a results folder atomically: even if the process is killed, the folder is either unchanged or complete.
 
 New results are written to a separate folder. One system call puts them in place: a rename if the target is absent, an
-*exchange* of the two folders if it only holds earlier results. In a folder that has other files or cannot be replaced
+*exchange* of the two folders if it holds only earlier results. In a folder that has other files or cannot be replaced
 (a mount, the current folder, one whose parent is not writable), files are moved one by one: readers see the new results
 as soon as they are complete (`results_folder.READY`), and the next writer finishes an interrupted move. Only files
 listed in the record of the earlier results, and their explorer page, are removed, and only if they are unchanged.
@@ -61,7 +61,7 @@ def check_folder(folder: Path, overwrite: bool = False) -> None:
 
 
 def check_writable(folder: Path, instead: str = "folder") -> None:
-    """Check that a folder is writable, before any work is done; the error says to give another `instead` with -o."""
+    """Raise PermissionError if a folder is not writable; the message says to give another `instead` with -o."""
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, f"is not writable; give another {instead} with -o", str(folder))
 
@@ -71,7 +71,7 @@ def fresh_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
     """Yield a new folder to write in, which replaces the earlier results in `folder` if the block succeeds.
 
     If the block raises, `folder` is unchanged. Files that are not part of the earlier results stay; a file whose name
-    is needed is renamed to `NAME.old`.
+    a new file needs is renamed to `NAME.old`.
     """
     check_folder(folder, overwrite)
     folder = folder.resolve()
@@ -104,7 +104,7 @@ def fresh_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def whole_file(path: Path, prefix: str | None = None) -> Iterator[IO[bytes]]:
-    """Yield a temporary file next to `path`, which becomes `path` on success; its name begins with `prefix`."""
+    """Yield a temporary file next to `path`, whose name begins with `prefix`; rename it to `path` on success."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, aside = tempfile.mkstemp(dir=path.parent, prefix=prefix or f".{path.name}-", suffix=path.suffix)
     try:
@@ -179,7 +179,7 @@ def _unlocked(descriptor: int | None) -> None:
 
 
 def _may_be_replaced(folder: Path) -> bool:
-    """Return whether this folder can be exchanged without an effect on mounts, current folders or other users."""
+    """Return whether this folder can be exchanged without affecting mounts, current folders or other users."""
     here = Path.cwd()
     owned = not hasattr(os, "geteuid") or folder.stat().st_uid == os.geteuid()
     writable = os.access(folder.parent, os.W_OK | os.X_OK)
@@ -195,7 +195,7 @@ def _holds_only_ours(folder: Path) -> bool:
 
 
 def _is_of(record: dict[str, str] | None, folder: Path, name: str) -> bool:
-    """Return whether a file is the summary of these results, an unchanged file listed there, or our explorer page."""
+    """Return whether a file is the summary of these results, an unchanged file that it lists, or our explorer page."""
     return record is not None and (
         name == SUMMARY or (name in record and is_ours(folder, name, record[name])) or is_page(folder, name)
     )
@@ -243,7 +243,7 @@ def _finish_move(folder: Path) -> None:
 def _move_in(folder: Path) -> None:
     """Move new results into the folder and remove the earlier ones. An interrupted move can be repeated.
 
-    The summary is moved last, since until then the earlier one lists the files to remove.
+    The summary is moved last, since until then the earlier summary lists the files to remove.
     """
     ready = folder / READY
     before, new = record_in(folder), record_in(ready)
@@ -261,7 +261,7 @@ def _move_in(folder: Path) -> None:
 
 
 def _make_way(folder: Path, name: str, before: dict[str, str] | None) -> None:
-    """Create the folders of a new file, and rename what is in its way and not part of the earlier results."""
+    """Create the parent folders of a new file; rename any file in its way that is not part of the earlier results."""
     for above in [folder / parent for parent in reversed(Path(name).parents[:-1])]:
         if os.path.lexists(above) and not is_folder(above):
             _rename_old(above)

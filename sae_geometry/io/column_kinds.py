@@ -33,10 +33,10 @@ def check_columns(
         more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
         raise ValueError(
             f"{folder}: the table lacks the columns {', '.join(missing[:_LISTED])}{more}; an older version wrote it: "
-            "run sae-geometry umap again"
+            "rerun sae-geometry umap"
         )
     if not table.columns.is_unique:
-        raise ValueError(f"{folder}: the table has two columns with the same name; run sae-geometry umap again")
+        raise ValueError(f"{folder}: the table has two columns with the same name; rerun sae-geometry umap")
     for column, kinds in {**wanted, **{c: kinds for c, kinds in maybe.items() if c in table.columns}}.items():
         kind = _kind(table[column])
         if kind not in kinds:
@@ -45,7 +45,7 @@ def check_columns(
 
 
 def _kind(column: pd.Series[Any]) -> str:
-    """Return the kind of a column's values, as named in the sets above, or "values of another kind"."""
+    """Return a name for the kind of a column's values, such as "integers" or "no values"."""
     from pandas.api import types
 
     if column.isna().all():

@@ -20,7 +20,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
 def readable(text: str) -> str:
     """Return `text` with its undecoded bytes decoded as UTF-8.
 
-    In a locale without UTF-8, file names hold them as lone surrogates, which cannot be printed, saved or drawn.
+    In a locale without UTF-8, file names hold such bytes as lone surrogates, which cannot be printed, saved or drawn.
 
     Example:
         >>> readable(b"caf\\xc3\\xa9.pt".decode("ascii", "surrogateescape"))
@@ -58,7 +58,7 @@ def shown(name: object, most: int = 200) -> str:
 
 
 def cells(text: str) -> int:
-    """Return the number of terminal cells that text takes: two per East Asian wide character, else one.
+    """Return the number of terminal cells that text takes: two for an East Asian wide character, one for any other.
 
     Example:
         >>> cells("run"), cells("辞書")
@@ -77,7 +77,7 @@ def _start(text: str, most: int) -> str:
 
 
 def printable(text: str) -> str:
-    """Return text with each of its lines escaped, which makes it safe to print."""
+    """Return text with each of its lines escaped, so that it is safe to print."""
     return "\n".join(map(escaped, text.split("\n")))
 
 

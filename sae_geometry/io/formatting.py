@@ -37,7 +37,7 @@ def counted(n: int, noun: str) -> str:
 
 
 def known_mean(values: np.ndarray) -> float:
-    """Return the mean of the known values (not nan), or nan if there are none."""
+    """Return the mean of the values that are not nan; nan if there are none."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else math.nan
 
@@ -48,7 +48,7 @@ def or_dash(value: float, form: str) -> str:
 
 
 def percent(share: float) -> str:
-    """Format a share as a percentage, a tiny one as "< 0.1%", and nan as a dash.
+    """Format a share as a percentage; "< 0.1%" for a tiny share, and a dash for nan.
 
     Example:
         >>> percent(0.4064), percent(0.0), percent(1e-6)
@@ -60,12 +60,12 @@ def percent(share: float) -> str:
 
 
 def scalars(record: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass that hold plain values, for JSON."""
+    """Return the fields of a dataclass whose values JSON can hold: strings, numbers, booleans and None."""
     return {k: v for k, v in vars(record).items() if v is None or isinstance(v, str | int | float | bool)}
 
 
 def ends(texts: Sequence[str], most: int = 12) -> list[str]:
-    """Return the strings, or only the first and last ones if there are more than `most`.
+    """Return the strings; if there are more than `most`, return only the first and last few of them.
 
     Example:
         >>> ends(list("abcdef"), 4)

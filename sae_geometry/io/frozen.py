@@ -1,4 +1,4 @@
-"""Read-only values, for frozen dataclasses."""
+"""Make arrays and mappings read-only, so that frozen dataclasses are immutable."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 
 
 def read_only(array: np.ndarray) -> np.ndarray:
-    """Return a read-only view of an array, so that frozen results are immutable."""
+    """Return a read-only view of an array."""
     view = array.view()
     view.flags.writeable = False
     return view
 
 
 def frozen(table: Mapping[Any, Any]) -> MappingProxyType[Any, Any]:
-    """Return a read-only copy of a mapping that, unlike Python's own, can be pickled and deep-copied."""
+    """Return a read-only copy of a mapping, which can be pickled and deep-copied."""
     return MappingProxyType(dict(table))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sae_geometry.io.formatting import counted
 from sae_geometry.io.parquet_bounds import check_parquet
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Labels:
     Attributes:
         frame: one row per labeled latent; the index `latent_id` holds distinct original ids in ascending order.
         sources: source of each column.
-        metric: float64 [d, d], Σ_v u_v u_vᵀ over the unembedding behind `tokens`, or None without one; not saved.
+        metric: float64 [d, d], Σ_v u_v u_vᵀ over the unembedding behind `tokens`, not saved; None if unknown.
     """
 
     frame: pd.DataFrame
@@ -41,7 +42,7 @@ class Labels:
         Args:
             frame: one row per latent.
             source: the source of all columns, or one per column.
-            metric: see `Labels`.
+            metric: as in `Labels`.
 
         Raises:
             ValueError: an id is not an integer of 0 or more, or occurs twice.
@@ -56,7 +57,8 @@ class Labels:
         twice = ids[ids.duplicated()]
         if len(twice):
             raise ValueError(
-                f"latent {int(twice[0])} has several rows ({len(twice):,} too many in total): give each latent one"
+                f"latent {int(twice[0])} has more than one row ({counted(len(twice), 'surplus row')} over all "
+                "latents): keep one row per latent"
             )
         sources = {str(c): source if isinstance(source, str) else source[str(c)] for c in frame.columns}
         ordered = frame.copy().sort_index().rename_axis("latent_id")
@@ -64,7 +66,7 @@ class Labels:
         return Labels(ordered, MappingProxyType(sources), metric)
 
     def select(self, latent_ids: Sequence[int] | np.ndarray) -> Labels:
-        """Return the labels of these latents by ascending id, without ids that have no label."""
+        """Return the labels of the given latents in ascending order of id, omitting latents without a label."""
         return replace(self, frame=self.frame.loc[self.frame.index.isin(latent_ids)])
 
     def joined(self, other: Labels) -> Labels:
@@ -75,7 +77,7 @@ class Labels:
         return Labels(frame, MappingProxyType({**self.sources, **other.sources}), metric)
 
     def for_ids(self, latent_ids: Sequence[int] | np.ndarray) -> pd.DataFrame:
-        """Return one row per id, in the given order, with nulls for a latent without a label."""
+        """Return one row per id, in the given order, with nulls for latents without a label."""
         return self.frame.reindex(np.asarray(latent_ids))
 
     def save(self, path: str | Path) -> Path:
@@ -112,7 +114,7 @@ class Labels:
             sources: Any = json.loads((table.schema.metadata or {}).get(_SOURCES, b"{}"))
             frame = table.to_pandas().set_index("latent_id")
             stated = {str(c): str(sources.get(str(c), path.name)) for c in frame.columns}
-        except Exception as error:  # pyarrow and pandas may raise anything for a damaged or hostile file.
+        except Exception as error:  # pyarrow and pandas may raise any exception for a damaged or hostile file.
             why = " ".join(str(error).split())[:120] or type(error).__name__
             raise ValueError(f"{path.name} cannot be read as a table of labels ({why})") from error
         return Labels.of(frame, stated)

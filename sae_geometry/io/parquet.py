@@ -12,7 +12,7 @@ from sae_geometry.io.results_folder import open_inside
 if TYPE_CHECKING:
     import pandas as pd
 
-# Our tables take up to twenty times the bytes of their files in memory. A consensus table has a column per run.
+# In memory, our tables take up to twenty times the size of their files. A consensus table has a column per run.
 _TIMES, _MOST_COLUMNS = 50, 10_000
 
 
@@ -21,7 +21,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with path.open("wb") as file:  # pandas before version 3 treats a file as a path.
+    with path.open("wb") as file:  # pandas before version 3 treats an open file as a path.
         pq.write_table(pa.Table.from_pandas(table, preserve_index=False), file)
 
 
@@ -41,7 +41,7 @@ def write_neuronpedia(table: pd.DataFrame, path: Path) -> None:
 
 
 def read_table(folder: Path, name: str) -> pd.DataFrame:
-    """Return the table in a Parquet file of a results folder, after a check of its size.
+    """Return the table in a Parquet file of a results folder, after checking its size.
 
     Raises:
         ValueError: the file is damaged, is not a table of results, or would take far more memory than its size.
@@ -52,6 +52,6 @@ def read_table(folder: Path, name: str) -> pd.DataFrame:
         try:
             check_parquet(file, _TIMES, _MOST_COLUMNS)
             return pd.read_parquet(file)
-        except Exception as error:  # pyarrow and pandas may raise anything for a damaged or hostile file.
+        except Exception as error:  # pyarrow and pandas may raise any exception for a damaged or hostile file.
             why = " ".join(str(error).split())[:120] or type(error).__name__
             raise ValueError(f"{folder / name} cannot be read as a table of results ({why})") from error

@@ -1,4 +1,4 @@
-"""Read the sizes that bound the memory of a Parquet file from its footer and page headers, without pyarrow.
+"""Read the sizes that bound the memory of a Parquet file from the footer and page headers, without pyarrow.
 
 pyarrow crashes, instead of raising, if the description of a column chunk contradicts its schema. The footer and the
 page headers are structs of Thrift's compact protocol, https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md.
@@ -13,12 +13,13 @@ _TAIL = 8  # bytes at the end of the file: the footer's size and the format's na
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12
 _WHOLE = (_I16, _I32, _I64)
 _Struct = dict[tuple[int, int], Any]
-"""The values of a struct by field and type. A reader ignores a field whose type is not the expected one."""
+"""Values of a struct by field and type. Readers ignore a field of an unexpected type."""
 
 _ROW_GROUPS, _COLUMNS, _COLUMN, _N_ROWS = (4, _LIST), (1, _LIST), (3, _STRUCT), (3, _I64)
 _VALUES, _PACKED, _DATA, _DICTIONARY = (5, _I64), (7, _I64), (9, _I64), (11, _I64)
 _PAGE_UNPACKED, _PAGE_PACKED = (2, _I32), (3, _I32)
-# Types of list elements by depth and field. pyarrow trusts the format, not the list, for the type of its elements.
+# Element types that the Parquet specification prescribes for each list, by (depth, field). pyarrow assumes them and
+# ignores the type in the list's header, so they are checked here.
 _ELEMENTS = {
     (0, 2): (_STRUCT,), (0, 4): (_STRUCT,), (0, 5): (_STRUCT,), (0, 7): (_STRUCT,), (1, 1): (_STRUCT,),
     (1, 4): (_STRUCT,), (3, 2): _WHOLE, (3, 3): (_BINARY,), (3, 8): (_STRUCT,), (3, 13): (_STRUCT,),
@@ -27,7 +28,7 @@ _ELEMENTS = {
 
 
 class Chunk(NamedTuple):
-    """A column of one row group: the numbers of its rows and values, and the position and bytes of its pages."""
+    """Column of one row group: the numbers of rows and of values, and the offset and size in bytes of the pages."""
 
     n_rows: int
     n_values: int
@@ -45,20 +46,20 @@ def column_chunks(file: IO[bytes]) -> list[Chunk]:
     file.seek(max(0, end))
     size = int.from_bytes(file.read(4), "little")
     if not 0 < size <= min(end, _MOST_FOOTER):
-        raise ValueError(f"its footer claims to have {size:,} bytes")
+        raise ValueError(f"the footer claims to have {size:,} bytes")
     file.seek(end - size)
     footer = _Compact(file.read(size)).struct(0)
     try:
         return [_chunk(group[_N_ROWS], column[_COLUMN]) for group in footer[_ROW_GROUPS] for column in group[_COLUMNS]]
     except KeyError:
-        raise ValueError("a part of its footer is missing") from None
+        raise ValueError("a part of the footer is missing") from None
 
 
 def _chunk(n_rows: int, column: _Struct) -> Chunk:
     start = min(column.get(_DICTIONARY) or column[_DATA], column[_DATA])
     chunk = Chunk(n_rows, column[_VALUES], start, column[_PACKED])
     if min(chunk) < 0:
-        raise ValueError("a number in its footer is negative")
+        raise ValueError("a number in the footer is negative")
     return chunk
 
 
@@ -78,7 +79,7 @@ def page_sizes(file: IO[bytes], at: int) -> tuple[int, int]:
 
 
 class _Compact:
-    """Cursor over bytes of the compact protocol. All methods raise ValueError for other bytes."""
+    """Cursor over bytes in Thrift's compact protocol. All methods raise ValueError if the bytes are malformed."""
 
     def __init__(self, raw: bytes) -> None:
         self.raw, self.at = raw, 0
@@ -86,7 +87,7 @@ class _Compact:
     def struct(self, depth: int) -> _Struct:
         """Return the fields of a struct, with None for strings, booleans and doubles."""
         if depth > _DEEPEST:
-            raise ValueError("its footer or a page header is nested too deeply")
+            raise ValueError("the footer or a page header is nested too deeply")
         found: _Struct = {}
         field = 0
         while (head := self._byte()) != 0:
@@ -103,7 +104,7 @@ class _Compact:
         kind = head & 15
         n = head >> 4 if head >> 4 < 15 else self._varint()
         if expected is not None and kind not in expected:
-            raise ValueError("a list in its footer or a page header holds values of the wrong type")
+            raise ValueError("a list in the footer or a page header holds values of the wrong type")
         return [self._value(kind, depth) for _ in range(n)]
 
     def _value(self, kind: int, depth: int) -> Any:
@@ -111,7 +112,7 @@ class _Compact:
             return self._whole()
         if kind == _STRUCT:
             return self.struct(depth + 1)
-        if kind in (_TRUE, _FALSE, _BYTE):  # Only in a list does a boolean take a byte.
+        if kind in (_TRUE, _FALSE, _BYTE):  # A boolean takes a byte only in a list.
             return self._byte()
         if kind == _DOUBLE:
             self.at += 8
@@ -119,7 +120,7 @@ class _Compact:
             length = self._varint()  # Reading the length also moves the cursor.
             self.at += length
         else:
-            raise ValueError("its footer or a page header has a field of unknown type")
+            raise ValueError("the footer or a page header has a field of unknown type")
         return None
 
     def _whole(self) -> int:
@@ -133,10 +134,10 @@ class _Compact:
             value |= (byte & 127) << shift
             if byte < 128:
                 return value
-        raise ValueError("a number in its footer or a page header is too long")
+        raise ValueError("a number in the footer or a page header is too long")
 
     def _byte(self) -> int:
         if self.at >= len(self.raw):
-            raise ValueError("its footer or a page header is cut off")
+            raise ValueError("the footer or a page header is cut off")
         self.at += 1
         return self.raw[self.at - 1]

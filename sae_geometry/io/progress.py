@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _SECONDS = 0.25  # minimum seconds between two updates in a notebook
 Progress = Callable[[str, float], None]
-"""A function that is called with the name of the current step and its completed share, in [0, 1]."""
+"""Callback that takes the name of the current step and the completed share of the step, in [0, 1]."""
 
 
 @contextmanager
@@ -48,12 +48,11 @@ def progress_bars() -> Iterator[Progress]:
 
 
 def _ticks(bars: Bars, refresh: Callable[[], None] = lambda: None) -> Progress:
-    """Return a callback that adds and updates the bars."""
     tasks: dict[str, TaskID] = {}
 
     def tick(stage: str, share: float) -> None:
         stage = shown(stage)
-        name = stage.partition(" · ")[0]  # The rest, such as the gap, changes during a stage.
+        name = stage.partition(" · ")[0]  # The rest of the text, such as the gap, changes during a stage.
         if name not in tasks:
             tasks[name] = bars.add_task(stage, total=1.0)
         bars.update(tasks[name], completed=share, description=stage)

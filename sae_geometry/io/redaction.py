@@ -36,7 +36,7 @@ def without_secrets(text: str) -> str:
 
 
 def hide(key: str | None) -> None:
-    """Have `without_secrets` redact this key from now on. Call it after a key is read from a file.
+    """Have `without_secrets` redact this key from now on. Call this function after reading a key from a file.
 
     Example:
         >>> hide("open-sesame")

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import IO, Any
 
 SUMMARY = "summary.json"
-"""Name of the summary of a results folder. It records every other file that was written with it."""
+"""Name of a results folder's summary, which records every other file of the results."""
 
 READY = ".sae-geometry-ready"
 """Name of the subfolder with complete new results that are being moved into the results folder file by file."""
 
 PAGE = "explorer.html"
-"""Name of the explorer page. It is added to finished results, so their record lacks it, and has its own checksum."""
+"""Name of the explorer page. It is added to finished results, so the record omits it; it has its own checksum."""
 
-_MOST_JSON = 256 << 20  # maximum bytes of a JSON file; the summary of a thousand runs takes two million
-_MOST_NAME = 255  # maximum characters of a file name in a record
+_MOST_JSON = 256 << 20  # maximum size of a JSON file in bytes; the summary of a thousand runs takes 2 MB
+_MOST_NAME = 255  # maximum length of a file name in a record, in characters
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SEAL = "<!-- sha256 of the above: {} -->\n"
 
@@ -28,7 +28,7 @@ _SEAL = "<!-- sha256 of the above: {} -->\n"
 def open_inside(folder: Path, name: str) -> IO[bytes]:
     """Open a file of a results folder for reading.
 
-    If the writing process was killed during the move, the new file is opened, moved or not.
+    If a process was killed while it moved new results in, open the new file, moved or not.
 
     Args:
         folder: the results folder, which may itself be reached through a link.
@@ -55,15 +55,14 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
 
 
 def current_record(folder: Path) -> dict[str, str] | None:
-    """Return the record of the results that a reader of this folder sees, or None if there are none of ours."""
+    """Return the record of the results that a reader of this folder sees; None if there are none."""
     return record_in(_root(folder, SUMMARY))
 
 
 def record_in(folder: Path) -> dict[str, str] | None:
-    """Return the files, with their SHA-256, that the summary of a folder lists, or None without such a summary.
+    """Return the files, with their SHA-256, that the summary of a folder lists; None if there is no such summary.
 
-    The summary does not list itself, and results still to be moved are ignored. Since anyone can write a summary,
-    `is_ours` verifies it against the files.
+    Results that are still to be moved are ignored. Since anyone can write a summary, verify the files with `is_ours`.
     """
     try:
         summary = _object(folder, SUMMARY)
@@ -135,7 +134,7 @@ def is_folder(path: Path) -> bool:
 
 
 def _root(folder: Path, name: str) -> Path:
-    """Return the folder to read a file from: the subfolder of results still to be moved, if the file is there."""
+    """Return the folder to read a file from: the subfolder `READY` if it holds the file, else `folder`."""
     return folder / READY if is_plain(folder, f"{READY}/{name}") else folder
 
 
@@ -160,9 +159,9 @@ def _object(root: Path, name: str) -> dict[str, Any]:
     try:
         found = json.loads(raw.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{root / name} is not JSON; write the results again") from error
+        raise ValueError(f"{root / name} is not JSON; regenerate the results") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{root / name} does not hold a JSON object; write the results again")
+        raise ValueError(f"{root / name} does not hold a JSON object; regenerate the results")
     return found
 
 

@@ -18,7 +18,7 @@ LatentAxis = Literal[0, 1]
 
 # Rows are normalized in float64 in chunks of this many elements, so that a large decoder needs no second copy.
 _CHUNK_ELEMENTS = 1 << 22
-_MOST_REPEATED = 1 << 28  # maximum elements of a broadcast array; copied as float32, they take 1 GiB
+_MOST_REPEATED = 1 << 28  # maximum number of elements of a broadcast array; a float32 copy takes 1 GiB
 MAX_NAMED = 8
 
 
@@ -50,7 +50,7 @@ def plain_tensor(values: Any, what: str) -> Tensor:
 
 
 def _check_repeated(values: Any, what: str) -> None:
-    """Refuse an array that broadcasts few values to very many, which would take memory when copied."""
+    """Raise ValueError for an array that broadcasts a few values to so many that a copy would exhaust the memory."""
     if not isinstance(values, np.ndarray) and getattr(values, "layout", None) != torch.strided:
         return
     with suppress(RuntimeError):  # A nested tensor has no shape.
@@ -124,10 +124,10 @@ def unit_rows(w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def encoder_rows(
     encoder: Any, latent_axis: int, bad_decoder: Tensor, *, name: str, drop_bad: bool
 ) -> tuple[Tensor, list[str]]:
-    """Return the unit rows of an encoder, with zeros for rows that have no direction, and notes on such rows.
+    """Return the unit rows of an encoder, with zeros for rows without a direction, and notes about those rows.
 
     Raises:
-        ValueError: the encoder and decoder differ in the number of latents, or rows are not finite without `drop_bad`.
+        ValueError: the encoder has another number of latents, or rows are not finite and `drop_bad` is false.
     """
     e, n = latents_first(encoder, latent_axis, "encoder weight", "encoder_latent_axis"), len(bad_decoder)
     if e.shape[0] != n:
@@ -147,7 +147,7 @@ def encoder_rows(
             "drop_bad=True (--drop-bad) to set them to zero and record them"
         )
     notes = [f"{counted(len(silent), 'latent')} with a zero encoder row ({some_ids(silent)})"] if silent else []
-    notes += [f"{counted(len(broken), 'encoder row')} not finite, set to zero ({some_ids(broken)})"] if broken else []
+    notes += [f"{counted(len(broken), 'encoder row')} with NaN or inf, zeroed ({some_ids(broken)})"] if broken else []
     return unit, notes
 
 
@@ -180,7 +180,7 @@ def vector(values: Any, n: int, what: str, of: str) -> Tensor | None:
 
 
 def checked_vector(values: Any, n: int, what: str, of: str) -> Tensor:
-    """Return values as a tensor [n] of their own type on the CPU; raise the errors of `vector`."""
+    """Return values as a tensor [n] of their own type on the CPU; raise ValueError as `vector` does."""
     t = plain_tensor(values, what).cpu()
     if t.shape != (n,):
         raise ValueError(f"{what} must have one entry for each of the {n:,} {of}; got shape {tuple(t.shape)}")

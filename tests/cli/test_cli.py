@@ -153,7 +153,7 @@ def test_doctor_says_when_a_check_fails(run, monkeypatch):
     monkeypatch.setattr(suite, "truths", lambda: ((case, np.zeros((len(case.a), len(case.b)))),))
     result = run("doctor")
     assert result.exit_code == 1
-    assert result.stdout.startswith("Wrong answers on this machine (sweep, cpu; sweep, int8; sweep, torch): do not use")
+    assert result.stdout.startswith("Wrong results on this machine (sweep, cpu; sweep, int8; sweep, torch): do not use")
     assert "WRONG" in result.stdout
     assert "check failed" in one_sentence(result)
 

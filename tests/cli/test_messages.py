@@ -110,13 +110,13 @@ def test_an_option_that_a_command_advises_is_its_own(path: Path) -> None:
         (
             "if 'x' is the decoder, call sae_geometry.Dictionary.from_decoder(tensors['x'], latent_axis=1), where "
             "latent_axis is the axis that indexes latents",
-            "if 'x' is the decoder, save it alone as a .npy file and give that with ::latent_axis=1, the axis that "
-            "indexes latents",
+            "if 'x' is the decoder, save only the decoder as .npy and give that file with ::latent_axis=1, the axis of "
+            "its latents",
         ),
         (
             "pass the decoder to sae_geometry.Dictionary.from_decoder(decoder, latent_axis=…), where latent_axis is "
             "the axis that indexes latents",
-            "save only the decoder as a .npy file and give that, with ::latent_axis=1 if its columns are latents",
+            "save only the decoder as .npy and give that file, with ::latent_axis=1 if its columns are latents",
         ),
         ("by unembed='hf://org/model' (--unembed hf://org/model) or", "by --unembed hf://org/model or"),
         ("write NAME=ADDRESS or https://x.y/z?a=1", "write NAME=ADDRESS or https://x.y/z?a=1"),

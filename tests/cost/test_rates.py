@@ -104,10 +104,10 @@ def test_the_verdict_says_what_to_do() -> None:
     assert verdict() == "Works, exact on the CPU. Nothing to do."
     missing = {"interactive": "pip install …", "dask": "installed"}
     assert verdict(extras=missing) == "Works, exact on the CPU. Optional: pip install 'sae-geometry[interactive]'."
-    assert "install a torch with CUDA" in verdict(device={"cuda": "unused: this torch has none"})
+    assert "install a build of PyTorch with CUDA" in verdict(device={"cuda": "unused: built without CUDA"})
     wrong = verdict(checks={"sweep, cpu": "exact", "cuda, fp16": "WRONG: rows"})
-    assert wrong.startswith("Wrong answers on this machine (cuda, fp16)")
-    assert "open an issue" in wrong
+    assert wrong.startswith("Wrong results on this machine (cuda, fp16)")
+    assert "into an issue" in wrong
 
 
 @pytest.mark.usefixtures("gpu")

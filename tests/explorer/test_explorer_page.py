@@ -253,7 +253,7 @@ def test_explore_says_where_the_file_is(run, folder):
     result = run("explore", folder)
     assert result.exit_code == 0, result.stderr
     assert result.stdout == f"saved to {folder}/explorer.html\n"
-    assert re.fullmatch(r"one page of \d\.\d MB: open it in a browser, or send it to a colleague\n", result.stderr)
+    assert re.fullmatch(r"one HTML file of \d\.\d MB: open it in a browser, or send it to a colleague\n", result.stderr)
     assert run("explore", folder).exit_code == 2
     quiet = run("explore", folder, "-o", "other.html", "-q")
     assert (quiet.stdout, quiet.stderr) == ("saved to other.html\n", "")

@@ -138,7 +138,7 @@ def test_whose_labels_a_table_holds_is_asked_not_guessed(bucket, tmp_path):
     left, right = with_labels([a, named], Context(), given=["neuronpedia"])
     assert left.labels is None
     assert right.labels.frame.explanation[0] == "e0"
-    with pytest.raises(ValueError, match="labels of another dictionary"):
+    with pytest.raises(ValueError, match="the labels belong to another dictionary"):
         with_labels([dictionary(n=2)], Context(), given=[f"neuronpedia:{SOURCE}"])
 
 

@@ -76,7 +76,7 @@ def test_the_commands_pass_on_device_and_what_to_load(client, tmp_path, monkeypa
     [
         ("local", 2, 'an executor must be "local:N" or a scheduler\'s address'),
         ("local:0", 2, "got 'local:0'"),
-        ("tcp://127.0.0.1:9", 1, "no Dask scheduler answers at tcp://127.0.0.1:9"),
+        ("tcp://127.0.0.1:9", 1, "no Dask scheduler responds at tcp://127.0.0.1:9"),
         ("tls://127.0.0.1:9", 2, "a tls:// scheduler needs distributed.comm.tls.ca-file"),
     ],
 )

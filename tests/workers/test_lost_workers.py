@@ -59,7 +59,7 @@ def test_the_scheduler_lost_is_one_sentence_and_finished_pairs_are_kept(tmp_path
         server.kill()
     assert result.exit_code == 1, result.output
     errors = [line for line in result.stderr.splitlines() if line.startswith("error")]
-    assert errors == [f"error: the Dask scheduler at {address} was lost; start it again and run the same command"]
+    assert errors == [f"error: the Dask scheduler at {address} was lost; restart it and rerun the command"]
     assert "saved in" in result.stderr
     assert "finished pair" in result.stderr
     assert list(kept.glob("[!.]*.npz"))
@@ -138,9 +138,7 @@ def test_a_cluster_left_without_workers_is_one_sentence(monkeypatch):
     monkeypatch.setattr(cluster, "_NO_WORKERS", 0.05)
     there = SimpleNamespace(address="tcp://there:1", identity=None)
     deserted = cluster.Cluster(SimpleNamespace(scheduler=there, nthreads=lambda **_: {}))
-    with pytest.raises(
-        ClusterError, match="no workers are left at tcp://there:1; start some and run the command again"
-    ):
+    with pytest.raises(ClusterError, match="no workers are left at tcp://there:1; start some and rerun the command"):
         deserted._next(SimpleQueue())
 
     def silent(*_, callback_timeout):

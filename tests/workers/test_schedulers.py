@@ -64,7 +64,7 @@ def other_dask_server() -> Iterator[str]:
 @pytest.mark.parametrize(
     ("what", "said"),
     [
-        (lambda: server(b""), "no Dask scheduler answers at {}"),
+        (lambda: server(b""), "no Dask scheduler responds at {}"),
         (lambda: server(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "{} belongs to a server of another kind, not a Dask"),
         (lambda: server(b"\2" + b"\0" * 23), "{} belongs to a server of another kind, not a Dask"),
         (other_dask_server, "{} belongs to a Server, not a Dask scheduler"),
