@@ -26,7 +26,8 @@ SAID = {
         ["absolute", "greedily"],
     ),
     "control": (["No pair below 0.2 was matched", "in the same way with noise", "(2 turns"], ["encoder"]),
-    "index": (["have the same id", "at most 0.1, and only in again if it is at least 0.9", "again turned"], ["one-to-one", "knockoff"]),
+    "index": (["have the same id", "at most 0.1, and only in again if it is at least 0.9", "again turned"],
+              ["one-to-one", "knockoff"]),
     "match": (["proven optimality", "with absolute cosines and with encoder cosines"], ["greedily"]),
     "truth": (["above 0.8", "MCC is the mean absolute cosine"], ["encoder"]),
     "within": (
