@@ -133,7 +133,7 @@ def _by_chance(c: PairMatchings) -> str:
 
 
 def _frequent(c: PairMatchings) -> list[str]:
-    """Return a line with the significant share of latents that fire on more than 1e-4 of tokens, if known."""
+    """Return a line with the share of significant latents among those that fire on over 1e-4 of tokens, if known."""
     shares = [(letter, rare_shares(d, m)) for letter, d, m in zip("AB", (c.a, c.b), c._nearest, strict=True)]
     said = [f"{letter} {percent(share[0])}" for letter, share in shares if share is not None]
     return [f"{f'    firing on > {RARE:g} of tokens':<35}  {'   '.join(said)}"] if said else []

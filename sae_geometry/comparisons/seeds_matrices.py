@@ -63,7 +63,7 @@ class SeedMatrices:
 
     @cached_property
     def mmcs(self) -> np.ndarray:
-        """Return MMCS(i → j): mean over latents of i of the largest similarity to any latent of j (double counting)."""
+        """Return MMCS(i → j), the mean over i's latents of the largest similarity to any latent of j."""
         return self._directed("mmcs")
 
     @cached_property

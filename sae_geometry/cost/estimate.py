@@ -223,13 +223,13 @@ def _probe(job: Job, plan: SweepPlan, budget: float, memory: int | None) -> tupl
         rows *= 4
     (fewer, short), (most, long) = [(0, 0.0), *times.items()][-2:]
     per_row = (long - short) / (most - fewer)
-    if not long / most / 2 < per_row < long / most:  # This is noise: a true fixed part is 0 to half of the total.
+    if not long / most / 2 < per_row < long / most:  # A fixed part below 0 or above half of the total is noise.
         per_row = long / most
     return long - most * per_row, per_row / (others.shape[0] * a.shape[1])
 
 
 def _drift(states: list[Tensor], budget: float, leaves_out: str) -> Estimate:
-    """Estimate the cost of drift: row-wise cosines of each checkpoint with the last and the next checkpoint."""
+    """Estimate the cost of drift: row-wise cosines of each checkpoint with the final one and with the next."""
     x = states[-1]
     part = x[: min(len(x), 4096)]
     start, rounds = time.perf_counter(), 0

@@ -94,7 +94,7 @@ class Held:
         return future
 
     def _make_room(self, size: int, together: int) -> None:
-        """Evict the least recently used operands until `size` more bytes fit; keep those needed together."""
+        """Evict the least recently used operands until `size` more bytes fit; keep the latest `together` − 1."""
         while len(self._there) >= together and size + sum(held for _, held in self._there.values()) > KEPT:
             del self._there[next(iter(self._there))]
 

@@ -113,7 +113,7 @@ def _tasks_at_once() -> int:
 
     try:
         return int(get_worker().state.nthreads)
-    except ValueError:  # This is not a worker.
+    except ValueError:  # The code does not run on a Dask worker.
         return 1
 
 

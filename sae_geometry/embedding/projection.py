@@ -333,7 +333,7 @@ def _picture(onto: Embedding | str | os.PathLike[str], offline: bool) -> Picture
     record = read_json(folder, "summary.json")
     if record.get("kind") != "Embedding":
         raise ValueError(
-            f"{folder} holds a {record.get('kind')}, not an Embedding: make an embedding with sae-geometry umap"
+            f"{folder} holds a result of kind {record.get('kind')}, not Embedding: make one with sae-geometry umap"
         )
     frame = read_table(folder, "umap.parquet")
     check_columns(frame, _NEEDED, _EXTENDED, folder)

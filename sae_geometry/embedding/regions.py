@@ -152,7 +152,7 @@ class Regions:
         if not self.regions:
             return [f"  no regions ({self.how})"]
         note = f"  {counted(len(self), 'region')} with {self.share_inside:.0%} of the latents"
-        note += f"; {self.n_of_one_run:,} belong mostly to one run" if len(self.names) > 1 else ""
+        note += f"; mostly of one run: {self.n_of_one_run:,}" if len(self.names) > 1 else ""
         first = sorted(self.regions, key=lambda r: not r.verdict.startswith("mostly"))[:most]
         rows = [("look at", "latents", "runs", "")]
         for r in first:

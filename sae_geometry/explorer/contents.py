@@ -110,8 +110,8 @@ def read_shown(folder: Path) -> dict[str, Any]:
     summary = read_json(folder, "summary.json")
     kind = summary.get("kind")
     if kind not in ("Embedding", "Flow"):
-        what = kind if isinstance(kind, str) and kind else "result of unknown kind"
-        raise ValueError(f"{folder} holds a {shown(what)}, but explore shows only UMAPs and flows; {make}")
+        what = kind if isinstance(kind, str) and kind else "unknown"
+        raise ValueError(f"{folder} holds a result of kind {shown(what)}; explore shows UMAPs and flows only; {make}")
     version = summary.get("schema_version")
     if version != SCHEMA_VERSION:
         raise ValueError(

@@ -178,7 +178,7 @@ def _has_hole(path: Path) -> bool:
         size = os.fstat(file.fileno()).st_size
         try:
             return size > 0 and os.lseek(file.fileno(), 0, os.SEEK_HOLE) < size
-        except (AttributeError, OSError):  # This system does not report holes.
+        except (AttributeError, OSError):  # Not every system reports holes.
             return False
 
 

@@ -33,7 +33,7 @@ class Case:
 
 
 def cases() -> Iterator[Case]:
-    """Yield sweeps with ties, duplicates, opposite and zero rows, ragged shapes, k = 64, too few columns, a bias."""
+    """Yield sweeps with ties, duplicates, opposite and zero rows, ragged shapes, k = 64, too few columns, or a bias."""
     a, b = _unit(130, 96, 0), _unit(201, 96, 1)
     b[7:40] = b[3]
     a[5], a[6], a[9] = b[3], -b[3], 0.0

@@ -63,7 +63,7 @@ def read_labels(path: str | Path, source: str | None = None) -> Labels:
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist: expected a CSV, Parquet or JSON lines file of labels")
     if file.stat().st_size > _MOST_BYTES:
-        raise ValueError(f"{file.name} has {file.stat().st_size:,} bytes; at most {_MOST_BYTES:,} are read")
+        raise ValueError(f"{file.name} has {file.stat().st_size:,} bytes, above the limit of {_MOST_BYTES:,}")
     reader = _READERS.get(file.suffix.lower())
     if reader is None:
         raise ValueError(f"{file.name} is not a label file: give a .csv, .parquet or .jsonl file")

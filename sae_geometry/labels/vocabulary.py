@@ -26,7 +26,7 @@ def read_vocabulary(path: Path) -> tuple[str, ...]:
     control and other unprintable characters are escaped, for example as `\\n`, `\\x1b` and `\\u202e`.
     """
     if path.stat().st_size > _MAX_BYTES:
-        raise ValueError(f"{path.name} has {path.stat().st_size:,} bytes; at most {_MAX_BYTES:,} are read")
+        raise ValueError(f"{path.name} has {path.stat().st_size:,} bytes, above the limit of {_MAX_BYTES:,}")
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
         vocab = table["model"]["vocab"]  # Unigram stores a list of (piece, score).

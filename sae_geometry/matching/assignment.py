@@ -57,7 +57,7 @@ class Certificate:
         seconds: total wall time; solver_seconds: the part spent in restricted problems (always on the CPU).
         stopped: "optimal", or the reason for stopping early.
         row_duals, column_duals: u float64 [n] and v float64 [m]; `verify` checks them.
-        min_similarity: t; None if min(n, m) pairs are made.
+        min_similarity: t; None for a complete matching of min(n, m) pairs.
     """
 
     value: float

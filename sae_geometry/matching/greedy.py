@@ -49,7 +49,7 @@ def greedy_partners(
     """Match greedily over all pairs by (score descending, row ascending, column ascending), exactly.
 
     Locally dominant pairs are joined in rounds over lists of the k best. A row or column whose list is exhausted is
-    swept again among the unmatched only. Memory grows with the lists, not with n·m.
+    swept again against unmatched latents only. Memory grows with the lists, not with n·m.
 
     Args:
         lists: nearest rows of b for each row of a, int64 [n, k], and nearest rows of a for each row of b, int64 [m, k]:
@@ -108,7 +108,7 @@ def _ask_again(
     k: int,
     absolute: bool,
 ) -> int:
-    """Replace exhausted lists by sweeping among the unmatched of both sides; return the number of pairs swept."""
+    """Replace exhausted lists by sweeping unmatched rows against unmatched columns; return the number of swept pairs."""
     ask_rows, ask_cols = rows.spent(free_rows), cols.spent(free_cols)
     assert ask_rows.size + ask_cols.size > 0, "the best remaining pair is dominant, so some list is exhausted"
     free_a, free_b = take_rows(a, free_rows), take_rows(b, free_cols)

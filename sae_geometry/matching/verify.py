@@ -70,4 +70,4 @@ def _check_pairs(partner: Int64[np.ndarray, " n"], n: int, m: int, *, every: boo
     if bool((times > 1).any()):
         raise ValueError(f"column {int(columns[times.argmax()])} is matched {int(times.max())} times")
     if every and used.size != min(n, m):
-        raise ValueError(f"the matching has {used.size:,} pairs, but all {min(n, m):,} possible pairs must be made")
+        raise ValueError(f"the matching has {used.size:,} pairs, but a complete matching has {min(n, m):,}")

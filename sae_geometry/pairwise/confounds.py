@@ -85,9 +85,9 @@ class ConfoundAudit:
 def confound_audit(a: Dictionary, b: Dictionary) -> ConfoundAudit:
     """Return the findings of ten checks of `a` and `b`, from their models to the centering of their directions.
 
-    A shared start of training shows in the ids: cos(a_i, b_i) over common ids i is compared with cos(a_i, b_j) over
-    different ids. If the first mean exceeds the second by more than six standard errors, both have the same
-    initialization (or one was initialized from the other), and part of their similarity precedes training.
+    A shared initialization makes latents with the same id similar, so cos(a_i, b_i) over common ids i is compared with
+    cos(a_i, b_j) over different ids. If the first mean exceeds the second by more than six standard errors, both have
+    the same initialization (or one was initialized from the other), and part of their similarity precedes training.
 
     Raises:
         ValueError: the dictionaries have different widths.

@@ -205,8 +205,8 @@ class Matching:
             return None
         return (
             f"{self.source} → {self.target}: undecided latents win {wins.value:.0%} by "
-            f"{self.quantity} (fair: at most 50%): either their partners are weak, or the controls are, so that "
-            "too many latents are significant"
+            f"{self.quantity}, where fair controls allow 50%: either they have true but weak partners, or the "
+            "controls are too weak and too many latents are significant"
         )
 
     @property
@@ -302,7 +302,7 @@ class Matching:
         }
 
     def significance_summary(self) -> dict[str, Any]:
-        """Return the significant shares and the balance of the controls as a JSON-ready dict."""
+        """Return the shares of significant latents and the balance of the controls as a JSON-ready dict."""
         return {
             "means": "closer to its partner than its own dictionary and the turned target explain",
             "false_discovery_rate": DISCOVERY_RATE,

@@ -84,7 +84,7 @@ def draw_panels(
 
 
 def _room(shares: np.ndarray, top: float | None, mean: float) -> tuple[float, Literal["left", "center", "right"]]:
-    """Return x and alignment of text above low bars: right third, else left, else middle (beside a mean there)."""
+    """Return the x position and alignment of text, which goes above low bars and next to a mean in the middle."""
     thirds = [part.max() / (top or 1.05 * shares.max()) for part in np.array_split(shares, 3)]
     places: list[tuple[float, float, Literal["left", "center", "right"]]] = [
         (thirds[2], 0.985, "right"), (thirds[0], 0.015, "left"), (thirds[1], 0.5, "center")
@@ -96,7 +96,7 @@ def _room(shares: np.ndarray, top: float | None, mean: float) -> tuple[float, Li
 
 
 def panel_range(curves: Sequence[Any]) -> float:
-    """Return the start of the common bins: 0, or the smallest negative similarity rounded down to a step of 0.05."""
+    """Return the start of the common bins: 0, or a negative minimum rounded down to a multiple of 0.05."""
     return min((lower_end(c.similarity) for c in curves), default=0.0)
 
 

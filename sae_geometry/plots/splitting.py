@@ -30,7 +30,7 @@ def children_bars(split: Any, ax: Axes | None = None) -> Axes:
     ax.set(xlabel="children in the wide dictionary", ylabel="narrow latents")
     ax.margins(y=0.1)
     children = split.wide.n_latents - split.n_novel
-    put_caption(ax, f"{children:,} wide latents are children, {split.n_novel:,} are novel")
+    put_caption(ax, f"{counted(split.wide.n_latents, 'wide latent')}: {children:,} children, {split.n_novel:,} novel")
     return ax
 
 

@@ -122,7 +122,7 @@ def figure_of(draw: Callable[[Axes], object], width: float, height: float) -> Fi
 
 
 def lower_end(similarity: np.ndarray) -> float:
-    """Return the start of a similarity axis: 0, or the smallest negative similarity rounded down to a step of 0.05."""
+    """Return the start of a similarity axis: 0, or a negative minimum rounded down to a multiple of 0.05."""
     return float(np.floor(similarity[np.isfinite(similarity)].min(initial=0.0) * 20) / 20)
 
 

@@ -32,7 +32,7 @@ def measure(on: str, signed: bool) -> str:
 
 
 def matched(matching: MatchingName, gap: float | None = None) -> str:
-    """Return a sentence on how pairs were made; `gap` is the relative optimality gap if the matching stopped early."""
+    """Return a sentence on the matching; `gap` is the relative optimality gap if it stopped early."""
     proof = ", solved to proven optimality" if gap is None else f", stopped within a relative gap of {gap:.2g}"
     return _MATCHED[matching].format(proof=proof)
 

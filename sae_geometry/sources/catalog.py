@@ -177,7 +177,7 @@ def _catalog_at(path: Path) -> dict[str, Any]:
 
 
 def _installed_catalog() -> dict[str, Any]:
-    """Return the releases in sae-lens's own file, without its slow import; empty if it is not installed."""
+    """Return the releases in sae-lens's own file without importing sae-lens, which is slow; empty if not installed."""
     spec = importlib.util.find_spec("sae_lens")
     places = list(spec.submodule_search_locations or []) if spec else []
     return _catalog_at(Path(places[0]) / "pretrained_saes.yaml") if places else {}

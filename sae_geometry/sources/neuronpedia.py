@@ -150,8 +150,8 @@ def _page(url: str) -> ElementTree.Element:
     what = "listing the exports of Neuronpedia"
     raw = whole_answer("GET", url, what)
     try:
-        if b"<!" in raw:  # A document type could define entities of unbounded size.
-            raise ValueError("a document type")
+        if b"<!" in raw:  # A DTD could define entities that expand without bound.
+            raise ValueError("a DTD")
         page = ElementTree.fromstring(raw)
         for element in page.iter():
             element.tag = element.tag.rpartition("}")[2]  # Remove the namespace from the tag.

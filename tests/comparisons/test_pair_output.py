@@ -239,4 +239,4 @@ def test_a_doubt_is_about_the_stronger_control_and_names_the_similarity(toy_pair
     assert doubt(own, turned - 0.1) is None  # One fair control is enough.
     weak = doubt(own - 0.1, turned - 0.1)
     assert weak is not None
-    assert "by encoder cosine (fair: at most 50%)" in weak
+    assert "by encoder cosine, where fair controls allow 50%" in weak

@@ -128,7 +128,7 @@ def test_a_dictionary_that_has_changed_is_refused(saved, tmp_path):
     with pytest.raises(ValueError, match="made in memory and has no address"):
         sg.project(WIDE, tmp_path)
     (tmp_path / "summary.json").write_text(json.dumps({**record, "kind": "Comparison"}))
-    with pytest.raises(ValueError, match="holds a Comparison, not an Embedding"):
+    with pytest.raises(ValueError, match="kind Comparison, not Embedding"):
         sg.project(WIDE, tmp_path)
     with pytest.raises(FileNotFoundError, match=r"needs umap\.parquet and summary.json"):
         sg.project(WIDE, tmp_path / "nothing")

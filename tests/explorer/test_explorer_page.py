@@ -206,7 +206,7 @@ def _table(folder: Path, change) -> None:
         (lambda f: (f / "summary.json").unlink(), 1, "no summary.json"),
         (lambda f: (f / "summary.json").write_text("{"), 2, "is not JSON"),
         (lambda f: (f / "summary.json").write_text("[]"), 2, "JSON object"),
-        (lambda f: edited(f, kind="Comparison"), 2, "holds a Comparison"),
+        (lambda f: edited(f, kind="Comparison"), 2, "holds a result of kind Comparison"),
         (lambda f: edited(f, schema_version=0), 2, "schema version 0"),
         (lambda f: edited(f, schema_version=99), 2, "schema version 99"),
         (lambda f: edited(f, points={}), 2, "which runs"),

@@ -52,7 +52,7 @@ def in_parallel(worker: Worker, pieces: Iterable[Any], threads: int) -> None:
 
 @contextmanager
 def one_torch_thread() -> Iterator[None]:
-    """Limit torch to one thread, and restore its number on exit; threads started inside are not limited."""
+    """Limit torch to one thread and restore its thread count on exit; threads started inside are not limited."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -40,7 +40,7 @@ def open_dcp(metadata: Path) -> TensorFile:
     """Open the tensors of a torch.distributed.checkpoint folder, given the path of its `.metadata` file."""
     place = metadata.parent.name
     if (n_bytes := metadata.stat().st_size) > MAX_HEADER_BYTES:
-        raise SourceError(f"{place}: its .metadata has {n_bytes:,} bytes; at most {MAX_HEADER_BYTES:,} are read")
+        raise SourceError(f"{place}: its .metadata has {n_bytes:,} bytes, above the limit of {MAX_HEADER_BYTES:,}")
     size = sum(path.stat().st_size for path in metadata.parent.iterdir() if path.is_file())
     table = read_records(metadata.read_bytes(), f"{place}/{DCP_METADATA}")
     try:

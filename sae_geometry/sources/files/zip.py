@@ -59,7 +59,7 @@ class _Bounded:
     def read(self, n: int = -1) -> bytes:
         if n > _MAX_DIRECTORY:
             raise SourceError(
-                f"{self._file.path.name}: its zip directory claims {n:,} bytes; at most {_MAX_DIRECTORY:,} are read"
+                f"{self._file.path.name}: its zip directory claims {n:,} bytes, above the limit of {_MAX_DIRECTORY:,}"
             )
         left = max(0, self._file.size - self.tell())
         return self._opened.read(min(left, _MAX_DIRECTORY if n < 0 else n))

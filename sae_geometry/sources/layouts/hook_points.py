@@ -27,7 +27,7 @@ _MODULE = re.compile(r"(?:(?:target_)?(?:sub)?module|layer)(?:_(?:name|path))?")
 _MODEL = re.compile(
     r"(?:\w+_)?model_(?:name|id|name_or_path)|(?:lm|llm)(?:_name)?|(?:base|language|subject|hf|tlens)_model"
 )
-_MODEL_PLAINLY = ("model", "model.name", "model.name_or_path", "model._name_or_path")  # These must be outermost.
+_MODEL_PLAINLY = ("model", "model.name", "model.name_or_path", "model._name_or_path")  # outermost keys only
 _KIND = re.compile("architecture|model_kind|sae_type|type|kind|dict_class")
 _IS_TRANSCODER = re.compile("is_transcoder|transcode|transcoder")
 _MODULE_SIDE = re.compile("io")  # In dictionary_learning, "io" is "in", "out" or "in_and_out".
@@ -191,7 +191,7 @@ def _differ(reads: str | None, writes: str | None) -> bool:
 
 
 def _in_path(site: Site, where: str) -> Space:
-    """Return the hook points and model in a path: a Gemma Scope folder, or a part that is named like a hook point."""
+    """Return the hook points and model that a path implies by Gemma Scope's naming, a layer number or a hook point."""
     if "gemma-scope" in where or site.layout.name.startswith("gemma_scope"):
         return _gemma_scope(where)
     parts = where.split("/")

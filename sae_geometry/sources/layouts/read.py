@@ -78,7 +78,7 @@ def opened(bundle: Bundle, file: TensorFile, latent_axis: LatentAxis | None = No
 
 
 def _stored_config(extras: Mapping[str, object]) -> dict[str, Any]:
-    """Return the configuration that a checkpoint stores beside its tensors, as a nested table."""
+    """Return the configuration that a checkpoint stores next to its tensors, as a nested table."""
     config: dict[str, Any] = {}
     for path, value in extras.items():
         first_step, *steps = path.split(".")

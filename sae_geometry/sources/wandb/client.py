@@ -185,7 +185,7 @@ def _pages(
         if not isinstance(info, Mapping) or not info.get("hasNextPage"):
             return
         if time.monotonic() > end:
-            raise SourceError(f"W&B did not finish listing {path} within {limits().end:.0f} seconds; stopped")
+            raise SourceError(f"W&B did not finish listing {path} within {limits().end:.0f} seconds; try again later")
         cursor = info.get("endCursor") or (edges[-1].get("cursor") if edges else None)
         if not isinstance(cursor, str) or cursor in seen:
             raise SourceError(f"W&B sent the same page of the listing of {path} twice; try again later")

@@ -99,7 +99,7 @@ class RunRecord:
 
     @property
     def of_bundle(self) -> dict[str, Any]:
-        """Those fields of a `Bundle` that are the same for all checkpoints of the run."""
+        """The `Bundle` fields that all checkpoints of the run share, as keyword arguments."""
         facts: dict[str, Any] = {"run": self.path, "run_name": self.name, "kind": self.kind, "seed": self.seed}
         if len(self.hooks) == 1:
             facts |= {name: self.metric(name, self.hooks[0]) for name in METRICS}
