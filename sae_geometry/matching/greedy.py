@@ -108,7 +108,7 @@ def _ask_again(
     k: int,
     absolute: bool,
 ) -> int:
-    """Replace exhausted lists by sweeping unmatched rows against unmatched columns; return the number of swept pairs."""
+    """Replace exhausted lists by sweeping unmatched rows against unmatched columns; return the number of pairs."""
     ask_rows, ask_cols = rows.spent(free_rows), cols.spent(free_cols)
     assert ask_rows.size + ask_cols.size > 0, "the best remaining pair is dominant, so some list is exhausted"
     free_a, free_b = take_rows(a, free_rows), take_rows(b, free_cols)
