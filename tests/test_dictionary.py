@@ -88,7 +88,7 @@ def test_encoder_rows_that_are_not_finite_are_not_passed_over(value, rng):
     d = make(w, encoder=e, drop_bad=True)
     assert d.n_latents == 4
     assert torch.equal(d.encoder_directions[2], torch.zeros(3))
-    assert "not finite" in d.notes[0]
+    assert "NaN or inf" in d.notes[0]
 
 
 @pytest.mark.parametrize("alive", [np.array([1, 0, 1, 1]), [0.5, 0.2, 0.0, 0.9]])

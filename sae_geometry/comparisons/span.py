@@ -133,7 +133,7 @@ class SpanOverlap(PairAnswer):
         if not len(self.unmatched):
             return "every latent has a partner"
         share, chance = (percent(float(e[:, -1].mean())) for e in (self.explained, self.explained_by_chance))
-        return f"the {self.n_nearest[-1]} nearest latents span {share} of an unmatched direction; by chance {chance}"
+        return f"the {self.n_nearest[-1]} nearest span {share} of an unmatched direction; by chance {chance}"
 
     def _lines(self) -> list[str]:
         lines = [

@@ -136,8 +136,8 @@ def rare_words(source: Dictionary, m: Matching) -> str | None:
     missing = ~m.significant
     share = f"{(missing & ~often).sum() / missing.sum():.0%}" if missing.any() else ""
     rare = f"; {share} of the latents that are not significant are rare" if share else ""
-    frequent = counted(int(often.sum()), "latent")
+    frequent, rarer = counted(int(often.sum()), "latent"), counted(int((~often).sum()), "rarer latent")
     return (
         f"{source.name}: of {frequent} firing on more than {RARE:g} of tokens, {shares[0]:.0%} are "
-        f"significant; of {(~often).sum():,} rarer latents, {shares[1]:.0%}{rare}"
+        f"significant; of {rarer}, {shares[1]:.0%}{rare}"
     )

@@ -69,5 +69,5 @@ def test_progress_goes_up_to_one(rng):
 
 
 def test_a_size_that_cannot_be_is_refused(rng):
-    with pytest.raises(ValueError, match="must be in 1…7 here; got 8"):
+    with pytest.raises(ValueError, match="must be in 1…7; got 8"):
         joint_neighbors(points(rng, [4, 3]), 8)

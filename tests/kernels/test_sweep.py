@@ -228,7 +228,7 @@ def test_wrong_use_is_refused() -> None:
     refused = [
         ("k must be in", {"k": 0}),
         ("k must be in", {"k": MAX_K + 1}),
-        ("share width", {"b": gaussian(6, 3)}),
+        ("same width", {"b": gaussian(6, 3)}),
         ("must be float32", {"b": b.double()}),
         ("not empty", {"b": b[:0]}),
         ("not empty", {"b": b[0]}),

@@ -92,7 +92,7 @@ def test_a_control_dictionary_has_the_same_table(pair, rng):
         np.testing.assert_array_equal(beside.a_to_b.partner_row, alone.a_to_b.partner_row)
         assert beside.a_to_b.chance == alone.a_to_b.chance
     for letter, beside in zip("AB", c.against_control, strict=True):
-        row = next(line for line in reversed(repr(c).splitlines()) if line.startswith(f"  {letter} with it"))
+        row = next(line for line in reversed(repr(c).splitlines()) if line.startswith(f"  {letter} with control"))
         assert row.split()[-1] == f"{beside.nearest_a_to_b.mmcs:.3f}"
         assert row.split()[3] in beside.headline
         assert f"{beside.a.name} → {beside.b.name}" in c.details()

@@ -260,7 +260,7 @@ def _from_tensor(stored: Tensor, key: str, n: int) -> Frequencies:
 def _from_sparsity(path: Any, n: int) -> Frequencies:
     file = open_tensors(path)
     if "sparsity" not in file.entries or file.entries["sparsity"].shape != (n,):
-        raise SourceError(f"{path.name} does not contain one log-frequency for each of {n:,} latents")
+        raise SourceError(f"{path.name} does not contain one log-frequency per latent ({n:,})")
     logs = file.read("sparsity").to(torch.float64)
     if not bool((logs <= _HIGHEST_LOG10).all()) or bool(torch.isinf(logs).any()):  # NaN fails the first test.
         return Frequencies(note=f"{path.name} was ignored: log-frequencies are NaN, infinite or above 0")
