@@ -43,11 +43,11 @@ def explained_ecdf(split: Any, ax: Axes | None = None, *, legend: bool = True) -
     shades = [lighter(NEAREST, 1 - (t + 1) / n_terms) for t in range(n_terms)]
     grid = np.linspace(0, 1, 501)
     for t in range(n_terms):
-        label = f"{counted(t + 1, 'wide latent')}: mean {ours[:, t].mean():.0%}"
+        label = f"{t + 1} wide: mean {ours[:, t].mean():.0%}"
         ax.plot(grid, _ecdf(ours[:, t], grid), color=shades[t], label=label)
     if len(chance):
         for t in sorted({0, n_terms - 1}):
-            label = f"{counted(t + 1, 'turned latent')}: mean {chance[:, t].mean():.0%}"
+            label = f"{t + 1} turned: mean {chance[:, t].mean():.0%}"
             ax.plot(
                 grid,
                 _ecdf(chance[:, t], grid),
