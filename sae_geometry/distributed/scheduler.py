@@ -105,7 +105,7 @@ class Cluster:
                 if flight.out:
                     yield from self._take(flight, job)
         finally:
-            with suppress(Exception):  # A lost scheduler has nothing to cancel.
+            with suppress(Exception):  # If the scheduler is gone, there is nothing to cancel.
                 self._client.cancel(list(flight.out))
 
     def _send(self, flight: _Flight[T], job: Job[T], window: int) -> None:

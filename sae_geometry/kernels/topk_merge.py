@@ -22,7 +22,7 @@ def no_lists(n: int, k: int) -> Lists:
 
 
 def merge_into(lists: Lists, others: Lists, start: int) -> None:
-    """Merge `others`, the lists of consecutive rows from `start`, into `lists` in place."""
+    """Merge `others`, the lists of the consecutive rows that begin at `start`, into `lists` in place."""
     rows = slice(start, start + len(others[0]))
     _merge_rows(lists[0][rows], lists[1][rows], lists[2][rows], others[0], others[1], others[2])
 

@@ -81,7 +81,7 @@ class Matching:
 
     @property
     def isotropic_chance(self) -> float:
-        """Return the mean similarity of the *nearest* of m isotropic directions, in closed form; nan for "both"."""
+        """Return the expected similarity to the *nearest* of `n_candidates` isotropic directions; nan for "both"."""
         if self.isotropic_dimensions is None or not self.n_candidates:
             return float("nan")
         return expected_max_cosine(self.n_candidates, self.isotropic_dimensions, absolute=not self.signed)

@@ -1,4 +1,4 @@
-"""Layout of text in figures by its measured width in the installed font, in points (1/72 inch)."""
+"""Lay out text in figures by its width in points (1/72 inch), as measured in the installed font."""
 
 from __future__ import annotations
 

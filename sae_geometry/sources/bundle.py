@@ -15,10 +15,10 @@ Echo = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Context:
-    """Options of a request to a source: offline mode, which the settings can enforce, and callbacks.
+    """Options for a request to a source: offline mode, which the settings can enforce, and callbacks.
 
     Attributes:
-        again: which cached files to replace by a new download.
+        again: which cached files to download again.
     """
 
     offline: bool = False

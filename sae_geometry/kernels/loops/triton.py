@@ -16,7 +16,7 @@ import triton.language as tl
 
 
 def jitted(function: Callable[..., Any]) -> Any:
-    """Apply `triton.jit` to a function without the wrapper of an annotation checker, since triton compiles source."""
+    """Unwrap a function from any type checker, since triton compiles its source, and apply `triton.jit`."""
     return triton.jit(inspect.unwrap(function))
 
 
