@@ -39,7 +39,7 @@ class Step:
 
     @cached_property
     def origin(self) -> np.ndarray:
-        """Return the one-to-one partner in this layer of each latent of the next layer, int64 [m]; −1 if it has none."""
+        """Return the one-to-one partner in this layer of each latent of the next layer, int64 [m]; −1 for none."""
         out = np.full(len(self.backward), -1)
         rows = np.flatnonzero(self.one_to_one >= 0)
         out[self.one_to_one[rows]] = rows

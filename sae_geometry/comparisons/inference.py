@@ -131,8 +131,8 @@ def interval_over_runs(
 def runs_apart(matrix: np.ndarray) -> list[int]:
     """Return the rows of outlying runs, far less similar to the rest than the rest are to each other, worst first.
 
-    Runs are removed one by one, the least similar first, down to a bare majority of at least three; each is tested by its
-    studentized mean over pairs among the remaining runs (Grubbs' test, 1%), and all up to the last significant run
+    Runs are removed one by one, the least similar first, down to a bare majority of at least three; each is tested by
+    its studentized mean over pairs among the remaining runs (Grubbs' test, 1%), and all up to the last significant run
     are outliers (Rosner's procedure, so that two failed runs do not mask each other). The result is empty
     for fewer than four runs. The diagonal of the matrix is not used.
     """

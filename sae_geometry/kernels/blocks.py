@@ -78,9 +78,9 @@ def too_little(ceiling: int, needed: int) -> CeilingError:
 
 
 def block_copies(memory: int) -> int:
-    """Return the memory of a CPU thread in blocks: 2 if products write into preallocated buffers, else 10.
+    """Return how many blocks of memory each CPU thread takes: 2 if products write into preallocated buffers, else 10.
 
-    Products that allocate their results fragment the heap, which was measured to take up to nine blocks.
+    Products that allocate their results fragment the heap; up to nine blocks per thread were measured.
     """
     return 2 if memory < TIGHT else 10
 

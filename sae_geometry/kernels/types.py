@@ -101,12 +101,12 @@ class Shortlist:
 
 @dataclass(frozen=True)
 class Task:
-    """Task of a screen: to shortlist candidates for the `k` best partners of A's rows and, if `columns`, of B's rows.
+    """Input of a screen, which shortlists candidates for the `k` best partners of A's rows and, if `columns`, of B's.
 
-    If `b` is None, the sweep is within A: self is excluded by index, and only one triangle of blocks is computed, each
-    block serving its rows and its columns. The score is ⟨a, b⟩, |⟨a, b⟩| if `absolute`, minus `column_bias[j]` if
-    given. `a_norms` and `b_norms` are the Euclidean norms of the rows of A and `others`. The sweep takes at most
-    `memory` bytes, results included; `memory_asked` tells whether this limit was set rather than the device's default.
+    If `b` is None, the sweep is within A: self is excluded by index, and only one triangle of blocks is computed, since
+    each block has candidates for its rows and its columns. The score is ⟨a, b⟩, or |⟨a, b⟩| if `absolute`, minus
+    `column_bias[j]` if given. `a_norms` and `b_norms` are the Euclidean norms of the rows of A and `others`. The sweep
+    takes at most `memory` bytes, including its results; `memory_asked` is False if this is the device's default.
     Blocks are planned when first needed, since a sweep that runs elsewhere never needs them.
     """
 

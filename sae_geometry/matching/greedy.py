@@ -84,7 +84,7 @@ def greedy_partners(
 
 
 def quick_partners(lists: Sweep) -> Int64[np.ndarray, " n"]:
-    """Match min(n, m) pairs from a sweep's lists alone: dominant pairs in rounds, then the remaining pairs in order."""
+    """Form min(n, m) pairs from a sweep's lists alone: dominant pairs in rounds, then the rest in index order."""
     from sae_geometry.matching.greedy_loops import join_dominant
 
     assert lists.cols is not None

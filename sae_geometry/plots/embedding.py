@@ -1,4 +1,4 @@
-"""Scatter plots of an embedding: colored by run, attribute or region, per run, of unmatched latents, and projections.
+"""Scatter plots of an embedding: points by run, attribute or region; one panel per run; unmatched; projections.
 
 Points are drawn in shuffled order, so that no run systematically covers another."""
 

@@ -53,7 +53,7 @@ def onednn_product(x: Tensor, y: Tensor, scratch: Tensor) -> Tensor:
 
 @cache
 def cpu_product() -> tuple[Product, str]:
-    """Return the fastest float32 product that is correct on this machine, and its name, timed once per process."""
+    """Time the float32 products once per process; return the fastest that is correct on this machine, and its name."""
     x = torch.randn(_PROBE_ROWS, _PROBE_WIDTH, generator=torch.Generator().manual_seed(0)) / _PROBE_WIDTH**0.5
     scratch = torch.empty(_PROBE_ROWS * _PROBE_ROWS)
     truth = (x.double() @ x.double().T).float()

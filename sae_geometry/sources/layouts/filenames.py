@@ -147,9 +147,9 @@ def _units(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def companions(name: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Return a weights file and the files in `names` that belong to it; a file that locates tensors comes first.
+    """Return a weights file and its companions in `names`; an index or metadata file comes first.
 
-    These are the encoder of a cross-layer transcoder, the other shards of a checkpoint and their index, or the shards
+    Companions are the encoder of a cross-layer transcoder, the other shards of a checkpoint and their index, or the shards
     of a torch.distributed.checkpoint.
     """
     folder, slash, base = name.rpartition("/")
