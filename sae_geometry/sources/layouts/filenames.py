@@ -149,8 +149,8 @@ def _units(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
 def companions(name: str, names: Sequence[str]) -> tuple[str, ...]:
     """Return a weights file and its companions in `names`; an index or metadata file comes first.
 
-    Companions are the encoder of a cross-layer transcoder, the other shards of a checkpoint and their index, or the shards
-    of a torch.distributed.checkpoint.
+    Companions are the encoder of a cross-layer transcoder, the other shards of a checkpoint and their index, or the
+    shards of a torch.distributed.checkpoint.
     """
     folder, slash, base = name.rpartition("/")
     siblings = sorted(n for n in names if n.rpartition("/")[0] == folder)
