@@ -36,7 +36,7 @@ from sae_geometry.kernels.types import Sweep
 
 
 def sae_like(n: int, d: int, seed: int) -> torch.Tensor:
-    """Return unit rows, two thirds of which are near directions that every seed shares."""
+    """Return unit rows; two thirds are near directions that every seed shares."""
     shared = torch.randn(n, d, generator=torch.Generator().manual_seed(0))
     own = torch.randn(n, d, generator=torch.Generator().manual_seed(seed + 1))
     mix = torch.where(torch.arange(n)[:, None] % 3 > 0, shared + 0.6 * own, own)

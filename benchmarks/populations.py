@@ -52,7 +52,7 @@ def cones(d: int, n_means: int = 5, mean: float = 0.5) -> Draw:
 
 
 def ring(d: int, share: float = 0.4, harmonics: int = 5, noise: float = 0.5) -> Draw:
-    """Return a population, a share of which lie near a closed curve that all dictionaries have in common."""
+    """Return a population with a share of rows near a closed curve that all dictionaries have in common."""
     axes, k = _axes(d)[:, : 2 * harmonics], np.arange(1, harmonics + 1)
 
     def draw(n: int, rng: np.random.Generator) -> np.ndarray:
@@ -81,7 +81,7 @@ def low_rank(d: int, rank: int = 10, share: float = 0.5) -> Draw:
 
 
 def mixture(d: int, rank: int = 20, share: float = 0.3) -> Draw:
-    """Return a population, a share of which lie in a few dimensions and the others anywhere."""
+    """Return a population with a share of rows in a few dimensions and the others anywhere."""
     axes = _axes(d)
 
     def draw(n: int, rng: np.random.Generator) -> np.ndarray:
@@ -97,7 +97,7 @@ def mixture(d: int, rank: int = 20, share: float = 0.3) -> Draw:
 def families(
     d: int, n_families: int = 20, share: float = 0.3, cosine: float = 0.8, private: bool = False, zipf: float = 0.0
 ) -> Draw:
-    """Return a population, a share of which lie around a few centers, common to all dictionaries or private to each.
+    """Return a population with a share of rows around a few centers, common to all dictionaries or private to each.
 
     The size of family k is proportional to 1/k^zipf.
     """
@@ -166,7 +166,7 @@ def combinations(d: int, n_atoms: int = 60) -> Draw:
 
 
 def untrained(d: int, share: float = 0.5) -> Draw:
-    """Return a population, a share of which are isotropic while the others have a spectrum."""
+    """Return a population with a share of isotropic rows; the others have a spectrum."""
     trained, fresh = spectrum(d, 1.0), isotropic(d)
 
     def draw(n: int, rng: np.random.Generator) -> np.ndarray:

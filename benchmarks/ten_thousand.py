@@ -19,7 +19,7 @@ YEAR = 365 * 24 * 3600.0
 
 
 def like(rng: np.random.Generator, shared: np.ndarray, share: float) -> np.ndarray:
-    """Return unit rows, a share of which are near rows of `shared`."""
+    """Return unit rows; a share of them are near rows of `shared`."""
     n = len(shared)
     rows = rng.standard_normal(shared.shape)
     rows[: int(share * n)] = shared[: int(share * n)] + 0.6 * rows[: int(share * n)]

@@ -1,4 +1,4 @@
-"""Download files, each of which is complete and verified, or else absent.
+"""Download files; each is complete and verified, or absent.
 
 Bytes go to a partial file, which is resumed after a lost connection and is renamed only once its size, checksum and
 contents are verified. A lock prevents two processes from downloading the same file.

@@ -68,7 +68,7 @@ def _inflate(data: bytes) -> bytes:
 
 @pytest.fixture(scope="module")
 def views():
-    """Embed two runs that share half their directions; one has firing frequencies, of which some are zero."""
+    """Embed two runs that share half their directions; one has firing frequencies, some of them zero."""
     rng = np.random.default_rng(0)
     a, b = oracles.related_decoders(rng, n=160, m=140, d=12, shared=80)
     frequency = rng.random(160) * 0.1
